@@ -1,0 +1,178 @@
+"""What an adapter must do: the whole contract between the core and a store.
+
+An adapter is a function ``open(location, options) -> Source | Sink`` and a table of
+its options (see `mlmigrate.locations`). A store is opened from its location and its
+options alone, so any process can open it. What happens between a source and a sink
+(merge, fit, digest, resume, verify, report) is the core's: no adapter knows of
+another, and none decides what is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
+
+from mlmigrate.model import Failed, Finding, Item, Kind, Lifecycle, Ref
+
+ArtifactsMode: TypeAlias = Literal["copy", "link", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which refs a source is asked for.
+
+    Filters that need an item's contents (status, tags, times) are the core's; a
+    source narrows by what costs it nothing to know.
+    """
+
+    kind: Kind
+    experiments: frozenset[str] | None = None  # ids at the source; None means all
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """Facts about a sink, from which `mlmigrate.fit` makes records that it can hold.
+
+    ``text`` maps a field, such as ``param.value``, to the characters that it holds; a
+    field that is absent has no limit.
+    """
+
+    keeps_ids: bool
+    """Run ids survive. Otherwise the sink mints its own and the origin is a tag."""
+    keeps_times: bool = True
+    """Creation times of experiments, models and versions can be set."""
+    keeps_legacy: bool = True
+    """The source columns that MLflow < 1.0 filled can be set."""
+    text: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    infinities: bool = True
+    negative_zero: bool = True
+    negative_times: bool = True
+    nul: bool = True
+    """Text may hold NUL characters."""
+    max_experiment_id: int | None = None
+    """The largest experiment id that fits; None where ids are not kept at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the tag ``mlmigrate.mark`` of a complete copy says. See `mlmigrate.marks`."""
+
+    digest: str
+    options: str
+    status: str | None = None
+    end_time: int | None = None
+    lifecycle: Lifecycle | None = None
+    source: str | None = None
+    tags: str | None = None
+    checksums: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a sink holds of an origin. Without a mark it is incomplete or not ours."""
+
+    ref: Ref
+    mark: Mark | None
+    lifecycle: Lifecycle = "active"
+
+
+Open: TypeAlias = Callable[[Ref, str], BinaryIO]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One item on its way into a sink.
+
+    Its references are refs of the sink already. With ``into`` the item holds only
+    what that copy lacks, and header values that replace the copy's.
+    """
+
+    item: Item
+    mark: Mark
+    source: str  # redacted location, for people
+    into: Ref | None = None
+    open: Open | None = None  # None: artifacts are linked or skipped
+    artifacts: ArtifactsMode = "copy"
+    read_ref: Ref | None = None  # the ref by which `open` knows the item
+    missing_parent: str | None = None  # origin of a parent that the sink lacks
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answer to a delivery that arrived whole."""
+
+    ref: Ref
+    checksums: str | None = None
+    files: int = 0
+    bytes: int = 0
+    findings: tuple[Finding, ...] = ()
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A store that can be read. It is never changed, not a byte, not an mtime."""
+
+    location: str
+    """Where it is, with secrets redacted."""
+    parallel: Literal["process", "thread"]
+    """What reads several batches at once best: processes for files and databases,
+    which parse; threads for servers, which wait."""
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """Yield the refs of one kind, each once.
+
+        Repeatable: a second call yields the same refs in the same order while the
+        store does not change, in this and in any other process.
+        """
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """Yield an item or a `Failed` for each ref, in order.
+
+        Two reads of an unchanged item have equal digests. What of an item cannot be
+        read is a `Problem` among its findings; only an item of which nothing can be
+        read fails.
+        """
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """Open the bytes of one of an item's artifacts.
+
+        Raises:
+            OSError: it cannot be read.
+            ItemError: it does not belong to the item.
+        """
+
+    def findings(self) -> Iterable[Finding]:
+        """Tell what is wrong with the store beside its items: stray folders, tables
+        that are not carried over. Complete once `refs` was exhausted for every kind."""
+
+    def close(self) -> None:
+        """Release everything. May be called twice."""
+
+
+@runtime_checkable
+class Sink(Source, Protocol):
+    """A store that can be written, and read back."""
+
+    capabilities: Capabilities
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """Find what the sink holds of each origin, in few requests.
+
+        The key is ``Ref(kind, origin)``. A run that bears no origin is its own. For an
+        experiment or a registered model, see `mlmigrate.merge`.
+        """
+
+    def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        """Write each delivery whole or not at all, and answer in order.
+
+        The mark is written last or in the same transaction, and withdrawn before a
+        copy is touched. A create that is retried first looks for what a lost answer
+        may have made. One delivery that fails leaves the others alone.
+        """
+
+    def finish(self) -> Iterable[Finding]:
+        """Close a copy: repair the links that arrived before their target, in this
+        or an earlier copy that was killed, and restore what was put aside for speed.
+        """

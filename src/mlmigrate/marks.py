@@ -1,0 +1,98 @@
+"""The tags by which mlmigrate knows its copies again.
+
+``mlmigrate.origin`` says what a copy was at its first home; ``mlmigrate.mark`` that it
+is complete, and of what; ``mlmigrate.source``, for people, where it was read. They are
+never copied onward: `lift` takes them off what a source reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from mlmigrate.contract import Delivery, Mark
+from mlmigrate.digest import tag_hashes
+from mlmigrate.model import Item, Run, Tag
+
+PREFIX = "mlmigrate."
+ORIGIN = "mlmigrate.origin"
+MARK = "mlmigrate.mark"
+SOURCE = "mlmigrate.source"
+UNRESOLVED = "mlmigrate.unresolved"
+WHOLE = "mlmigrate.whole."
+PARENT = "mlflow.parentRunId"
+
+FORMAT = 1
+#: A mark must fit the shortest tag column that MLflow has had (5,000 characters).
+_LONGEST_TAGS = 3200
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """A store's tags, with those that mean something to mlmigrate set apart."""
+
+    tags: tuple[Tag, ...]
+    parent: str | None
+    origin: str | None
+    mark: str | None
+
+
+def lift(pairs: Iterable[tuple[str, str]]) -> Lifted:
+    """Set mlmigrate's own tags and the parent apart from the others."""
+    tags: list[Tag] = []
+    parent = origin = mark = None
+    for key, value in pairs:
+        if key == PARENT and value:
+            parent = value
+        elif key == ORIGIN:
+            origin = value
+        elif key == MARK:
+            mark = value
+        elif not key.startswith(PREFIX):
+            tags.append(Tag(key, value))
+    return Lifted(tuple(tags), parent, origin, mark)
+
+
+def mark_of(item: Item, *, digest: str, options: str, source: str) -> Mark:
+    """Make the mark of a complete copy of *item*, which is fitted; *digest* is that
+    of the item as the source has it."""
+    header = item.header
+    hashes = tag_hashes(item.tags)
+    return Mark(
+        digest=digest,
+        options=options,
+        status=header.status if isinstance(header, Run) else None,
+        end_time=header.end_time if isinstance(header, Run) else None,
+        lifecycle=header.lifecycle if isinstance(header, Run) else None,
+        source=source,
+        tags=hashes if len(hashes) <= _LONGEST_TAGS else None,
+    )
+
+
+def dump(mark: Mark) -> str:
+    """Return the text of a mark."""
+    fields = {name: value for name, value in asdict(mark).items() if value is not None}
+    return json.dumps({"format": FORMAT, **fields}, separators=(",", ":"))
+
+
+def load(text: str | None) -> Mark | None:
+    """Return the mark that *text* says, or None where it says none: a copy whose mark
+    cannot be read is an incomplete copy."""
+    if not text:
+        return None
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+            return None
+        return Mark(**fields)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def own_tags(delivery: Delivery, *, mark: Mark) -> list[Tag]:
+    """Return the tags that mlmigrate adds to a copy, the mark last."""
+    tags = [Tag(ORIGIN, delivery.item.origin), Tag(SOURCE, delivery.source)]
+    if delivery.missing_parent is not None:
+        tags.append(Tag(UNRESOLVED, delivery.missing_parent))
+    return [*tags, Tag(MARK, dump(mark))]

@@ -1,0 +1,284 @@
+"""The records that travel between stores: frozen, slotted, without behaviour.
+
+The words are MLflow's. Times are integer milliseconds since the epoch, and a
+missing value is ``None``, never 0. Metric points travel as columns: a history of a
+million points is three arrays, not a million objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Int64s: TypeAlias = NDArray[np.int64]
+    Float64s: TypeAlias = NDArray[np.float64]
+
+Kind: TypeAlias = Literal[
+    "experiment", "run", "logged_model", "registered_model", "trace"
+]
+Lifecycle: TypeAlias = Literal["active", "deleted"]
+
+#: The order in which kinds are copied: what is referred to comes first.
+KINDS: tuple[Kind, ...] = (
+    "experiment",
+    "run",
+    "logged_model",
+    "registered_model",
+    "trace",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The address of an item, unique within its store."""
+
+    kind: Kind
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """An input of a run; MLflow never lets one change."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A mutable label of an experiment, a run, a model or a version."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricHistory:
+    """All points of one metric of one run, as three columns of equal length.
+
+    Points are sorted by (step, timestamp, value) and no two are identical: what
+    MLflow's ``metrics`` table can hold. Compare by digest, never by ``==``: NaN is a
+    value like any other here.
+    """
+
+    key: str
+    steps: Int64s
+    timestamps: Int64s  # milliseconds
+    values: Float64s
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInput:
+    """A dataset that a run consumed (MLflow >= 2.4)."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None = None
+    profile: str | None = None
+    tags: tuple[Tag, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file below a run's artifacts; its bytes are opened through the source."""
+
+    path: str  # relative, '/'-separated
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The header of an experiment item."""
+
+    name: str
+    artifact_location: str | None = None
+    lifecycle: Lifecycle = "active"
+    creation_time: int | None = None
+    last_update_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The header of a run item.
+
+    The four ``source_*`` and entry point columns are the ones MLflow < 1.0 filled;
+    later versions write tags instead and leave them empty.
+    """
+
+    experiment: Ref
+    name: str | None = None
+    status: str = "RUNNING"
+    start_time: int | None = None
+    end_time: int | None = None
+    user: str | None = None
+    lifecycle: Lifecycle = "active"
+    deleted_time: int | None = None
+    artifact_uri: str | None = None
+    parent: Ref | None = None
+    source_type: str | None = None
+    source_name: str | None = None
+    source_version: str | None = None
+    entry_point: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """The header of a registered model item."""
+
+    name: str
+    description: str | None = None
+    creation_time: int | None = None
+    last_updated_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model.
+
+    ``source`` is the text as recorded. Where it leads into a run's artifacts,
+    ``source_run`` and ``source_path`` say where, so that a sink can rewrite it.
+    """
+
+    version: int
+    origin: str  # model/version@creation time, at its first home
+    creation_time: int | None = None
+    last_updated_time: int | None = None
+    description: str | None = None
+    user: str | None = None
+    stage: str = "None"
+    source: str | None = None
+    source_run: Ref | None = None
+    source_path: str | None = None
+    storage_location: str | None = None
+    run: Ref | None = None
+    run_link: str | None = None
+    status: str = "READY"
+    status_message: str | None = None
+    tags: tuple[Tag, ...] = ()
+    mark: str | None = None  # the text of mlmigrate.mark, where it bears one
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name that points at one version of a registered model."""
+
+    name: str
+    version: int
+
+
+Header: TypeAlias = Experiment | Run | RegisteredModel
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a source that could not be read or carried over."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that was repaired or chosen on the way; nothing is lost by it."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that the sink cannot hold in its own place.
+
+    *carried*: it is kept in a tag of the copy; otherwise it is gone.
+    """
+
+    ref: Ref
+    what: str
+    carried: bool
+
+
+Finding: TypeAlias = Problem | Note | Loss
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One unit of transfer: a header and the records that belong to it.
+
+    ``tags`` never holds ``mlmigrate.*`` nor ``mlflow.parentRunId``: a source lifts
+    those into ``origin``, ``mark`` and the header's ``parent``.
+    """
+
+    ref: Ref
+    header: Header
+    origin: str  # what it was at its first home; see `mlmigrate.merge`
+    params: tuple[Param, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    metrics: tuple[MetricHistory, ...] = ()
+    inputs: tuple[DatasetInput, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    versions: tuple[ModelVersion, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    mark: str | None = None  # the text of mlmigrate.mark, where it bears one
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item that could not be read or written; the others go on."""
+
+    ref: Ref
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A new copy was made."""
+
+    ref: Ref
+    to: Ref
+    findings: tuple[Finding, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    points: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """An earlier copy was completed, or got what is new."""
+
+    ref: Ref
+    to: Ref
+    findings: tuple[Finding, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    points: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The sink already holds everything."""
+
+    ref: Ref
+    to: Ref
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two versions of one item, none of which contains the other."""
+
+    ref: Ref
+    what: str
+    findings: tuple[Finding, ...] = field(default=())
+
+
+Outcome: TypeAlias = Copied | Updated | Skipped | Conflict | Failed

@@ -1,0 +1,1 @@
+"""The adapters, one module or folder each; none imports another."""
