@@ -291,9 +291,13 @@ class Remote:
         )
 
         self._uri = uri
-        self._repository: Any = get_artifact_repository(
-            uri, **({"tracking_uri": tracking_uri} if tracking_uri else {})
-        )
+        extra = {"tracking_uri": tracking_uri} if tracking_uri else {}
+        try:
+            self._repository: Any = get_artifact_repository(uri, **extra)
+        except Exception as error:  # any vendor's SDK may raise anything
+            raise ItemError(
+                f"cannot reach artifacts at {redact(uri)}: {short(error)}"
+            ) from error
 
     def list(self) -> list[Artifact]:
         """List the files, sorted by path.

@@ -8,14 +8,13 @@ million points is three arrays, not a million objects.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Int64s: TypeAlias = NDArray[np.int64]
-    Float64s: TypeAlias = NDArray[np.float64]
+Int64s: TypeAlias = NDArray[np.int64]
+Float64s: TypeAlias = NDArray[np.float64]
 
 Kind: TypeAlias = Literal[
     "experiment", "run", "logged_model", "registered_model", "trace"

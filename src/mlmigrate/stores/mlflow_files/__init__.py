@@ -271,8 +271,13 @@ class FileStore:
         if uri and uri.startswith("mlflow-artifacts:"):
             below = unquote(uri.split(":", 1)[1].lstrip("/"))
             if ".." not in below.split("/"):
-                for root in ("mlartifacts", "artifacts", "mlruns"):
-                    layout.append(self.root.parent / root / below)
+                roots = [
+                    self.root.parent / name
+                    for name in ("mlartifacts", "artifacts", "mlruns")
+                ]
+                layout += [root / below for root in roots]
+                if roots[0].is_dir() and not any(map(Path.is_dir, layout)):
+                    return Place()  # its server's artifacts are here; it has none
         return locate(
             uri,
             where=where,

@@ -1,0 +1,296 @@
+"""Records that a sink can hold, and what that cost. Pure functions.
+
+Fitting is idempotent. A text that is too long is cut, and a point whose value a sink
+cannot hold is replaced; the whole of it is then carried in the copy's tags
+``mlmigrate.whole.1``, ``.2``, … as JSON, where it fits there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from mlmigrate.contract import Capabilities
+from mlmigrate.marks import WHOLE
+from mlmigrate.metrics import history
+from mlmigrate.model import (
+    Experiment,
+    Item,
+    Loss,
+    MetricHistory,
+    ModelVersion,
+    RegisteredModel,
+    Run,
+    Tag,
+)
+
+#: How many characters an item may carry in its tags.
+_MOST_CARRIED = 200_000
+_CHUNK = 4000
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+@dataclass(slots=True)
+class _Fitting:
+    """What was cut from one item so far."""
+
+    item: Item
+    sink: Capabilities
+    whole: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+
+    def text(self, kind: str, value: str, label: str) -> str:
+        """Return *value* as the field *kind* holds it."""
+        result = value
+        if not self.sink.nul and "\0" in result:
+            result = result.replace("\0", "\\x00")
+        try:
+            result.encode()
+        except UnicodeEncodeError:
+            result = result.encode("utf-8", "backslashreplace").decode()
+        limit = self.sink.text.get(kind)
+        if limit is not None and len(result) > limit:
+            result = result[:limit]
+        if result != value:
+            self.losses.append(f"{label}: {len(value)} characters do not fit {kind}")
+            self.whole.append({"field": label, "text": value})
+        return result
+
+    def optional(self, kind: str, value: str | None, label: str) -> str | None:
+        return None if value is None else self.text(kind, value, label)
+
+    def key(self, kind: str, value: str, taken: set[str], label: str) -> str:
+        """Return *value* as a key that no other fitted key equals."""
+        result = self.text(kind, value, label)
+        if result != value and result in taken or result != value:
+            tail = "~" + blake2b(
+                value.encode("utf-8", "surrogatepass"), digest_size=4
+            ).hexdigest()
+            limit = self.sink.text.get(kind, len(result) + len(tail))
+            result = result[: limit - len(tail)] + tail
+        taken.add(result)
+        return result
+
+
+def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
+    """Make *item* what *sink* can hold.
+
+    Returns:
+        The fitted item, and a `Loss` for each thing that is not in its own place.
+    """
+    fitting = _Fitting(item, sink)
+    header = _HEADERS[type(item.header)](item.header, fitting)
+    taken: set[str] = set()
+    params = []
+    for param in item.params:
+        key = fitting.key("param.key", param.key, taken, f"param {param.key}")
+        value = fitting.text("param.value", param.value, f"param {param.key}")
+        params.append(param if key == param.key and value == param.value
+                      else replace(param, key=key, value=value))
+    tags = _tags(item.tags, fitting, "tag", "")
+    taken = set()
+    metrics = [_metric(metric, fitting, taken) for metric in item.metrics]
+    inputs = tuple(
+        replace(
+            entry,
+            name=fitting.text("dataset.name", entry.name, "dataset name"),
+            digest=fitting.text("dataset.digest", entry.digest, "dataset digest"),
+            source_type=fitting.text(
+                "dataset.source_type", entry.source_type, "dataset source type"
+            ),
+            source=fitting.text("dataset.source", entry.source, "dataset source"),
+            schema=fitting.optional("dataset.schema", entry.schema, "dataset schema"),
+            profile=fitting.optional(
+                "dataset.profile", entry.profile, "dataset profile"
+            ),
+            tags=tuple(_tags(entry.tags, fitting, "input_tag", "dataset ")),
+        )
+        for entry in item.inputs
+    )
+    versions = tuple(_version(version, fitting) for version in item.versions)
+    carried = _carry(fitting)
+    losses = tuple(Loss(item.ref, what, carried is not None) for what in fitting.losses)
+    fitted = replace(
+        item,
+        header=header,
+        params=tuple(params),
+        tags=(*tags, *(carried or ())),
+        metrics=tuple(metrics),
+        inputs=inputs,
+        versions=versions,
+    )
+    return fitted, losses
+
+
+def _tags(
+    tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str
+) -> list[Tag]:
+    taken: set[str] = set()
+    result = []
+    for tag in tags:
+        label = f"{owner}tag {tag.key}"
+        key = fitting.key(f"{kind}.key", tag.key, taken, label)
+        value = fitting.text(f"{kind}.value", tag.value, label)
+        result.append(Tag(key, value))
+    return result
+
+
+def _carry(fitting: _Fitting) -> tuple[Tag, ...] | None:
+    """Return the tags that hold what was cut, None where that is too much."""
+    if not fitting.whole:
+        return ()
+    text = json.dumps(fitting.whole)
+    if len(text) > _MOST_CARRIED:
+        return None
+    chunks = [text[at : at + _CHUNK] for at in range(0, len(text), _CHUNK)]
+    return tuple(Tag(f"{WHOLE}{n}", chunk) for n, chunk in enumerate(chunks, 1))
+
+
+def _metric(
+    metric: MetricHistory, fitting: _Fitting, taken: set[str]
+) -> MetricHistory:
+    key = fitting.key("metric.key", metric.key, taken, f"metric {metric.key}")
+    values, timestamps = metric.values, metric.timestamps
+    replaced = np.zeros(len(values), dtype=bool)
+    if not fitting.sink.infinities:
+        infinite = np.isinf(values)
+        if infinite.any():
+            replaced |= infinite
+            values = np.where(infinite, np.copysign(_LARGEST, values), values)
+            what = f"metric {metric.key}: {infinite.sum()} infinities as largest float"
+            fitting.losses.append(what)
+    if not fitting.sink.negative_zero:
+        zero = (values == 0) & np.signbit(values)
+        if zero.any():
+            replaced |= zero
+            values = np.where(zero, 0.0, values)
+            what = f"metric {metric.key}: {zero.sum()} values -0.0 held as 0.0"
+            fitting.losses.append(what)
+    if not fitting.sink.negative_times:
+        negative = timestamps < 0
+        if negative.any():
+            replaced |= negative
+            timestamps = np.where(negative, 0, timestamps)
+            what = f"metric {metric.key}: {negative.sum()} negative timestamps as 0"
+            fitting.losses.append(what)
+    if not replaced.any():
+        return metric if key == metric.key else replace(metric, key=key)
+    points = zip(
+        metric.steps[replaced].tolist(),
+        metric.timestamps[replaced].tolist(),
+        map(repr, metric.values[replaced].tolist()),
+        strict=True,
+    )
+    fitting.whole.append({"field": f"metric {metric.key}", "points": list(points)})
+    return history(key, metric.steps, timestamps, values)
+
+
+def _experiment(header: Any, fitting: _Fitting) -> Experiment:
+    name = header.name
+    if fitting.text("experiment.name", name, "experiment name") != name:
+        name = fitting.key("experiment.name", name, set(), "experiment name")
+    if not fitting.sink.keeps_times and header.creation_time is not None:
+        fitting.losses.append("its creation time is given by the server")
+        fitting.whole.append(
+            {"field": "creation_time", "text": str(header.creation_time)}
+        )
+        header = replace(header, creation_time=None, last_update_time=None)
+    fitted: Experiment = replace(header, name=name)
+    return fitted
+
+
+def _run(header: Any, fitting: _Fitting) -> Run:
+    if not fitting.sink.keeps_legacy and header.source_name:
+        fitting.losses.append("its source, as MLflow < 1.0 kept it, has no place")
+        fitting.whole.append(
+            {
+                "field": "source",
+                "text": json.dumps(
+                    [
+                        header.source_type,
+                        header.source_name,
+                        header.source_version,
+                        header.entry_point,
+                    ]
+                ),
+            }
+        )
+    if not fitting.sink.keeps_legacy:
+        header = replace(
+            header,
+            source_type=None,
+            source_name=None,
+            source_version=None,
+            entry_point=None,
+            deleted_time=None,
+        )
+    fitted: Run = replace(
+        header,
+        name=fitting.optional("run.name", header.name, "run name"),
+        user=fitting.optional("run.user", header.user, "user"),
+        source_name=fitting.optional(
+            "run.source_name", header.source_name, "source name"
+        ),
+        source_version=fitting.optional(
+            "run.source_version", header.source_version, "source version"
+        ),
+        entry_point=fitting.optional(
+            "run.entry_point", header.entry_point, "entry point"
+        ),
+    )
+    return fitted
+
+
+def _model(header: Any, fitting: _Fitting) -> RegisteredModel:
+    if not fitting.sink.keeps_times and header.creation_time is not None:
+        fitting.losses.append("its creation time is given by the server")
+        fitting.whole.append(
+            {"field": "creation_time", "text": str(header.creation_time)}
+        )
+        header = replace(header, creation_time=None, last_updated_time=None)
+    fitted: RegisteredModel = replace(
+        header,
+        name=fitting.text("model.name", header.name, "model name"),
+        description=fitting.optional(
+            "model.description", header.description, "description"
+        ),
+    )
+    return fitted
+
+
+def _version(version: ModelVersion, fitting: _Fitting) -> ModelVersion:
+    label = f"version {version.version}"
+
+    def cut(name: str) -> str | None:
+        return fitting.optional(
+            f"version.{name}", getattr(version, name), f"{label} {name}"
+        )
+
+    if not fitting.sink.keeps_times and version.creation_time is not None:
+        fitting.losses.append(f"{label}: its creation time is given by the server")
+        fitting.whole.append(
+            {"field": f"{label} creation_time", "text": str(version.creation_time)}
+        )
+        version = replace(version, creation_time=None, last_updated_time=None)
+    return replace(
+        version,
+        description=cut("description"),
+        user=cut("user"),
+        source=cut("source"),
+        storage_location=cut("storage_location"),
+        run_link=cut("run_link"),
+        status_message=cut("status_message"),
+        tags=tuple(_tags(version.tags, fitting, "version_tag", f"{label} ")),
+    )
+
+
+_HEADERS: dict[type, Callable[[Any, _Fitting], Any]] = {
+    Experiment: _experiment,
+    Run: _run,
+    RegisteredModel: _model,
+}

@@ -1,0 +1,457 @@
+"""Many sources into one store: names, versions, and what a copy lacks. Pure functions.
+
+**Identity.** The origin of an item is what it was at its first home: a run's MLflow run
+id, an experiment's ``id/name``, a model version's ``model/version@creation time``. The
+same origin in two places is one thing.
+
+**Updates only add.** Where one version of a run holds everything of the other, the
+fuller wins, whichever was copied first. Single values (status, end time, tags) come
+from the version with the later activity; what was edited at the sink stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from mlmigrate.contract import Mark
+from mlmigrate.digest import activity, tag_hash
+from mlmigrate.metrics import missing, union
+from mlmigrate.model import (
+    Alias,
+    Experiment,
+    Finding,
+    Item,
+    MetricHistory,
+    ModelVersion,
+    Note,
+    Param,
+    Ref,
+    RegisteredModel,
+    Run,
+    Tag,
+)
+
+OnConflict: TypeAlias = Literal["fail", "newest", "keep-both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What a copy lacks of an incoming version.
+
+    ``item`` is None where it lacks nothing. A ``conflict`` says why neither version
+    contains the other; ``item`` then holds what *newest* would add.
+    """
+
+    item: Item | None
+    conflict: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def additions(
+    held: Item, incoming: Item, *, mark: Mark | None, same_source: bool
+) -> Additions:
+    """Return what the copy *held* lacks of the run *incoming*.
+
+    Args:
+        held: the copy, as the sink reads it back.
+        incoming: the run, fitted to the sink.
+        mark: the copy's mark, None where it is incomplete or was never ours.
+        same_source: the copy was made from where *incoming* was read.
+    """
+    conflicts: list[str] = []
+    later = activity(incoming) > activity(held) or (same_source and mark is not None)
+    if mark is None:
+        later = activity(incoming) >= activity(held)
+
+    params = dict((param.key, param.value) for param in held.params)
+    new_params = [param for param in incoming.params if param.key not in params]
+    for param in incoming.params:
+        if params.get(param.key, param.value) != param.value:
+            conflicts.append(f"param {param.key}")
+            if later:
+                new_params.append(param)
+
+    histories = {metric.key: metric for metric in held.metrics}
+    new_metrics: list[MetricHistory] = []
+    for metric in incoming.metrics:
+        lacking = missing(histories.get(metric.key), metric)
+        if not len(lacking.steps):
+            continue
+        new_metrics.append(lacking)
+        own = histories.get(metric.key)
+        if own is not None and len(missing(metric, own).steps):
+            conflicts.append(f"metric {metric.key}")
+
+    held_inputs = {_input_key(entry) for entry in held.inputs}
+    new_inputs = [
+        entry for entry in incoming.inputs if _input_key(entry) not in held_inputs
+    ]
+    sizes = {artifact.path: artifact.size for artifact in held.artifacts}
+    new_artifacts = [
+        artifact
+        for artifact in incoming.artifacts
+        if artifact.path not in sizes
+        or (sizes[artifact.path] != artifact.size and later)
+    ]
+    new_tags = _new_tags(held, incoming, mark, later=later)
+    header = _header(held.header, incoming.header, mark, later=later)
+    changed = header != held.header
+    grown = bool(new_params or new_metrics or new_inputs or new_artifacts or new_tags)
+    if not grown and not changed and mark is not None:
+        return Additions(None)
+    item = replace(
+        incoming,
+        header=header,
+        params=tuple(new_params),
+        tags=tuple(new_tags),
+        metrics=tuple(new_metrics),
+        inputs=tuple(new_inputs),
+        artifacts=tuple(new_artifacts),
+    )
+    conflict = None
+    if conflicts:
+        shown = ", ".join(conflicts[:5]) + (", …" if len(conflicts) > 5 else "")
+        conflict = f"this version and the copy differ both ways: {shown}"
+    return Additions(item, conflict)
+
+
+def _input_key(entry: object) -> tuple[str, str]:
+    return (getattr(entry, "name"), getattr(entry, "digest"))  # noqa: B009
+
+
+def _new_tags(
+    held: Item, incoming: Item, mark: Mark | None, *, later: bool
+) -> list[Tag]:
+    own = {tag.key: tag.value for tag in held.tags}
+    written = set()
+    if mark is not None and mark.tags is not None:
+        written = {mark.tags[at : at + 8] for at in range(0, len(mark.tags), 8)}
+    new = []
+    for tag in incoming.tags:
+        if own.get(tag.key) == tag.value:
+            continue
+        if tag.key not in own:
+            if tag_hash(tag.key, tag.value) in written:
+                continue  # it was written once, and someone removed it there
+            new.append(tag)
+        elif later:
+            edited = mark is not None and tag_hash(tag.key, own[tag.key]) not in written
+            if not edited or (mark is not None and mark.tags is None):
+                new.append(tag)
+    return new
+
+
+def _header(
+    held: object, incoming: object, mark: Mark | None, *, later: bool
+) -> Run:
+    assert isinstance(held, Run) and isinstance(incoming, Run)
+    lifecycle = held.lifecycle
+    if mark is None and later:
+        lifecycle = incoming.lifecycle
+    elif mark is not None and later and mark.lifecycle == held.lifecycle:
+        lifecycle = incoming.lifecycle
+    if not later:
+        return replace(
+            held,
+            name=held.name or incoming.name,
+            start_time=held.start_time or incoming.start_time,
+            end_time=held.end_time or incoming.end_time,
+            user=held.user or incoming.user,
+            parent=held.parent or incoming.parent,
+        )
+    # What differs from what the mark says was written was edited at the sink.
+    status_edited = mark is not None and mark.status != held.status
+    end_edited = mark is not None and mark.end_time != held.end_time
+    return replace(
+        incoming,
+        experiment=held.experiment,
+        artifact_uri=held.artifact_uri,
+        lifecycle=lifecycle,
+        deleted_time=incoming.deleted_time if lifecycle == "deleted" else None,
+        status=held.status if status_edited else incoming.status,
+        end_time=held.end_time if end_edited else incoming.end_time,
+        parent=incoming.parent or held.parent,
+    )
+
+
+def combined(versions: Sequence[Item]) -> Item:
+    """Return what a sink holds after all *versions* of one run were copied in order,
+    as if the sink had held the first alone."""
+    result = versions[0]
+    for version in versions[1:]:
+        result = _grown(result, version)
+    return result
+
+
+def _grown(held: Item, incoming: Item) -> Item:
+    mark = Mark(
+        digest="",
+        options="",
+        status=held.header.status if isinstance(held.header, Run) else None,
+        end_time=held.header.end_time if isinstance(held.header, Run) else None,
+        lifecycle=held.header.lifecycle if isinstance(held.header, Run) else None,
+        tags="".join(tag_hash(tag.key, tag.value) for tag in held.tags),
+    )
+    found = additions(held, incoming, mark=mark, same_source=False)
+    if found.item is None or found.conflict is not None:
+        return held
+    add = found.item
+    tags = {tag.key: tag for tag in (*held.tags, *add.tags)}
+    params = {param.key: param for param in (*held.params, *add.params)}
+    files = {entry.path: entry for entry in (*held.artifacts, *add.artifacts)}
+    histories = {metric.key: metric for metric in held.metrics}
+    for metric in add.metrics:
+        own = histories.get(metric.key)
+        histories[metric.key] = metric if own is None else union(own, metric)
+    return replace(
+        held,
+        header=add.header,
+        params=tuple(params.values()),
+        tags=tuple(tags.values()),
+        metrics=tuple(histories.values()),
+        inputs=(*held.inputs, *add.inputs),
+        artifacts=tuple(files.values()),
+    )
+
+
+# -- experiments ----------------------------------------------------------------------
+
+
+def origins_of(text: str) -> list[str]:
+    """Return the origins in an experiment's ``mlmigrate.origin``: a JSON list, because
+    several experiments may have become one."""
+    try:
+        loaded = json.loads(text)
+    except ValueError:
+        return [text]
+    if isinstance(loaded, list):
+        return [str(origin) for origin in loaded]
+    return [text]
+
+
+def merge_experiments(items: Sequence[Item]) -> Item:
+    """Make one experiment of several that will bear one name.
+
+    It is deleted only if all are, was created with the first of them, and where two
+    tags differ has that of the experiment updated last.
+    """
+    headers = [item.header for item in items if isinstance(item.header, Experiment)]
+    order = sorted(
+        range(len(items)), key=lambda at: (headers[at].last_update_time or 0, -at)
+    )
+    tags: dict[str, Tag] = {}
+    findings: list[Finding] = []
+    for at in order:
+        for tag in items[at].tags:
+            before = tags.get(tag.key)
+            if before is not None and before.value != tag.value:
+                what = f"tag {tag.key} differs between merged experiments: latest kept"
+                findings.append(Note(f"experiment {headers[at].name}", what))
+            tags[tag.key] = tag
+    created = [head.creation_time for head in headers if head.creation_time is not None]
+    updated = [
+        head.last_update_time for head in headers if head.last_update_time is not None
+    ]
+    active = any(head.lifecycle == "active" for head in headers)
+    origins = list(dict.fromkeys(item.origin for item in items))
+    return replace(
+        items[0],
+        header=replace(
+            headers[0],
+            lifecycle="active" if active else "deleted",
+            creation_time=min(created, default=None),
+            last_update_time=max(updated, default=None),
+        ),
+        origin=json.dumps(origins),
+        tags=tuple(tags.values()),
+        findings=tuple(findings),
+    )
+
+
+def experiment_additions(held: Item, incoming: Item, mark: Mark | None) -> Item | None:
+    """Return what the sink's experiment lacks, None where nothing."""
+    assert isinstance(held.header, Experiment)
+    assert isinstance(incoming.header, Experiment)
+    own = {tag.key: tag.value for tag in held.tags}
+    tags = [tag for tag in incoming.tags if tag.key not in own]
+    origins = origins_of(held.origin) if held.mark else []
+    merged = list(dict.fromkeys([*origins, *origins_of(incoming.origin)]))
+    lifecycle = held.header.lifecycle
+    if (
+        lifecycle == "deleted"
+        and incoming.header.lifecycle == "active"
+        and (mark is None or mark.lifecycle == "deleted")
+    ):
+        lifecycle = "active"
+    header = replace(held.header, lifecycle=lifecycle)
+    if not tags and merged == origins and header == held.header and mark is not None:
+        return None
+    return replace(
+        incoming, header=header, tags=tuple(tags), origin=json.dumps(merged)
+    )
+
+
+# -- the registry ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Renumbered:
+    """A version that has another number at the sink than it had at its source."""
+
+    model: str
+    old: int
+    new: int
+
+
+def merge_models(
+    items: Sequence[Item], held: Item | None
+) -> tuple[Item | None, list[Renumbered], list[Finding]]:
+    """Make one registered model of several of one name, and of what the sink holds.
+
+    A version that the sink holds keeps its number for ever. A new one keeps its own
+    where that is free, oldest first; otherwise it follows the highest. An alias that
+    stands at the sink is never moved.
+
+    Returns:
+        What the sink lacks (None where nothing), which numbers changed, and findings.
+    """
+    headers = [item.header for item in items if isinstance(item.header, RegisteredModel)]
+    name = headers[0].name
+    findings: list[Finding] = []
+    standing = {version.origin: version for version in held.versions} if held else {}
+    taken = {version.version for version in standing.values()}
+    numbers: dict[str, int] = {o: version.version for o, version in standing.items()}
+    fresh: dict[str, ModelVersion] = {}
+    for item in items:
+        for version in item.versions:
+            if version.origin not in standing:
+                fresh.setdefault(version.origin, version)
+    highest = max(
+        [*taken, *(version.version for version in fresh.values())], default=0
+    )
+    new: list[ModelVersion] = []
+    for version in sorted(
+        fresh.values(), key=lambda entry: (entry.creation_time or 0, entry.version)
+    ):
+        number = version.version
+        if number in taken:
+            highest += 1
+            number = highest
+        taken.add(number)
+        numbers[version.origin] = number
+        new.append(replace(version, version=number))
+    renumbered = [
+        Renumbered(name, version.version, numbers[version.origin])
+        for version in _distinct(items)
+        if numbers[version.origin] != version.version
+    ]
+    completed = _incomplete(items, standing, findings, name)
+    aliases = _merge_aliases(items, held, numbers, findings, name)
+    tags = {tag.key: tag for tag in held.tags} if held else {}
+    new_tags = {
+        tag.key: tag for item in items for tag in item.tags if tag.key not in tags
+    }
+    nothing = not new and not completed and not aliases and not new_tags
+    if held is not None and nothing:
+        return None, renumbered, findings
+    created = [head.creation_time for head in headers if head.creation_time is not None]
+    updated = [
+        head.last_updated_time for head in headers if head.last_updated_time is not None
+    ]
+    described = next((head.description for head in headers if head.description), None)
+    header = RegisteredModel(
+        name,
+        description=described,
+        creation_time=min(created, default=None),
+        last_updated_time=max(updated, default=None),
+    )
+    if held is not None and isinstance(held.header, RegisteredModel):
+        header = replace(
+            held.header, description=held.header.description or described
+        )
+    merged = replace(
+        items[0],
+        header=header,
+        tags=tuple(new_tags.values()),
+        versions=tuple(
+            sorted([*completed, *new], key=lambda version: version.version)
+        ),
+        aliases=tuple(aliases),
+        findings=(),
+    )
+    return merged, renumbered, findings
+
+
+def _distinct(items: Sequence[Item]) -> Iterable[ModelVersion]:
+    seen: set[str] = set()
+    for item in items:
+        for version in item.versions:
+            if version.origin not in seen:
+                seen.add(version.origin)
+                yield version
+
+
+def _incomplete(
+    items: Sequence[Item],
+    standing: dict[str, ModelVersion],
+    findings: list[Finding],
+    name: str,
+) -> list[ModelVersion]:
+    """Return the versions that stand at the sink and lack something: a mark, where a
+    copy was interrupted, or tags that the source got since."""
+    lacking: list[ModelVersion] = []
+    for version in _distinct(items):
+        own = standing.get(version.origin)
+        if own is None:
+            continue
+        have = {tag.key for tag in own.tags}
+        tags = tuple(tag for tag in version.tags if tag.key not in have)
+        ours = own.mark is not None
+        if tags or (not ours and own.source is None):
+            lacking.append(replace(version, version=own.version, tags=tags))
+        if own.description != version.description or own.stage != version.stage:
+            what = f"version {own.version} differs in description or stage: the sink's"
+            findings.append(Note(f"model {name}", what + " stays"))
+    return lacking
+
+
+def _merge_aliases(
+    items: Sequence[Item],
+    held: Item | None,
+    numbers: dict[str, int],
+    findings: list[Finding],
+    name: str,
+) -> list[Alias]:
+    standing = {alias.name: alias.version for alias in held.aliases} if held else {}
+    aliases: dict[str, int] = {}
+    for item in items:
+        by_number = {version.version: version for version in item.versions}
+        for alias in item.aliases:
+            version = by_number.get(alias.version)
+            if version is None:
+                what = f"alias {alias.name} points at version {alias.version}, which"
+                findings.append(Note(f"model {name}", what + " is not there"))
+                continue
+            number = numbers[version.origin]
+            stands = standing.get(alias.name, aliases.get(alias.name))
+            if stands is None:
+                aliases[alias.name] = number
+            elif stands != number:
+                what = f"alias {alias.name} stays at version {stands}; a source has it"
+                findings.append(Note(f"model {name}", f"{what} at {number}"))
+    return [Alias(alias, number) for alias, number in aliases.items()]
+
+
+def with_refs(item: Item, *, experiment: Ref, parent: Ref | None) -> Item:
+    """Return a run with its references replaced by the sink's."""
+    assert isinstance(item.header, Run)
+    header = replace(item.header, experiment=experiment, parent=parent)
+    return replace(item, header=header)
+
+
+def param_values(params: Iterable[Param]) -> dict[str, str]:
+    """Return params as key -> value."""
+    return {param.key: param.value for param in params}
