@@ -1,0 +1,567 @@
+"""HTTP to one MLflow server: connections, credentials, retries and clear errors.
+
+Three things can happen to a request. It is answered; it certainly did nothing (no
+connection, 429) and is repeated; or nobody knows what it did (a lost answer, a 502).
+The last is repeated where that is harmless, and is `Ambiguous` where it is not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, BinaryIO, TypeAlias
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+from mlmigrate.artifacts import CHUNK, redact, short
+from mlmigrate.errors import ItemError, StoreError
+
+Json: TypeAlias = dict[str, Any]
+
+API = "/api/2.0/mlflow/"
+_LONGEST_WAIT = 60.0
+#: An error 500 is often a deadlock in the server's database, and as often for good.
+_TRIES_AT_500 = 3
+
+
+class Refused(ItemError):
+    """The server understood a request and refused it."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+    @property
+    def absent(self) -> bool:
+        """What was asked for does not exist."""
+        return self.status == 404 or self.code == "RESOURCE_DOES_NOT_EXIST"
+
+    @property
+    def exists(self) -> bool:
+        """What should be made exists."""
+        return self.code == "RESOURCE_ALREADY_EXISTS"
+
+
+class Ambiguous(Exception):
+    """The answer to a create was lost: it may have been done, or not."""
+
+
+class Rest:
+    """The documented REST API of one server. Safe to use from many threads."""
+
+    def __init__(self, location: str, *, timeout: float, retries: int) -> None:
+        parts = urlsplit(location)
+        host = parts.netloc.rpartition("@")[2]
+        self.base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        self.host = parts.hostname or ""
+        self._timeout = timeout
+        self._retries = retries
+        self._auth = _credentials(parts.username, parts.password)
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._lock = threading.Lock()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the server seems to run on this machine."""
+        return (
+            self.host in ("localhost", "::1")
+            or self.host.startswith("127.")
+            or self.host == socket.gethostname()
+        )
+
+    def get(self, path: str, **query: Any) -> Json:
+        """GET a path below ``/api/2.0/mlflow/``, or any path that begins with ``/``."""
+        return self._json("GET", path, query={k: v for k, v in query.items() if v})
+
+    def post(self, path: str, body: Json) -> Json:
+        """POST what may be done twice without harm, or only reads."""
+        return self._json("POST", path, body=body)
+
+    def change(self, method: str, path: str, body: Json) -> Json:
+        """Send a PATCH or DELETE, which may be done twice without harm."""
+        return self._json(method, path, body=body)
+
+    def create(self, path: str, body: Json) -> Json:
+        """POST what would make a second thing if done twice.
+
+        Raises:
+            Ambiguous: nobody knows whether it was done; look, and only then repeat.
+        """
+        return self._json("POST", path, body=body, repeatable=False)
+
+    def pages(self, path: str, field: str, query: Json) -> Iterator[Json]:
+        """Yield what is in *field* of each page of a search by GET."""
+        token = ""
+        while True:
+            page = self.get(path, **query, page_token=token)
+            yield from page.get(field) or ()
+            following = page.get("next_page_token") or ""
+            if not following or following == token:
+                return
+            token = following
+
+    def posted_pages(self, path: str, field: str, body: Json) -> Iterator[Json]:
+        """Yield what is in *field* of each page of a search by POST."""
+        token = ""
+        while True:
+            page = self.post(path, {**body, **({"page_token": token} if token else {})})
+            yield from page.get(field) or ()
+            following = page.get("next_page_token") or ""
+            if not following or following == token:
+                return
+            token = following
+
+    def download(self, path: str, **query: str) -> BinaryIO:
+        """Open the bytes at *path*. A connection that breaks is resumed.
+
+        Raises:
+            OSError: while reading, when it cannot be resumed.
+        """
+        url = self._url(path)
+
+        def begin() -> requests.Response:
+            return self._send("GET", url, query=query, stream=True)
+
+        return io.BufferedReader(_Download(begin, self._retries), CHUNK)
+
+    def upload(self, path: str, begin: Callable[[], Body]) -> Body:
+        """PUT a stream; *begin* opens it anew for each try.
+
+        Returns:
+            The body that arrived, with its checksum.
+        """
+        bodies: list[Body] = []
+
+        def fresh() -> Body | bytes:
+            bodies.append(begin())
+            # requests would send an empty stream in chunks, without its length.
+            return bodies[-1] if len(bodies[-1]) else b""
+
+        try:
+            self._send("PUT", self._url(path), stream_body=fresh).close()
+            bodies[-1].finish()
+            return bodies[-1]
+        finally:
+            for body in bodies:
+                body.close()
+
+    def close(self) -> None:
+        """Close all connections. May be called twice."""
+        with self._lock:
+            for session in self._sessions:
+                session.close()
+            self._sessions.clear()
+            self._local = threading.local()
+
+    # -- one request ------------------------------------------------------------
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Json | None = None,
+        body: Json | None = None,
+        repeatable: bool = True,
+    ) -> Json:
+        url = self._url(path)
+        data = None if body is None else json.dumps(body).encode()
+        response = self._send(
+            method, url, query=query, data=data, repeatable=repeatable
+        )
+        answer: object = None
+        # Anything else than an object is no answer of MLflow either.
+        with suppress(ValueError):
+            answer = json.loads(response.content)
+        if isinstance(answer, dict):
+            return answer
+        raise StoreError(
+            f"{self.base} does not answer like an MLflow server ({path}:"
+            f" {response.headers.get('content-type', 'no type')}): give the URL that"
+            " MLFLOW_TRACKING_URI would hold"
+        )
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        query: Json | None = None,
+        data: bytes | None = None,
+        stream_body: Callable[[], Body | bytes] | None = None,
+        stream: bool = False,
+        repeatable: bool = True,
+    ) -> requests.Response:
+        """Send until there is an answer that more tries will not better."""
+        attempt = 0
+        while True:
+            attempt += 1
+            wait = _pause(attempt)
+            try:
+                response = self._session().request(
+                    method,
+                    url,
+                    params=query,
+                    data=stream_body() if stream_body else data,
+                    headers={"Content-Type": "application/json"} if data else None,
+                    timeout=self._timeout,
+                    stream=stream,
+                    # A POST that is redirected would silently become a GET.
+                    allow_redirects=False,
+                )
+            except (requests.RequestException, HTTPError) as error:
+                self._judge_exception(error, attempt, repeatable)
+            else:
+                if response.status_code < 300:
+                    return response
+                after = self._judge_answer(response, attempt, repeatable)
+                wait = max(wait, after)
+            time.sleep(wait)
+
+    def _judge_exception(
+        self, error: Exception, attempt: int, repeatable: bool
+    ) -> None:
+        """Return where the request may be sent again, raise where not."""
+        cause: object = error.args[0] if error.args else None
+        reason = getattr(cause, "reason", None)
+        unsent = isinstance(error, requests.ConnectTimeout) or isinstance(
+            reason, NewConnectionError
+        )
+        if isinstance(error, requests.exceptions.SSLError):
+            raise StoreError(
+                f"{self.base}: TLS failed ({short(error)}): set"
+                " MLFLOW_TRACKING_SERVER_CERT_PATH to the server's certificate"
+            ) from None
+        if isinstance(
+            error,
+            requests.exceptions.InvalidURL
+            | requests.exceptions.InvalidSchema
+            | requests.exceptions.MissingSchema,
+        ):
+            raise StoreError(f"{self.base} is no URL of a server") from None
+        if not unsent and not repeatable:
+            raise Ambiguous(short(error)) from None
+        # A server that is not there at all will hardly come up while we wait.
+        if attempt > (min(self._retries, 2) if unsent else self._retries):
+            raise StoreError(
+                f"{self.base} cannot be reached ({_plain(error)}): check that the"
+                " server runs and that the URL is right"
+            ) from None
+
+    def _judge_answer(
+        self, response: requests.Response, attempt: int, repeatable: bool
+    ) -> float:
+        """Return how long to wait at least before the next try, or raise."""
+        status = response.status_code
+        try:
+            body = response.content[:100_000]
+        except (requests.RequestException, HTTPError):
+            body = b""
+        code, text = _said(body)
+        where = f"{self.base}: "
+        if status in (429, 502, 503, 504) and "artifacts-only" not in text:
+            if status != 429 and not repeatable:
+                raise Ambiguous(f"HTTP {status}")
+            if attempt <= self._retries:
+                return _retry_after(response)
+            raise StoreError(
+                f"{where}still HTTP {status} after {attempt} tries: the server is"
+                " overloaded or down; run the same command again later"
+            )
+        if status == 503:
+            raise StoreError(
+                f"{where}serves artifacts only: give the URL of the tracking server"
+            )
+        if status == 500:
+            if not repeatable:
+                raise Ambiguous(text or "HTTP 500")
+            if attempt < min(_TRIES_AT_500, self._retries + 1):
+                return 0.0
+        if status == 401:
+            raise StoreError(
+                f"{where}wants a login, or refuses the one given: set"
+                " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
+                " MLFLOW_TRACKING_TOKEN"
+            )
+        if 300 <= status < 400:
+            target = redact(response.headers.get("location", "elsewhere"))
+            raise StoreError(
+                f"{where}redirects to {target}: give that server's URL, or log in"
+            )
+        if status == 403:
+            raise Refused(
+                status, code, f"permission denied by {self.base}: {text or 'HTTP 403'}"
+            )
+        if not code and status in (404, 405):
+            raise Refused(
+                status,
+                code,
+                f"{where}does not know {urlsplit(response.url).path}"
+                " (no MLflow server, or an old one)",
+            )
+        raise Refused(status, code, f"{text or 'no reason given'} (HTTP {status})")
+
+    def _url(self, path: str) -> str:
+        return self.base + (path if path.startswith("/") else API + path)
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._new_session()
+            with self._lock:
+                self._sessions.append(session)
+            self._local.session = session
+        return session
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = self._auth
+        workspace = os.environ.get("MLFLOW_WORKSPACE")
+        if workspace:
+            session.headers["X-MLFLOW-WORKSPACE"] = workspace
+        if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+            session.verify = False
+        elif authority := os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
+            session.verify = authority
+        session.cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None
+        session.mount("http://", _QuickAdapter())
+        session.mount("https://", _QuickAdapter())
+        return session
+
+
+class Body:
+    """The bytes of one artifact on their way to the server, hashed in passing."""
+
+    def __init__(self, source: BinaryIO, size: int, hasher: Any) -> None:
+        self._source = source
+        self._size = size
+        self._hasher = hasher
+        self.sent = 0
+
+    def __len__(self) -> int:
+        # The server wants a Content-Length: it takes a chunked body for empty.
+        return self._size
+
+    def read(self, count: int = -1) -> bytes:
+        """Read as a file does."""
+        try:
+            block = self._source.read(CHUNK if count is None or count < 0 else count)
+        except OSError as error:
+            # Or it would pass for a failure of the connection.
+            raise ItemError(f"an artifact cannot be read: {short(error)}") from error
+        self.sent += len(block)
+        if self.sent > self._size or (not block and self.sent < self._size):
+            raise ItemError(self._changed())
+        self._hasher.update(block)
+        return block
+
+    def __iter__(self) -> Iterator[bytes]:
+        # By this requests knows a stream.
+        return iter(lambda: self.read(CHUNK), b"")
+
+    def finish(self) -> None:
+        """Check that the source ends where it should."""
+        if self.sent != self._size or self._source.read(1):
+            raise ItemError(self._changed())
+
+    def _changed(self) -> str:
+        return f"an artifact is not {self._size} bytes long, as listed: it changed"
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of what was sent, in hex."""
+        return str(self._hasher.hexdigest())
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class _Download(io.RawIOBase):
+    """The body of an answer. Where it breaks off it is asked for again."""
+
+    def __init__(self, begin: Callable[[], requests.Response], retries: int) -> None:
+        self._begin = begin
+        self._left = retries
+        self._at = 0
+        self._response = begin()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        while True:
+            try:
+                block = self._response.raw.read(len(view), decode_content=True)
+                break
+            except (HTTPError, OSError) as error:
+                self._resume(error)
+        view[: len(block)] = block
+        self._at += len(block)
+        return len(block)
+
+    def _resume(self, error: Exception) -> None:
+        """Begin again and skip what was read already."""
+        while True:
+            self._response.close()
+            if self._left <= 0:
+                raise OSError(f"the server broke off: {short(error)}") from error
+            self._left -= 1
+            self._response = self._begin()
+            try:
+                skip = self._at
+                while skip:
+                    block = self._response.raw.read(
+                        min(skip, CHUNK), decode_content=True
+                    )
+                    if not block:
+                        raise OSError("an artifact shrank while it was read")
+                    skip -= len(block)
+                return
+            except HTTPError as broken:
+                error = broken
+
+    def close(self) -> None:
+        if not self.closed:
+            self._response.close()
+        super().close()
+
+
+# -- connections without the stall of 40 ms ---------------------------------------
+
+
+def _acknowledge_at_once(connection: HTTPConnection) -> None:
+    """Make the kernel acknowledge what arrives without delay.
+
+    Servers with several workers send head and body as two small packets, and hold the
+    second back until the first is acknowledged, which takes 40 ms by default. The flag
+    does not last, so it is set before every answer.
+    """
+    quickack = getattr(socket, "TCP_QUICKACK", None)
+    sock = connection.sock
+    if quickack is None or sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, quickack, 1)
+
+
+class _QuickConnection(HTTPConnection):
+    def getresponse(self) -> Any:
+        _acknowledge_at_once(self)
+        return super().getresponse()
+
+
+class _QuickTlsConnection(HTTPSConnection):
+    def getresponse(self) -> Any:
+        _acknowledge_at_once(self)
+        return super().getresponse()
+
+
+class _QuickPool(HTTPConnectionPool):
+    ConnectionCls = _QuickConnection
+
+
+class _QuickTlsPool(HTTPSConnectionPool):
+    ConnectionCls = _QuickTlsConnection
+
+
+class _QuickAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _QuickPool,
+            "https": _QuickTlsPool,
+        }
+
+
+# -- small parts ------------------------------------------------------------------
+
+
+class _Token(AuthBase):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _credentials(user: str | None, password: str | None) -> AuthBase | None:
+    """Return what the URL, else MLflow's own variables say."""
+    if user is not None:
+        return _basic(unquote(user), unquote(password or ""))
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    secret = os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if name and secret:
+        return _basic(name, secret)
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return _Token(token) if token else None
+
+
+def _basic(user: str, password: str) -> AuthBase:
+    # As bytes: requests would encode text as Latin-1.
+    return HTTPBasicAuth(user.encode(), password.encode())
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """Return the error code and the message of an answer, empty where it has none."""
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        text = body.decode(errors="replace").strip()
+        plain = "" if text.startswith("<") else " ".join(text.split())
+        return "", redact(plain)[:300]
+    if not isinstance(fields, Mapping):
+        return "", ""
+    text = str(fields.get("message") or fields.get("detail") or "")
+    return str(fields.get("error_code") or ""), redact(" ".join(text.split()))[:500]
+
+
+def _retry_after(response: requests.Response) -> float:
+    try:
+        return min(float(response.headers.get("retry-after", 0)), _LONGEST_WAIT)
+    except ValueError:
+        return 1.0
+
+
+def _pause(attempt: int) -> float:
+    """Return the seconds to wait after the given failed try, with jitter: many
+    threads must not come back at the same moment."""
+    return float(min(0.1 * 2**attempt, 20.0) * (0.5 + random.random()))  # noqa: S311
+
+
+def _plain(error: Exception) -> str:
+    """Return the heart of a wordy connection error."""
+    cause: object = error.args[0] if error.args else error
+    reason = getattr(cause, "reason", None) or cause
+    text = redact(str(reason)).strip().splitlines()[:1]
+    tail = text[0].rsplit(": ", 1)[-1] if text else type(error).__name__
+    return tail.strip("()'\" ")[:200]
+
+
+def quoted(path: str) -> str:
+    """Return *path* escaped for use in a URL."""
+    return quote(path, safe="/~")
+
+
+def filter_text(value: str) -> str | None:
+    """Return *value* as a literal of MLflow's filter language, which knows no
+    escapes; None where it cannot be said."""
+    if "'" not in value:
+        return f"'{value}'"
+    return f'"{value}"' if '"' not in value else None
