@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from pathlib import PurePath
 from typing import TypeAlias
 
 from mlmigrate import marks, merge
-from mlmigrate.artifacts import redact
+from mlmigrate.artifacts import checksum_of, redact
 from mlmigrate.contract import (
     ArtifactsMode,
     Capabilities,
@@ -502,7 +502,7 @@ def _decide(
         )
         if same and not options.deep:
             return [Skipped(item.ref, copy.ref, entry.findings)]
-    parent, missing = _resolve_parent(job, at, header)
+    parent, missing = _resolve_parent(job, at, item, header)
     item = merge.with_refs(item, experiment=experiment, parent=parent)
     delivery = Delivery(
         item,
@@ -567,8 +567,6 @@ def _keep_both(
 
 def _without_changed(job: _Job, at: int, entry: Prepared, held: Item) -> Item:
     """Return the copy without the artifacts whose bytes differ from the source's."""
-    from mlmigrate.artifacts import checksum_of
-
     source = job.sources[at][1]
     wanted = {artifact.path for artifact in entry.item.artifacts}
     kept = []
@@ -596,20 +594,20 @@ def _origin_of(job: _Job, at: int, ref: Ref) -> str:
 
 
 def _resolve_parent(
-    job: _Job, at: int, header: Run
+    job: _Job, at: int, item: Item, header: Run
 ) -> tuple[Ref | None, str | None]:
     """Return the parent's ref at the sink, and its origin where it is not there yet."""
     if header.parent is None:
         return None, None
+    # Only a run that is itself a copy can have a parent whose id is not its origin.
+    origin = header.parent.id
+    if item.mark is not None:
+        origin = _origin_of(job, at, header.parent)
+    wanted = Ref("run", origin)
     if job.sink.capabilities.keeps_ids:
-        return Ref("run", _parent_origin(job, at, header.parent)), None
-    origin = _parent_origin(job, at, header.parent)
-    found = job.sink.copies([Ref("run", origin)]).get(Ref("run", origin))
+        return wanted, None
+    found = job.sink.copies([wanted]).get(wanted)
     return (found.ref, None) if found is not None else (None, origin)
-
-
-def _parent_origin(job: _Job, at: int, parent: Ref) -> str:
-    return _origin_of(job, at, parent)
 
 
 # -- the registry ---------------------------------------------------------------------
@@ -617,9 +615,6 @@ def _parent_origin(job: _Job, at: int, parent: Ref) -> str:
 
 def _copy_models(job: _Job) -> Iterator[Event]:
     groups: dict[str, list[tuple[int, Item]]] = {}
-    if job.options.filters.narrow:
-        runs_of = {id for _, id in job.names}
-        del runs_of  # filters select runs; the versions made from them follow below
     for at, (_, source) in enumerate(job.sources):
         for item in source.read(list(source.refs(Selection("registered_model")))):
             if isinstance(item, Failed):
@@ -711,6 +706,3 @@ def is_loss(finding: Finding) -> bool:
         isinstance(finding, Loss) and not finding.carried
     )
 
-
-Observe: TypeAlias = Callable[[Event], None]
-Ids: TypeAlias = Mapping[Ref, Ref]

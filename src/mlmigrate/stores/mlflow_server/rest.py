@@ -35,6 +35,7 @@ API = "/api/2.0/mlflow/"
 _LONGEST_WAIT = 60.0
 #: An error 500 is often a deadlock in the server's database, and as often for good.
 _TRIES_AT_500 = 3
+_TRIES_TO_CREATE = 6
 
 
 class Refused(ItemError):
@@ -443,6 +444,29 @@ class _Download(io.RawIOBase):
         super().close()
 
 
+def creating(create: Callable[[], Json], find: Callable[[], Json | None]) -> Json:
+    """Create something once, though answers may be lost.
+
+    Args:
+        create: raises `Ambiguous` where nobody knows whether it was done.
+        find: looks for what a lost answer made.
+
+    Raises:
+        ItemError: no answer came through.
+    """
+    lost: Ambiguous | None = None
+    for attempt in range(_TRIES_TO_CREATE):
+        try:
+            return create()
+        except Ambiguous as error:
+            lost = error
+            time.sleep(_pause(attempt))
+            found = find()
+            if found is not None:
+                return found
+    raise ItemError(f"the server lost every answer to a create: {lost}")
+
+
 # -- connections without the stall of 40 ms ---------------------------------------
 
 
@@ -542,7 +566,7 @@ def _retry_after(response: requests.Response) -> float:
 def _pause(attempt: int) -> float:
     """Return the seconds to wait after the given failed try, with jitter: many
     threads must not come back at the same moment."""
-    return float(min(0.1 * 2**attempt, 20.0) * (0.5 + random.random()))  # noqa: S311
+    return float(min(0.1 * 2**attempt, 20.0) * (0.5 + random.random()))
 
 
 def _plain(error: Exception) -> str:

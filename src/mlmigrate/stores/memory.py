@@ -1,0 +1,191 @@
+"""Source and sink ``memory:NAME``: the reference that other adapters are held to.
+
+It holds everything, in dictionaries, while the process lives.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate import marks
+from mlmigrate.artifacts import checksum_of, combined_checksum
+from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.errors import ItemError
+from mlmigrate.merge import origins_of
+from mlmigrate.metrics import union
+from mlmigrate.model import Artifact, Experiment, Failed, Finding, Item, Ref, Run
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a memory store holds; tests seed and peek here."""
+
+    items: dict[Ref, Item] = field(default_factory=dict)
+    blobs: dict[tuple[Ref, str], bytes] = field(default_factory=dict)
+
+
+_stores: dict[str, Contents] = {}
+
+
+def contents(location: str) -> Contents:
+    """Return what the store at *location* holds."""
+    return _stores.setdefault(location, Contents())
+
+
+def forget(location: str) -> None:
+    """Drop the store at *location*."""
+    _stores.pop(location, None)
+
+
+def open_source(location: str, options: Mapping[str, Any]) -> MemoryStore:
+    """Open the store called *location*, which exists once it was named."""
+    return MemoryStore(location)
+
+
+open_sink = open_source
+
+
+class MemoryStore:
+    """See `mlmigrate.contract.Sink`."""
+
+    parallel: Literal["process", "thread"] = "thread"
+    capabilities = Capabilities(keeps_ids=True)
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._held = contents(location)
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        for ref, item in list(self._held.items.items()):
+            if ref.kind != selection.kind:
+                continue
+            header = item.header
+            if (
+                isinstance(header, Run)
+                and selection.experiments is not None
+                and header.experiment.id not in selection.experiments
+            ):
+                continue
+            yield ref
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        for ref in refs:
+            item = self._held.items.get(ref)
+            yield item or Failed(ref, f"{self.location} holds no such {ref.kind}")
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        try:
+            return io.BytesIO(self._held.blobs[ref, path])
+        except KeyError:
+            raise ItemError(f"{ref} has no artifact {path!r}") from None
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return ()
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """See `mlmigrate.contract.Sink.copies`."""
+        found: dict[Ref, Copy] = {}
+        for wanted in origins:
+            for ref, item in self._held.items.items():
+                if ref.kind == wanted.kind and _is(item, wanted.id):
+                    lifecycle = getattr(item.header, "lifecycle", "active")
+                    found[wanted] = Copy(ref, marks.load(item.mark), lifecycle)
+                    break
+        return found
+
+    def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        """See `mlmigrate.contract.Sink.write`."""
+        return [self._write(delivery) for delivery in deliveries]
+
+    def _write(self, delivery: Delivery) -> Written | Failed:
+        item = delivery.item
+        ref = delivery.into or self._new_ref(item)
+        blobs: dict[str, bytes] = {}
+        sums: dict[str, str] = {}
+        try:
+            for artifact in item.artifacts if delivery.open else ():
+                assert delivery.open is not None
+                with delivery.open(delivery.read_ref or item.ref, artifact.path) as data:
+                    blobs[artifact.path] = data.read()
+                sums[artifact.path] = checksum_of(io.BytesIO(blobs[artifact.path]))
+        except (OSError, ItemError) as error:
+            return Failed(item.ref, f"its artifacts could not be copied: {error}")
+        checksums = combined_checksum(sums) if sums else None
+        mark = marks.dump(replace(delivery.mark, checksums=checksums))
+        held = self._held.items.get(ref) if delivery.into else None
+        merged = item if held is None else _union(held, item)
+        if not delivery.open:
+            merged = replace(merged, artifacts=held.artifacts if held else ())
+        self._held.items[ref] = replace(
+            merged,
+            ref=ref,
+            mark=mark,
+            findings=(),
+            tags=tuple(
+                tag for tag in merged.tags if not tag.key.startswith(marks.PREFIX)
+            ),
+            versions=tuple(replace(each, mark=mark) for each in merged.versions),
+        )
+        for path, data_bytes in blobs.items():
+            self._held.blobs[ref, path] = data_bytes
+        size = sum(map(len, blobs.values()))
+        return Written(ref, checksums, len(blobs), size)
+
+    def _new_ref(self, item: Item) -> Ref:
+        kind = item.ref.kind
+        id = item.origin if kind == "run" else item.ref.id
+        number = 1000
+        while Ref(kind, id) in self._held.items:
+            id, number = str(number), number + 1
+        return Ref(kind, id)
+
+    def finish(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Sink.finish`."""
+        return ()
+
+
+def _is(item: Item, origin: str) -> bool:
+    match item.header:
+        case Experiment(name=name):
+            if item.mark and origin in origins_of(item.origin):
+                return True
+            return name == origin.partition("/")[2]
+        case _:
+            return item.origin == origin
+
+
+def _union(held: Item, added: Item) -> Item:
+    histories = {metric.key: metric for metric in held.metrics}
+    for metric in added.metrics:
+        own = histories.get(metric.key)
+        histories[metric.key] = metric if own is None else union(own, metric)
+    files: dict[str, Artifact] = {
+        file.path: file for file in (*held.artifacts, *added.artifacts)
+    }
+    versions = {version.version: version for version in held.versions}
+    for version in added.versions:
+        old = versions.get(version.version)
+        tags = (*old.tags, *version.tags) if old else version.tags
+        versions[version.version] = replace(version, tags=tags)
+    return replace(
+        held,
+        header=added.header,
+        origin=added.origin,
+        params=tuple({p.key: p for p in (*held.params, *added.params)}.values()),
+        tags=tuple({t.key: t for t in (*held.tags, *added.tags)}.values()),
+        metrics=tuple(histories.values()),
+        inputs=(*held.inputs, *added.inputs),
+        artifacts=tuple(files.values()),
+        versions=tuple(versions.values()),
+        aliases=tuple({a.name: a for a in (*added.aliases, *held.aliases)}.values()),
+    )

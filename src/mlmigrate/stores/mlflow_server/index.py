@@ -1,0 +1,248 @@
+"""What a server holds of each origin: read once, and kept up while we write."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlmigrate import marks
+from mlmigrate.contract import Copy
+from mlmigrate.model import Lifecycle, Ref
+from mlmigrate.stores.mlflow_server import reading
+from mlmigrate.stores.mlflow_server.reading import Reader
+from mlmigrate.stores.mlflow_server.rest import Json, Refused, filter_text
+
+_ORIGIN_KEY = f"tags.`{marks.ORIGIN}`"
+_IDS_A_SEARCH = 100
+_RUN_ID = re.compile(r"^[0-9a-f]{32}$")
+
+
+@dataclass(slots=True)
+class KnownExperiment:
+    """An experiment at the sink."""
+
+    id: str
+    name: str
+    lifecycle: Lifecycle
+    updated: int
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins that were merged into it."""
+        text = self.tags.get(marks.ORIGIN)
+        return reading.origins_of(text, "") if text else []
+
+    @property
+    def promise(self) -> str | None:
+        """What a copy that was killed meant to do with it: ``delete`` it, or
+        ``keep`` it but delete its runs again; None if nothing.
+
+        The promise names the time of the change that it was made for: whoever
+        restores the experiment later is not overruled.
+        """
+        what, _, when = self.tags.get(reading.RESTORED, "").partition("@")
+        return what if what and when == str(self.updated) else None
+
+
+@dataclass(slots=True)
+class KnownRun:
+    """A run at the sink that mlmigrate made."""
+
+    id: str
+    mark: str | None
+    lifecycle: Lifecycle
+
+    def preferred_to(self, other: KnownRun) -> bool:
+        """Tell whether this rather than *other* is the copy of their origin."""
+        mine = (self.mark is None, self.lifecycle == "deleted", self.id)
+        return mine < (other.mark is None, other.lifecycle == "deleted", other.id)
+
+
+class Index:
+    """Finds copies by origin. Safe to use from many threads."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._lock = threading.RLock()
+        self._experiments: dict[str, KnownExperiment] | None = None
+        self._runs: dict[str, KnownRun] | None = None
+        self._unresolved: dict[str, str] = {}
+
+    # -- experiments --------------------------------------------------------------
+
+    def experiments(self) -> dict[str, KnownExperiment]:
+        """Return all experiments by id."""
+        with self._lock:
+            if self._experiments is None:
+                known = map(known_experiment, self._reader.experiments())
+                self._experiments = {one.id: one for one in known}
+            return self._experiments
+
+    def refresh(self, id: str) -> KnownExperiment:
+        """Read one experiment anew."""
+        known = known_experiment(self._reader.experiment(id))
+        with self._lock:
+            self.experiments()[id] = known
+        return known
+
+    def experiment_of(self, origin: str) -> KnownExperiment | None:
+        """Find the experiment that bears *origin*, else the one of its name."""
+        with self._lock:
+            every = list(self.experiments().values())
+        bearing = [one for one in every if origin in one.origins]
+        if bearing:
+            return min(bearing, key=lambda one: one.lifecycle)  # active comes first
+        return self.named(origin.partition("/")[2])
+
+    def named(self, name: str) -> KnownExperiment | None:
+        """Find the experiment of a name."""
+        with self._lock:
+            every = list(self.experiments().values())
+        return next((one for one in every if one.name == name), None)
+
+    def named_anew(self, name: str) -> KnownExperiment | None:
+        """Find the experiment of a name, also one that was made just now."""
+        with self._lock:
+            self._experiments = None
+        return self.named(name)
+
+    # -- runs ---------------------------------------------------------------------
+
+    def run_of(self, origin: str) -> KnownRun | None:
+        """Find mlmigrate's copy of a run."""
+        return self._loaded().get(origin)
+
+    def note_run(self, origin: str, known: KnownRun, unresolved: str | None) -> None:
+        """Remember what was just written."""
+        with self._lock:
+            self._loaded()[origin] = known
+            if unresolved is not None:
+                self._unresolved[known.id] = unresolved
+
+    def unresolved(self) -> dict[str, str]:
+        """Return the runs that wait for their parent: run id -> parent's origin."""
+        with self._lock:
+            self._loaded()
+            return dict(self._unresolved)
+
+    def resolved(self, id: str) -> None:
+        """Forget that a run waits for its parent."""
+        with self._lock:
+            self._unresolved.pop(id, None)
+
+    def search_origin(self, origin: str, experiment: str) -> list[Json]:
+        """Ask the server for the runs in *experiment* that bear *origin*."""
+        literal = filter_text(origin)
+        query = f"{_ORIGIN_KEY} = {literal}" if literal else f"{_ORIGIN_KEY} LIKE '%'"
+        found = self._reader.search_runs([experiment], query)
+        return [run for run in found if reading.tags_of(run).get(marks.ORIGIN) == origin]
+
+    def _loaded(self) -> dict[str, KnownRun]:
+        with self._lock:
+            if self._runs is None:
+                self._runs = {}
+                ids = list(self.experiments())
+                for run in self._reader.search_runs(ids, f"{_ORIGIN_KEY} LIKE '%'"):
+                    self._add(self._runs, run)
+            return self._runs
+
+    def _add(self, runs: dict[str, KnownRun], run: Json) -> None:
+        tags = reading.tags_of(run)
+        known = known_run(run)
+        held = runs.get(tags[marks.ORIGIN])
+        if held is None or known.preferred_to(held):
+            runs[tags[marks.ORIGIN]] = known
+        if marks.UNRESOLVED in tags:
+            self._unresolved[known.id] = tags[marks.UNRESOLVED]
+
+    # -- copies -------------------------------------------------------------------
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """See `mlmigrate.contract.Sink.copies`."""
+        found: dict[Ref, Copy] = {}
+        rest: list[str] = []
+        models: list[str] = []
+        for ref in origins:
+            if ref.kind == "experiment":
+                known = self.experiment_of(ref.id)
+                if known is not None:
+                    found[ref] = _experiment_copy(known)
+            elif ref.kind == "run":
+                run = self.run_of(ref.id)
+                if run is not None:
+                    found[ref] = Copy(
+                        Ref("run", run.id), marks.load(run.mark), run.lifecycle
+                    )
+                elif _RUN_ID.match(ref.id):
+                    rest.append(ref.id)
+            elif ref.kind == "registered_model":
+                models.append(ref.id)
+        for run in self._own_runs(rest):
+            found[Ref("run", run.id)] = Copy(Ref("run", run.id), None, run.lifecycle)
+        found.update(self._model_copies(models))
+        return found
+
+    def _own_runs(self, ids: Sequence[str]) -> Iterator[KnownRun]:
+        """Yield the runs of these ids that are at the sink and are no copies."""
+        for at in range(0, len(ids), _IDS_A_SEARCH):
+            for run in self._runs_by_id(ids[at : at + _IDS_A_SEARCH]):
+                tags = reading.tags_of(run)
+                if marks.ORIGIN not in tags and reading.DUPLICATE not in tags:
+                    yield known_run(run)
+
+    def _runs_by_id(self, ids: Sequence[str]) -> list[Json]:
+        listed = ", ".join(f"'{id}'" for id in ids)
+        query = f"attributes.run_id IN ({listed})"
+        try:
+            return list(self._reader.search_runs(list(self.experiments()), query))
+        except Refused as refusal:
+            if refusal.status != 400:
+                raise
+            # A server too old to search by id.
+            return [run for id in ids if (run := self._run_or_none(id)) is not None]
+
+    def _run_or_none(self, id: str) -> Json | None:
+        try:
+            return self._reader.run(id)
+        except Refused as refusal:
+            if refusal.absent:
+                return None
+            raise
+
+    def _model_copies(self, names: Sequence[str]) -> Iterator[tuple[Ref, Copy]]:
+        for name in names:
+            try:
+                model = self._reader.model(name)
+            except Refused as refusal:
+                if refusal.absent:
+                    continue
+                raise
+            mark = marks.load(reading.pairs_of(model).get(marks.MARK))
+            ref = Ref("registered_model", name)
+            yield ref, Copy(ref, mark)
+
+
+def known_experiment(entry: Json) -> KnownExperiment:
+    """Return what matters of an experiment that was searched or got."""
+    return KnownExperiment(
+        id=str(entry["experiment_id"]),
+        name=entry["name"],
+        lifecycle=reading.lifecycle(entry),
+        updated=int(entry.get("last_update_time") or 0),
+        tags=reading.pairs_of(entry),
+    )
+
+
+def known_run(run: Json) -> KnownRun:
+    """Return what matters of a run that was searched or got."""
+    mark = reading.tags_of(run).get(marks.MARK)
+    return KnownRun(reading.run_id(run), mark or None, reading.lifecycle(run["info"]))
+
+
+def _experiment_copy(known: KnownExperiment) -> Copy:
+    mark = marks.load(known.tags.get(marks.MARK))
+    deleted = known.lifecycle == "deleted" or known.promise == "delete"
+    return Copy(Ref("experiment", known.id), mark, "deleted" if deleted else "active")

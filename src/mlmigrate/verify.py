@@ -1,0 +1,555 @@
+"""Compare what a sink reads back with what its sources hold, value by value.
+
+What is expected is ``fit(merge(sources))``, the very functions that a copy uses, on a
+fresh reading of both sides. Artifacts are compared byte by byte.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from mlmigrate import marks, merge
+from mlmigrate.artifacts import checksum_of
+from mlmigrate.contract import Copy, Selection, Sink, Source
+from mlmigrate.errors import ItemError
+from mlmigrate.fit import fit
+from mlmigrate.locations import Opened
+from mlmigrate.metrics import missing
+from mlmigrate.model import (
+    Experiment,
+    Failed,
+    Finding,
+    Item,
+    Kind,
+    MetricHistory,
+    ModelVersion,
+    Problem,
+    Ref,
+    RegisteredModel,
+    Run,
+)
+from mlmigrate.pipeline import (
+    Options,
+    Prepared,
+    Total,
+    check_distinct,
+    read_ahead,
+    read_experiments,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """An item of which nothing differs."""
+
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Different:
+    """A field of which the sink holds another value; None where it holds none."""
+
+    ref: Ref
+    field: str
+    source: Any
+    sink: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An item that the sink does not hold."""
+
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Something that only the sink holds."""
+
+    kind: str
+    count: int = 1
+
+
+Verdict: TypeAlias = Same | Different | Missing | Extra | Finding | Total
+
+_HEADER_FIELDS = {
+    Experiment: ("name", "lifecycle", "creation_time"),
+    Run: (
+        "name",
+        "status",
+        "start_time",
+        "end_time",
+        "user",
+        "lifecycle",
+        "deleted_time",
+        "source_type",
+        "source_name",
+        "source_version",
+        "entry_point",
+    ),
+    RegisteredModel: ("name", "description", "creation_time"),
+}
+_VERSION_FIELDS = (
+    "creation_time",
+    "last_updated_time",
+    "description",
+    "user",
+    "stage",
+    "status",
+    "status_message",
+    "run_link",
+)
+
+
+def verify(
+    sources: Sequence[Opened], sink: Opened, options: Options
+) -> Iterator[Verdict]:
+    """Read both sides and yield a verdict for every item.
+
+    Raises:
+        UsageError: the sink is a source, too.
+        StoreError: a store cannot be opened at all.
+    """
+    check_distinct(sources, sink)
+    opened: list[tuple[Opened, Source]] = []
+    target: Sink | None = None
+    try:
+        for store in sources:
+            opened.append((store, store.source()))
+        target = sink.sink()
+        yield from _Verification(opened, target, options).verdicts()
+    finally:
+        for _, source in opened:
+            source.close()
+        if target is not None:
+            target.close()
+
+
+@dataclass(slots=True)
+class _Later:
+    """Versions of one run from several places, compared once all are read."""
+
+    versions: list[tuple[int, Ref]]
+    copy: Copy | None
+
+
+class _Verification:
+    def __init__(
+        self, sources: list[tuple[Opened, Source]], sink: Sink, options: Options
+    ) -> None:
+        self._sources = sources
+        self._sink = sink
+        self._options = options
+        self._experiments: dict[tuple[int, str], Ref | None] = {}
+        self._seen: dict[Kind, set[Ref]] = defaultdict(set)
+        self._several: set[str] = set()
+
+    def verdicts(self) -> Iterator[Verdict]:
+        yield from self._verify_experiments()
+        yield from self._verify_runs()
+        yield from self._verify_models()
+        for kind, seen in self._seen.items():
+            count = sum(ref not in seen for ref in self._sink.refs(Selection(kind)))
+            if count:
+                yield Extra(kind, count)
+
+    # -- experiments ----------------------------------------------------------
+
+    def _verify_experiments(self) -> Iterator[Verdict]:
+        groups, failed = read_experiments(self._sources, self._options)
+        self._seen["experiment"] = set()
+        for failure in failed:
+            yield Problem(str(failure.ref), failure.why)
+        yield Total("experiment", len(groups))
+        for members in groups.values():
+            merged = merge.merge_experiments([item for _, item in members])
+            wanted, _ = fit(merged, self._sink.capabilities)
+            refs = [Ref("experiment", each) for each in merge.origins_of(merged.origin)]
+            found = self._sink.copies(refs)
+            copy = next((found[ref] for ref in refs if ref in found), None)
+            for at, item in members:
+                self._experiments[at, item.ref.id] = copy.ref if copy else None
+            if copy is None:
+                yield Missing(merged.ref)
+                continue
+            self._seen["experiment"].add(copy.ref)
+            held = self._read_back(copy.ref)
+            if isinstance(held, Failed):
+                yield Different(merged.ref, "experiment", "readable", held.why)
+                continue
+            yield from self._judge(merged.ref, list(_differences(wanted, held)))
+
+    def _read_back(self, ref: Ref) -> Item | Failed:
+        return next(iter(self._sink.read([ref])))
+
+    def _judge(
+        self, ref: Ref, found: list[Different | Extra]
+    ) -> Iterator[Verdict]:
+        if not any(isinstance(each, Different) for each in found):
+            yield Same(ref)
+        for each in found:
+            yield replace(each, ref=ref) if isinstance(each, Different) else each
+
+    # -- runs -----------------------------------------------------------------
+
+    def _verify_runs(self) -> Iterator[Verdict]:
+        self._seen["run"] = set()
+        wanted: list[list[Ref]] = []
+        times: dict[str, int] = defaultdict(int)
+        for at, (_, source) in enumerate(self._sources):
+            ids = frozenset(id for index, id in self._experiments if index == at)
+            wanted.append(list(source.refs(Selection("run", ids))))
+            for ref in wanted[-1]:
+                times[ref.id] += 1
+        self._several = {id for id, count in times.items() if count > 1}
+        yield Total("run", sum(map(len, wanted)))
+        later: dict[str, _Later] = {}
+        done: dict[str, tuple[int, Ref]] = {}
+        for at, refs in enumerate(wanted):
+            opened, source = self._sources[at]
+            for batch in read_ahead(
+                opened,
+                source,
+                refs,
+                self._sink.capabilities,
+                redact_credentials=self._options.redact_credentials,
+                workers=self._options.workers,
+            ):
+                yield from self._verify_batch(at, batch, later, done)
+        for origin, versions in later.items():
+            yield from self._verify_versions(origin, versions)
+
+    def _verify_batch(
+        self,
+        at: int,
+        batch: Sequence[Prepared | Failed],
+        later: dict[str, _Later],
+        done: dict[str, tuple[int, Ref]],
+    ) -> Iterator[Verdict]:
+        items: list[Item] = []
+        for entry in batch:
+            if isinstance(entry, Failed):
+                yield Problem(str(entry.ref), entry.why)
+                continue
+            for finding in entry.findings:
+                if isinstance(finding, Problem):
+                    yield finding
+            if self._options.filters.takes_run(entry.item):
+                items.append(entry.item)
+        found = self._sink.copies([Ref("run", item.origin) for item in items])
+        single: list[tuple[Item, Copy]] = []
+        for item in items:
+            copy = found.get(Ref("run", item.origin))
+            if copy is not None:
+                self._seen["run"].add(copy.ref)
+            if item.ref.id in self._several or item.origin in later:
+                entry_later = later.setdefault(item.origin, _Later([], copy))
+                entry_later.versions.append((at, item.ref))
+            elif copy is None:
+                yield Missing(item.ref)
+            else:
+                single.append((item, copy))
+        held = self._sink.read([copy.ref for _, copy in single])
+        for (item, copy), back in zip(single, held, strict=True):
+            yield from self._compare_run(at, item, copy, back)
+
+    def _compare_run(
+        self, at: int, item: Item, copy: Copy, held: Item | Failed
+    ) -> Iterator[Verdict]:
+        if isinstance(held, Failed):
+            yield Different(item.ref, "run", "readable", held.why)
+            return
+        found = list(_differences(self._without_choice(item, copy), held))
+        found += self._references(at, item, held)
+        if copy.mark is None:
+            found.append(Different(item.ref, "tag mlmigrate.mark", "complete", None))
+        if self._options.artifacts == "copy":
+            found += self._artifacts(at, item, held)
+        yield from self._judge(item.ref, found)
+
+    def _without_choice(self, item: Item, copy: Copy) -> Item:
+        """Return what is expected where someone deleted the copy at the sink."""
+        deleted_there = (
+            copy.mark is not None
+            and copy.lifecycle == "deleted"
+            and copy.mark.lifecycle == "active"
+        )
+        if deleted_there and isinstance(item.header, Run):
+            return replace(item, header=replace(item.header, lifecycle="deleted"))
+        return item
+
+    def _references(self, at: int, item: Item, held: Item) -> list[Different | Extra]:
+        assert isinstance(item.header, Run) and isinstance(held.header, Run)
+        found: list[Different | Extra] = []
+        wanted = self._experiments.get((at, item.header.experiment.id))
+        if wanted != held.header.experiment:
+            found.append(
+                Different(item.ref, "experiment", str(wanted), str(held.header.experiment))
+            )
+        parent = item.header.parent
+        if parent is None:
+            return found
+        origin = parent.id
+        if item.mark is not None:
+            source = next(iter(self._sources[at][1].read([parent])))
+            origin = source.origin if isinstance(source, Item) else parent.id
+        copy = self._sink.copies([Ref("run", origin)]).get(Ref("run", origin))
+        own = held.header.parent
+        if copy is not None and copy.ref != own:
+            found.append(Different(item.ref, "parent", str(copy.ref), str(own)))
+        elif copy is None and self._sink.capabilities.keeps_ids and own is None:
+            found.append(Different(item.ref, "parent", origin, None))
+        return found
+
+    def _artifacts(self, at: int, item: Item, held: Item) -> list[Different | Extra]:
+        source = self._sources[at][1]
+        own = {artifact.path: artifact.size for artifact in held.artifacts}
+        found: list[Different | Extra] = []
+        for artifact in item.artifacts:
+            path = artifact.path
+            if path not in own:
+                found.append(
+                    Different(item.ref, f"artifact {path}", artifact.size, None)
+                )
+                continue
+            try:
+                with source.open(item.ref, path) as one:
+                    wanted = checksum_of(one)
+                with self._sink.open(held.ref, path) as other:
+                    got = checksum_of(other)
+            except (OSError, ItemError) as error:
+                found.append(
+                    Different(item.ref, f"artifact {path}", "readable", str(error))
+                )
+                continue
+            if wanted != got:
+                found.append(Different(item.ref, f"artifact {path}", wanted, got))
+        extra = len(own.keys() - {artifact.path for artifact in item.artifacts})
+        if extra:
+            found.append(Extra("artifact", extra))
+        return found
+
+    def _verify_versions(self, origin: str, later: _Later) -> Iterator[Verdict]:
+        """Compare a run that stands in several places with the union of them."""
+        items: list[tuple[int, Item]] = []
+        for at, ref in later.versions:
+            item = next(iter(self._sources[at][1].read([ref])))
+            if isinstance(item, Item):
+                fitted, _ = fit(item, self._sink.capabilities)
+                items.append((at, fitted))
+        first = items[0][1]
+        if later.copy is None:
+            yield Missing(first.ref)
+            return
+        held = self._read_back(later.copy.ref)
+        if isinstance(held, Failed):
+            yield Different(first.ref, "run", "readable", held.why)
+            return
+        orders = (items, items[::-1])
+        best: list[Different | Extra] | None = None
+        for order in orders:
+            expected = merge.combined([item for _, item in order])
+            found = list(_differences(self._without_choice(expected, later.copy), held))
+            if self._options.artifacts == "copy":
+                for at, item in _owners(items, expected):
+                    found += self._artifacts(at, item, held)
+            if best is None or _count(found) < _count(best):
+                best = found
+            if not _count(best):
+                break
+        assert best is not None
+        yield from self._judge(Ref("run", origin), best)
+
+    # -- the registry -----------------------------------------------------------
+
+    def _verify_models(self) -> Iterator[Verdict]:
+        self._seen["registered_model"] = set()
+        groups: dict[str, list[Item]] = {}
+        for _, source in self._sources:
+            for item in source.read(list(source.refs(Selection("registered_model")))):
+                if isinstance(item, Failed):
+                    yield Problem(str(item.ref), item.why)
+                    continue
+                for finding in item.findings:
+                    if isinstance(finding, Problem):
+                        yield finding
+                if self._options.filters.narrow:
+                    continue  # which versions follow is the copy's to decide
+                fitted, _ = fit(item, self._sink.capabilities)
+                assert isinstance(fitted.header, RegisteredModel)
+                groups.setdefault(fitted.header.name, []).append(fitted)
+        for name, items in groups.items():
+            yield from self._verify_model(name, items)
+
+    def _verify_model(self, name: str, items: Sequence[Item]) -> Iterator[Verdict]:
+        ref = Ref("registered_model", name)
+        copy = self._sink.copies([ref]).get(ref)
+        if copy is None:
+            yield Missing(ref)
+            return
+        self._seen["registered_model"].add(copy.ref)
+        held = self._read_back(copy.ref)
+        if isinstance(held, Failed):
+            yield Different(ref, "registered model", "readable", held.why)
+            return
+        found: list[Different | Extra] = []
+        by_origin = {version.origin: version for version in held.versions}
+        for item in items:
+            for version in item.versions:
+                own = by_origin.get(version.origin)
+                if own is None:
+                    label = f"version {version.version}"
+                    found.append(Different(ref, label, version.origin, None))
+                    continue
+                found += _version_differences(ref, version, own)
+        own_tags = {tag.key: tag.value for tag in held.tags}
+        for item in items:
+            for tag in item.tags:
+                if tag.key not in own_tags:
+                    found.append(Different(ref, f"tag {tag.key}", tag.value, None))
+        aliases = {alias.name for alias in held.aliases}
+        for item in items:
+            numbers = {version.version for version in item.versions}
+            for alias in item.aliases:
+                if alias.name not in aliases and alias.version in numbers:
+                    label = f"alias {alias.name}"
+                    found.append(Different(ref, label, alias.version, None))
+        yield from self._judge(ref, found)
+
+
+def _count(found: list[Different | Extra]) -> int:
+    return sum(isinstance(each, Different) for each in found)
+
+
+def _owners(
+    items: Sequence[tuple[int, Item]], expected: Item
+) -> list[tuple[int, Item]]:
+    """Return each version with those of its artifacts that are expected at the sink."""
+    left = {artifact.path: artifact for artifact in expected.artifacts}
+    owners = []
+    for at, item in items:
+        mine = [
+            artifact
+            for artifact in item.artifacts
+            if left.get(artifact.path) == artifact
+        ]
+        for artifact in mine:
+            del left[artifact.path]
+        owners.append((at, replace(item, artifacts=tuple(mine))))
+    return owners
+
+
+def _differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
+    ref = wanted.ref
+    for name in _HEADER_FIELDS[type(wanted.header)]:
+        one, other = getattr(wanted.header, name), getattr(held.header, name)
+        if one is None and name in ("name", "user", "deleted_time", "creation_time"):
+            continue  # a sink may name what had no name, and set its own times
+        if one != other:
+            yield Different(ref, name, one, other)
+    yield from _pairs(
+        ref,
+        "param",
+        {param.key: param.value for param in wanted.params},
+        {param.key: param.value for param in held.params},
+    )
+    yield from _pairs(
+        ref,
+        "tag",
+        {
+            tag.key: tag.value
+            for tag in wanted.tags
+            if not tag.key.startswith(marks.PREFIX)
+        },
+        {tag.key: tag.value for tag in held.tags},
+    )
+    yield from _metric_differences(ref, wanted, held)
+    inputs = {(entry.name, entry.digest): entry for entry in held.inputs}
+    for entry in wanted.inputs:
+        own = inputs.pop((entry.name, entry.digest), None)
+        if own is None or _input(own) != _input(entry):
+            yield Different(
+                ref, f"dataset {entry.name}", _input(entry), own and _input(own)
+            )
+    if inputs:
+        yield Extra("dataset", len(inputs))
+
+
+def _input(entry: Any) -> tuple[Any, ...]:
+    tags = tuple(sorted((tag.key, tag.value) for tag in entry.tags))
+    return (entry.source_type, entry.source, entry.schema, entry.profile, tags)
+
+
+def _pairs(
+    ref: Ref, word: str, wanted: Mapping[str, str], held: Mapping[str, str]
+) -> Iterator[Different | Extra]:
+    for key, value in wanted.items():
+        if held.get(key) != value:
+            yield Different(ref, f"{word} {key}", value, held.get(key))
+    extra = len(held.keys() - wanted.keys())
+    if extra:
+        yield Extra(word, extra)
+
+
+def _metric_differences(
+    ref: Ref, wanted: Item, held: Item
+) -> Iterator[Different | Extra]:
+    own = {metric.key: metric for metric in held.metrics}
+    for metric in wanted.metrics:
+        other = own.pop(metric.key, None)
+        lacking = missing(other, metric)
+        if len(lacking.steps):
+            extra = missing(metric, other) if other is not None else None
+            yield Different(
+                ref, f"metric {metric.key}", _shown(lacking), extra and _shown(extra)
+            )
+        elif other is not None:
+            more = len(missing(metric, other).steps)
+            if more:
+                yield Extra("metric point", more)
+    if own:
+        yield Extra("metric", len(own))
+
+
+def _shown(metric: MetricHistory) -> str | None:
+    """Return up to three points as text: (step, timestamp, value)."""
+    if not len(metric.steps):
+        return None
+    rows = zip(
+        metric.steps[:3].tolist(),
+        metric.timestamps[:3].tolist(),
+        metric.values[:3].tolist(),
+        strict=True,
+    )
+    more = len(metric.steps) - 3
+    return ", ".join(map(str, rows)) + (f" and {more} more" if more > 0 else "")
+
+
+def _version_differences(
+    ref: Ref, wanted: ModelVersion, held: ModelVersion
+) -> Iterator[Different]:
+    for name in _VERSION_FIELDS:
+        one, other = getattr(wanted, name), getattr(held, name)
+        if one is not None and one != other:
+            yield Different(ref, f"version {wanted.version} {name}", one, other)
+    if wanted.source and not held.source:
+        yield Different(ref, f"version {wanted.version} source", wanted.source, None)
+    if wanted.source_path != held.source_path and held.source_path is not None:
+        yield Different(
+            ref,
+            f"version {wanted.version} source",
+            wanted.source_path,
+            held.source_path,
+        )
+    tags = {tag.key: tag.value for tag in held.tags}
+    for tag in wanted.tags:
+        if tags.get(tag.key) != tag.value:
+            yield Different(
+                ref,
+                f"version {wanted.version} tag {tag.key}",
+                tag.value,
+                tags.get(tag.key),
+            )
