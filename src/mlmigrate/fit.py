@@ -68,9 +68,12 @@ class _Fitting:
         """Return *value* as a key that no other fitted key equals."""
         result = self.text(kind, value, label)
         if result != value and result in taken or result != value:
-            tail = "~" + blake2b(
-                value.encode("utf-8", "surrogatepass"), digest_size=4
-            ).hexdigest()
+            tail = (
+                "~"
+                + blake2b(
+                    value.encode("utf-8", "surrogatepass"), digest_size=4
+                ).hexdigest()
+            )
             limit = self.sink.text.get(kind, len(result) + len(tail))
             result = result[: limit - len(tail)] + tail
         taken.add(result)
@@ -90,8 +93,11 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     for param in item.params:
         key = fitting.key("param.key", param.key, taken, f"param {param.key}")
         value = fitting.text("param.value", param.value, f"param {param.key}")
-        params.append(param if key == param.key and value == param.value
-                      else replace(param, key=key, value=value))
+        params.append(
+            param
+            if key == param.key and value == param.value
+            else replace(param, key=key, value=value)
+        )
     tags = _tags(item.tags, fitting, "tag", "")
     taken = set()
     metrics = [_metric(metric, fitting, taken) for metric in item.metrics]
@@ -127,9 +133,7 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     return fitted, losses
 
 
-def _tags(
-    tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str
-) -> list[Tag]:
+def _tags(tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str) -> list[Tag]:
     taken: set[str] = set()
     result = []
     for tag in tags:
@@ -151,9 +155,7 @@ def _carry(fitting: _Fitting) -> tuple[Tag, ...] | None:
     return tuple(Tag(f"{WHOLE}{n}", chunk) for n, chunk in enumerate(chunks, 1))
 
 
-def _metric(
-    metric: MetricHistory, fitting: _Fitting, taken: set[str]
-) -> MetricHistory:
+def _metric(metric: MetricHistory, fitting: _Fitting, taken: set[str]) -> MetricHistory:
     key = fitting.key("metric.key", metric.key, taken, f"metric {metric.key}")
     values, timestamps = metric.values, metric.timestamps
     replaced = np.zeros(len(values), dtype=bool)

@@ -193,7 +193,9 @@ def resolve(
             try:
                 values[key] = known[key].type(value)
             except ValueError as error:
-                raise UsageError(f"option {key}: {value!r} is wrong: {error}") from error
+                raise UsageError(
+                    f"option {key}: {value!r} is wrong: {error}"
+                ) from error
         elif strict:
             names = ", ".join(sorted(known)) or "none"
             raise UsageError(f"{adapter.name} has no option {key!r}; it has: {names}")

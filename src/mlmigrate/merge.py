@@ -144,9 +144,7 @@ def _new_tags(
     return new
 
 
-def _header(
-    held: object, incoming: object, mark: Mark | None, *, later: bool
-) -> Run:
+def _header(held: object, incoming: object, mark: Mark | None, *, later: bool) -> Run:
     assert isinstance(held, Run) and isinstance(incoming, Run)
     lifecycle = held.lifecycle
     if mark is None and later:
@@ -289,9 +287,7 @@ def experiment_additions(held: Item, incoming: Item, mark: Mark | None) -> Item 
     header = replace(held.header, lifecycle=lifecycle)
     if not tags and merged == origins and header == held.header and mark is not None:
         return None
-    return replace(
-        incoming, header=header, tags=tuple(tags), origin=json.dumps(merged)
-    )
+    return replace(incoming, header=header, tags=tuple(tags), origin=json.dumps(merged))
 
 
 # -- the registry ---------------------------------------------------------------------
@@ -318,7 +314,9 @@ def merge_models(
     Returns:
         What the sink lacks (None where nothing), which numbers changed, and findings.
     """
-    headers = [item.header for item in items if isinstance(item.header, RegisteredModel)]
+    headers = [
+        item.header for item in items if isinstance(item.header, RegisteredModel)
+    ]
     name = headers[0].name
     findings: list[Finding] = []
     standing = {version.origin: version for version in held.versions} if held else {}
@@ -329,9 +327,7 @@ def merge_models(
         for version in item.versions:
             if version.origin not in standing:
                 fresh.setdefault(version.origin, version)
-    highest = max(
-        [*taken, *(version.version for version in fresh.values())], default=0
-    )
+    highest = max([*taken, *(version.version for version in fresh.values())], default=0)
     new: list[ModelVersion] = []
     for version in sorted(
         fresh.values(), key=lambda entry: (entry.creation_time or 0, entry.version)
@@ -369,16 +365,12 @@ def merge_models(
         last_updated_time=max(updated, default=None),
     )
     if held is not None and isinstance(held.header, RegisteredModel):
-        header = replace(
-            held.header, description=held.header.description or described
-        )
+        header = replace(held.header, description=held.header.description or described)
     merged = replace(
         items[0],
         header=header,
         tags=tuple(new_tags.values()),
-        versions=tuple(
-            sorted([*completed, *new], key=lambda version: version.version)
-        ),
+        versions=tuple(sorted([*completed, *new], key=lambda version: version.version)),
         aliases=tuple(aliases),
         findings=(),
     )

@@ -99,9 +99,7 @@ class Prepared:
     findings: tuple[Finding, ...]
 
 
-def prepare(
-    item: Item, sink: Capabilities, *, redact_credentials: bool
-) -> Prepared:
+def prepare(item: Item, sink: Capabilities, *, redact_credentials: bool) -> Prepared:
     """Digest an item, and fit it to the sink."""
     fingerprint = digest(item)
     if redact_credentials:
@@ -640,8 +638,9 @@ def _resolve_versions(job: _Job, at: int, item: Item) -> Item | None:
             if ref is not None
         }
         found = job.sink.copies(list(origins.values()))
-        here = {ref: found[origin].ref for ref, origin in origins.items()
-                if origin in found}
+        here = {
+            ref: found[origin].ref for ref, origin in origins.items() if origin in found
+        }
         for ref, origin in origins.items():
             if origin.id in job.planned:
                 here.setdefault(ref, job.planned[origin.id])
@@ -705,4 +704,3 @@ def is_loss(finding: Finding) -> bool:
     return isinstance(finding, Problem) or (
         isinstance(finding, Loss) and not finding.carried
     )
-

@@ -185,9 +185,7 @@ class _Verification:
     def _read_back(self, ref: Ref) -> Item | Failed:
         return next(iter(self._sink.read([ref])))
 
-    def _judge(
-        self, ref: Ref, found: list[Different | Extra]
-    ) -> Iterator[Verdict]:
+    def _judge(self, ref: Ref, found: list[Different | Extra]) -> Iterator[Verdict]:
         if not any(isinstance(each, Different) for each in found):
             yield Same(ref)
         for each in found:
@@ -287,7 +285,9 @@ class _Verification:
         wanted = self._experiments.get((at, item.header.experiment.id))
         if wanted != held.header.experiment:
             found.append(
-                Different(item.ref, "experiment", str(wanted), str(held.header.experiment))
+                Different(
+                    item.ref, "experiment", str(wanted), str(held.header.experiment)
+                )
             )
         parent = item.header.parent
         if parent is None:

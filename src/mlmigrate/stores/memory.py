@@ -115,7 +115,9 @@ class MemoryStore:
         try:
             for artifact in item.artifacts if delivery.open else ():
                 assert delivery.open is not None
-                with delivery.open(delivery.read_ref or item.ref, artifact.path) as data:
+                with delivery.open(
+                    delivery.read_ref or item.ref, artifact.path
+                ) as data:
                     blobs[artifact.path] = data.read()
                 sums[artifact.path] = checksum_of(io.BytesIO(blobs[artifact.path]))
         except (OSError, ItemError) as error:

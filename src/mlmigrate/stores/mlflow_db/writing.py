@@ -155,7 +155,9 @@ class DbSink:
 
     def _drop_metric_indexes(self) -> None:
         with self._engine.begin() as connection:
-            if connection.scalar(sa.select(sa.func.count()).select_from(self._t("runs"))):
+            if connection.scalar(
+                sa.select(sa.func.count()).select_from(self._t("runs"))
+            ):
                 return
             for index in list(self._t("metrics").indexes):
                 if index.name in schema.METRIC_INDEXES:
@@ -171,7 +173,9 @@ class DbSink:
                 if name not in have:
                     table = sa.table("metrics", *map(sa.column, columns))
                     quoted = connection.dialect.identifier_preparer.quote
-                    listed = ", ".join(quoted(table.c[column].name) for column in columns)
+                    listed = ", ".join(
+                        quoted(table.c[column].name) for column in columns
+                    )
                     connection.exec_driver_sql(
                         f"create index {name} on metrics ({listed})"
                     )
@@ -393,7 +397,9 @@ class DbSink:
                 )
             )
         new = {tag.key: tag.value for tag in delivery.item.tags}
-        new.update((t.key, t.value) for t in marks.own_tags(delivery, mark=delivery.mark))
+        new.update(
+            (t.key, t.value) for t in marks.own_tags(delivery, mark=delivery.mark)
+        )
         connection.execute(
             sa.delete(tags).where(
                 tags.c.experiment_id == number, tags.c.key.in_(list(new))
@@ -570,11 +576,15 @@ class DbSink:
         try:
             write = _writer(uri)
             for artifact in item.artifacts:
-                with delivery.open(delivery.read_ref or item.ref, artifact.path) as data:
+                with delivery.open(
+                    delivery.read_ref or item.ref, artifact.path
+                ) as data:
                     checksums[artifact.path], size = write(artifact.path, data)
                 total += size
         except (OSError, ItemError) as error:
-            return Failed(item.ref, f"its artifacts could not be copied: {short(error)}")
+            return Failed(
+                item.ref, f"its artifacts could not be copied: {short(error)}"
+            )
         combined = combined_checksum(checksums) if not delivery.into else None
         return _Stored(uri, combined, len(checksums), total)
 
@@ -745,8 +755,10 @@ def _writer(uri: str) -> Any:
 def _artifact_root(url: sa.URL, options: Mapping[str, Any]) -> str | None:
     root = options.get("artifact-root")
     if root:
-        return str(Path(root).absolute()) if is_local(root) and "://" not in root else (
-            root.rstrip("/")
+        return (
+            str(Path(root).absolute())
+            if is_local(root) and "://" not in root
+            else (root.rstrip("/"))
         )
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "").absolute().parent / "mlartifacts")

@@ -140,8 +140,7 @@ class FileStore:
         return [
             type(finding)(self._where + finding.where, finding.what)
             for finding in self._layout.findings
-            if not isinstance(finding, tuple)
-            and hasattr(finding, "where")
+            if not isinstance(finding, tuple) and hasattr(finding, "where")
         ]
 
     def close(self) -> None:
@@ -345,9 +344,7 @@ class FileStore:
                     source=str(data.get("source") or ""),
                     schema=parse.text(data.get("schema")),
                     profile=parse.text(data.get("profile")),
-                    tags=tuple(
-                        Tag(str(key), str(value)) for key, value in tags.items()
-                    )
+                    tags=tuple(Tag(str(key), str(value)) for key, value in tags.items())
                     if isinstance(tags, dict)
                     else (),
                 )
@@ -519,7 +516,9 @@ def _read_pairs(
             continue
         if not sound:
             problems.append(
-                Problem(where, f"{folder.name}/{key} is not UTF-8: kept with \\x escapes")
+                Problem(
+                    where, f"{folder.name}/{key} is not UTF-8: kept with \\x escapes"
+                )
             )
         pairs.append((key, value))
     return pairs, problems

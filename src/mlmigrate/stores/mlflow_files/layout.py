@@ -177,9 +177,7 @@ def _scan_folder(folder: Path, layout: Layout, root: Path, *, trashed: bool) -> 
         return
     if not meta and not problems:
         problems = [Problem(where, "meta.yaml is missing")]
-    experiment = _add_experiment(
-        folder, meta, problems, layout, where, trashed=trashed
-    )
+    experiment = _add_experiment(folder, meta, problems, layout, where, trashed=trashed)
     _report_uncarried(folder, names, layout, where)
     for name, _inner, _own in found:
         if name in runs:
@@ -218,7 +216,9 @@ def _add_experiment(
     said = parse.text(meta.get("experiment_id"))
     if said is not None and said != folder.name:
         findings.append(
-            Problem(where, f"its meta.yaml says experiment {said}; kept as the folder's")
+            Problem(
+                where, f"its meta.yaml says experiment {said}; kept as the folder's"
+            )
         )
     if not parse.text(meta.get("name")):
         findings.append(
@@ -234,7 +234,10 @@ def _add_experiment(
         (
             other.id
             for other in layout.experiments.values()
-            if name and not trashed and not other.trashed and other.meta.get("name") == name
+            if name
+            and not trashed
+            and not other.trashed
+            and other.meta.get("name") == name
         ),
         None,
     )

@@ -148,7 +148,8 @@ def read_text(data: bytes) -> tuple[str, bool]:
 
 def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     """Parse a metric file: lines of ``timestamp value``, ``timestamp value step``
-    or ``timestamp value step dataset-name dataset-digest``.
+    or ``timestamp value step dataset-name dataset-digest``. MLflow's own reader takes
+    the last kind for step 0.
 
     Returns:
         The history, and what is wrong with the lines that could not be read.
@@ -212,6 +213,7 @@ def _read_lines(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     values: list[float] = []
     steps: list[int] = []
     wrong: list[str] = []
+    stepless: list[int] = []
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         fields = line.split()
@@ -220,7 +222,8 @@ def _read_lines(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
                 wrong.append(f"line {number} is blank")
             continue
         try:
-            if len(fields) not in (2, 3, 5):
+            # A dataset's name may hold blanks: then there are more than five.
+            if len(fields) in (1, 4):
                 raise ValueError
             timestamp, value = int(fields[0]), float(fields[1])
             step = int(fields[2]) if len(fields) > 2 else 0
@@ -232,6 +235,10 @@ def _read_lines(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
         timestamps.append(timestamp)
         values.append(value)
         steps.append(step)
+        if len(fields) == 2:
+            stepless.append(number)
+    if stepless and len(stepless) < len(steps):
+        wrong += [f"line {number} has no step: read as 0" for number in stepless]
     metric = history(
         key,
         np.array(steps, dtype=np.int64),

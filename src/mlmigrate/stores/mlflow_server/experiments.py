@@ -62,7 +62,7 @@ class Experiments:
             held = self._index.refresh(held.id)
             if header.lifecycle == "deleted" and held.id not in self._open:
                 self._promise(held, "delete")
-                self._open[held.id] = _Open(self._active_runs(held.id))
+                self._open[held.id] = _Open(self._copied_as_active(held.id))
             self._tag_as_own(held, delivery, findings)
             self._index.refresh(held.id)
         return Written(Ref("experiment", held.id), findings=tuple(findings))
@@ -78,8 +78,7 @@ class Experiments:
             Tag(marks.SOURCE, delivery.source),
         ]
         tags = [
-            {"key": tag.key, "value": tag.value}
-            for tag in (*delivery.item.tags, *own)
+            {"key": tag.key, "value": tag.value} for tag in (*delivery.item.tags, *own)
         ]
         body = {"name": header.name, "tags": tags}
         try:
@@ -144,17 +143,20 @@ class Experiments:
         """Make sure that an experiment takes runs, until `finish` if it is deleted."""
         with self._lock:
             held = self._index.experiments().get(id) or self._index.refresh(id)
-            if id in self._open and held.lifecycle == "active":
-                return
-            if held.lifecycle == "active" and held.promise is None:
-                return
-            alive = self._active_runs(id)
             if held.lifecycle == "deleted":
+                alive = self._active_runs(id)
                 self._restore(id)
-                self._promise(self._index.refresh(id), "delete")
+                self._promise(self._index.refresh(id), "redelete")
                 self._open[id] = _Open(alive)
-            elif held.promise == "delete":
-                self._open[id] = _Open(alive)
+            elif id not in self._open:
+                self._adopt(held)
+
+    def _adopt(self, held: KnownExperiment) -> None:
+        """Take over the promise of a copy that was killed."""
+        if held.promise == "delete":
+            self._open[held.id] = _Open(self._copied_as_active(held.id))
+        elif held.promise == "redelete":
+            self._open[held.id] = _Open()  # all that was in it had been deleted
 
     def note_run(self, experiment: str, run: str, *, active: bool) -> None:
         """Remember the lifecycle of a run that was just written."""
@@ -162,6 +164,8 @@ class Experiments:
             opened = self._open.get(experiment)
             if opened is not None and active:
                 opened.alive.add(run)
+            elif opened is not None:
+                opened.alive.discard(run)
 
     def _restore_for_good(self, held: KnownExperiment) -> None:
         """Restore an experiment, but none of the runs that are deleted in it."""
@@ -188,6 +192,15 @@ class Experiments:
     def _active_runs(self, id: str) -> set[str]:
         return self._runs(id, "ACTIVE_ONLY")
 
+    def _copied_as_active(self, id: str) -> set[str]:
+        """Return the runs that are active, and were so at their source."""
+        return {
+            reading.run_id(run)
+            for run in self._reader.search_runs([id], "", "ACTIVE_ONLY")
+            if (mark := marks.load(reading.tags_of(run).get(marks.MARK))) is not None
+            and mark.lifecycle == "active"
+        }
+
     def _runs(self, id: str, view: str) -> set[str]:
         return {reading.run_id(run) for run in self._reader.search_runs([id], "", view)}
 
@@ -195,9 +208,12 @@ class Experiments:
         """Keep all promises, also those of copies that were killed."""
         with self._lock:
             for held in list(self._index.experiments().values()):
-                if held.lifecycle == "deleted" and held.id not in self._open:
+                if held.lifecycle == "deleted":
+                    self._open.pop(held.id, None)
                     continue
-                if held.id in self._open or held.promise == "delete":
+                if held.id not in self._open:
+                    self._adopt(held)
+                if held.id in self._open:
                     self._delete(held)
                 elif held.promise == "keep":
                     # Nothing was written into it yet, so all its runs were deleted.

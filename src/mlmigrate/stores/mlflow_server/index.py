@@ -37,8 +37,9 @@ class KnownExperiment:
 
     @property
     def promise(self) -> str | None:
-        """What a copy that was killed meant to do with it: ``delete`` it, or
-        ``keep`` it but delete its runs again; None if nothing.
+        """What a copy that was killed meant to do with it: ``delete`` what it had
+        made, ``redelete`` what it had restored, or ``keep`` it but delete its runs
+        again; None if nothing.
 
         The promise names the time of the change that it was made for: whoever
         restores the experiment later is not overruled.
@@ -138,7 +139,9 @@ class Index:
         literal = filter_text(origin)
         query = f"{_ORIGIN_KEY} = {literal}" if literal else f"{_ORIGIN_KEY} LIKE '%'"
         found = self._reader.search_runs([experiment], query)
-        return [run for run in found if reading.tags_of(run).get(marks.ORIGIN) == origin]
+        return [
+            run for run in found if reading.tags_of(run).get(marks.ORIGIN) == origin
+        ]
 
     def _loaded(self) -> dict[str, KnownRun]:
         with self._lock:
@@ -244,5 +247,5 @@ def known_run(run: Json) -> KnownRun:
 
 def _experiment_copy(known: KnownExperiment) -> Copy:
     mark = marks.load(known.tags.get(marks.MARK))
-    deleted = known.lifecycle == "deleted" or known.promise == "delete"
+    deleted = known.lifecycle == "deleted" or known.promise in ("delete", "redelete")
     return Copy(Ref("experiment", known.id), mark, "deleted" if deleted else "active")

@@ -370,7 +370,7 @@ class Reader:
             return self._through_server(ref.id, path)
 
     def _through_server(self, id: str, path: str) -> BinaryIO:
-        return self._rest.download("/get-artifact", run_id=id, path=path)
+        return self._rest.download("/get-artifact", {"run_id": id, "path": path})
 
     def artifact_uri(self, id: str) -> str:
         """Return where a run's artifacts are: it never changes."""

@@ -48,9 +48,7 @@ class _Work:
 class Registry:
     """Writes registered models, one at a time: the server numbers their versions."""
 
-    def __init__(
-        self, rest: Rest, reader: Reader, *, fire_webhooks: bool
-    ) -> None:
+    def __init__(self, rest: Rest, reader: Reader, *, fire_webhooks: bool) -> None:
         self._rest = rest
         self._reader = reader
         self._lock = threading.Lock()

@@ -127,7 +127,7 @@ class Rest:
                 return
             token = following
 
-    def download(self, path: str, **query: str) -> BinaryIO:
+    def download(self, path: str, query: Json | None = None) -> BinaryIO:
         """Open the bytes at *path*. A connection that breaks is resumed.
 
         Raises:
@@ -506,7 +506,7 @@ class _QuickTlsPool(HTTPSConnectionPool):
 
 class _QuickAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {
             "http": _QuickPool,
             "https": _QuickTlsPool,

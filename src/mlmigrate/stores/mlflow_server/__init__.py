@@ -1,0 +1,147 @@
+"""Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
+
+``rest`` speaks HTTP, ``reading`` is the source half; ``writing`` is the sink half,
+with ``index`` (what is there already), ``experiments`` and ``registry`` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate.artifacts import parse_maps
+from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.model import Failed, Finding, Item, Ref
+from mlmigrate.stores.mlflow_server.reading import Reader
+from mlmigrate.stores.mlflow_server.rest import Rest
+from mlmigrate.stores.mlflow_server.writing import Writer
+
+__all__ = ["CAPABILITIES", "Server", "open_sink", "open_source"]
+
+#: The shorter of what MLflow 3 checks and what its tables hold in PostgreSQL.
+CAPABILITIES = Capabilities(
+    keeps_ids=False,
+    keeps_times=False,
+    keeps_legacy=False,
+    text=MappingProxyType(
+        {
+            "experiment.name": 256,
+            "experiment_tag.key": 250,
+            "experiment_tag.value": 5000,
+            "run.name": 250,
+            "run.user": 256,
+            "param.key": 250,
+            "param.value": 6000,
+            "tag.key": 250,
+            "tag.value": 8000,
+            "metric.key": 250,
+            "dataset.name": 500,
+            "dataset.digest": 36,
+            "dataset.source_type": 36,
+            "dataset.source": 65_535,
+            "dataset.schema": 1_048_575,
+            "dataset.profile": 16_777_215,
+            "dataset_tag.key": 255,
+            "dataset_tag.value": 500,
+            "registered_model.name": 256,
+            "registered_model.description": 5000,
+            "registered_model_tag.key": 250,
+            "registered_model_tag.value": 5000,
+            "model_version.description": 5000,
+            "model_version.source": 500,
+            "model_version.run_link": 500,
+            "model_version_tag.key": 250,
+            "model_version_tag.value": 100_000,
+            "alias.name": 255,
+        }
+    ),
+    infinities=False,
+    negative_zero=False,
+    negative_times=False,
+    nul=False,
+)
+
+
+def open_source(location: str, options: Mapping[str, Any]) -> Server:
+    """Open the server at *location*, an ``http(s)://`` URL, for reading.
+
+    Raises:
+        StoreError: it cannot be reached, refuses us, or is no MLflow server.
+    """
+    return Server(location, options, default_threads=8)
+
+
+def open_sink(location: str, options: Mapping[str, Any]) -> Server:
+    """Open the server at *location* for writing, and for reading back.
+
+    Raises:
+        StoreError: it cannot be reached, refuses us, or is no MLflow server.
+    """
+    return Server(location, options, default_threads=4)
+
+
+class Server:
+    """An MLflow server; see `mlmigrate.contract.Source` and `Sink`."""
+
+    parallel: Literal["process", "thread"] = "thread"
+    capabilities = CAPABILITIES
+
+    def __init__(
+        self, location: str, options: Mapping[str, Any], *, default_threads: int
+    ) -> None:
+        threads = int(options.get("threads") or default_threads)
+        maps = parse_maps(options.get("map-artifacts") or ())
+        self._rest = Rest(
+            location,
+            timeout=float(options.get("timeout") or 120),
+            retries=int(options.get("retries") or 6),
+        )
+        self.location = self._rest.base
+        self._reader = Reader(self._rest, threads=threads, maps=maps)
+        self._writer = Writer(
+            self._rest,
+            self._reader,
+            threads=threads,
+            maps=maps,
+            fire_webhooks=options.get("fire-webhooks") in ("yes", True),
+        )
+        try:
+            self._reader.probe()
+        except BaseException:
+            self.close()
+            raise
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        return self._reader.refs(selection)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        return self._reader.read(refs)
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        return self._reader.open(ref, path)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return self._reader.findings()
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """See `mlmigrate.contract.Sink.copies`."""
+        return self._writer.index.copies(origins)
+
+    def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        """See `mlmigrate.contract.Sink.write`."""
+        return self._writer.write(deliveries)
+
+    def finish(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Sink.finish`."""
+        return self._writer.finish()
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+        self._writer.close()
+        self._reader.close()
+        self._rest.close()
