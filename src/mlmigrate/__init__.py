@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from mlmigrate.api import copy, open_store, plan, verify
+from typing import TYPE_CHECKING, Any
+
 from mlmigrate.errors import (
     ItemError,
     LocationError,
@@ -20,16 +21,26 @@ from mlmigrate.errors import (
     UsageError,
 )
 
+if TYPE_CHECKING:
+    from mlmigrate.api import copy, open_store, plan, verify
+    from mlmigrate.filters import Filters
+    from mlmigrate.pipeline import Options
+    from mlmigrate.report import Report, VerifyReport
+
 __all__ = [
+    "Filters",
     "ItemError",
     "LocationError",
     "MlmigrateError",
+    "Options",
+    "Report",
     "SchemaError",
     "SourceChanged",
     "StoreError",
     "StoreNotFound",
     "UnsafePath",
     "UsageError",
+    "VerifyReport",
     "copy",
     "open_store",
     "plan",
@@ -37,3 +48,23 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Filters": "filters",
+    "Options": "pipeline",
+    "Report": "report",
+    "VerifyReport": "report",
+    "copy": "api",
+    "open_store": "api",
+    "plan": "api",
+    "verify": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: `mlmigrate --help` needs none of it.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"mlmigrate.{_LAZY[name]}"), name)

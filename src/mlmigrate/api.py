@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlmigrate import pipeline
-from mlmigrate import verify as verification
 from mlmigrate.artifacts import parse_maps
 from mlmigrate.contract import Source
 from mlmigrate.errors import UsageError
 from mlmigrate.locations import Opened, resolve
 from mlmigrate.pipeline import Options
 from mlmigrate.report import Report, VerifyReport
+from mlmigrate.verify import Verdict
+from mlmigrate.verify import verify as verdicts
 
 
 def open_store(location: str, *options: str) -> Source:
@@ -113,7 +114,7 @@ def verify(
     source_options: Sequence[str] = (),
     sink_options: Sequence[str] = (),
     shared: Mapping[str, Any] | None = None,
-    observe: Callable[[verification.Verdict], None] | None = None,
+    observe: Callable[[Verdict], None] | None = None,
 ) -> VerifyReport:
     """Compare what *sink* holds with *sources*, value by value and byte by byte.
 
@@ -129,7 +130,7 @@ def verify(
         artifacts=options.artifacts,
     )
     report = VerifyReport()
-    for verdict in verification.verify(opened, target, options):
+    for verdict in verdicts(opened, target, options):
         report.add(verdict)
         if observe is not None:
             observe(verdict)

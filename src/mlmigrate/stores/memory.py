@@ -16,7 +16,16 @@ from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
 from mlmigrate.errors import ItemError
 from mlmigrate.merge import origins_of
 from mlmigrate.metrics import union
-from mlmigrate.model import Artifact, Experiment, Failed, Finding, Item, Ref, Run
+from mlmigrate.model import (
+    Artifact,
+    Experiment,
+    Failed,
+    Finding,
+    Item,
+    Lifecycle,
+    Ref,
+    Run,
+)
 
 
 @dataclass(slots=True)
@@ -98,7 +107,7 @@ class MemoryStore:
         for wanted in origins:
             for ref, item in self._held.items.items():
                 if ref.kind == wanted.kind and _is(item, wanted.id):
-                    lifecycle = getattr(item.header, "lifecycle", "active")
+                    lifecycle: Lifecycle = getattr(item.header, "lifecycle", "active")
                     found[wanted] = Copy(ref, marks.load(item.mark), lifecycle)
                     break
         return found

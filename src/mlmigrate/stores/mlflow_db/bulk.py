@@ -28,7 +28,7 @@ def insert(connection: sa.Connection, metrics: Sequence[RunMetric]) -> None:
     ordered = sorted(metrics, key=lambda entry: (entry[1].key, entry[0]))
     match connection.dialect.name:
         case "sqlite":
-            cursor = connection.connection.cursor()
+            cursor: Any = connection.connection.cursor()
             cursor.executemany(
                 f"insert into metrics ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)",
                 chain.from_iterable(map(_tuples, ordered)),

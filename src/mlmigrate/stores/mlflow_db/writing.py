@@ -235,7 +235,7 @@ class DbSink:
         found = {}
         for ref in origins:
             own = by_id.get(bearing.get(ref.id, -1))
-            row = own or by_name.get(ref.id.partition("/")[2])
+            row: Any = own or by_name.get(ref.id.partition("/")[2])
             if row is not None:
                 found[ref] = Copy(
                     Ref("experiment", str(row.experiment_id)),
@@ -255,7 +255,7 @@ class DbSink:
                 sa.select(tags.c.run_uuid, tags.c.value).where(
                     tags.c.key == marks.MARK, tags.c.run_uuid.in_(list(ids))
                 )
-            ).tuples()
+            ).tuples().all()
         )
         query = sa.select(runs.c.run_uuid, runs.c.lifecycle_stage)
         return {
@@ -275,7 +275,7 @@ class DbSink:
             query = sa.select(tags.c.value, tags.c.run_uuid).where(
                 tags.c.key == marks.ORIGIN, tags.c.value != tags.c.run_uuid
             )
-            self._renamed = dict(connection.execute(query).tuples())
+            self._renamed = dict(connection.execute(query).tuples().all())
         return self._renamed
 
     # -- writing ----------------------------------------------------------------

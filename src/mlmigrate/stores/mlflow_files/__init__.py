@@ -137,11 +137,7 @@ class FileStore:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        return [
-            type(finding)(self._where + finding.where, finding.what)
-            for finding in self._layout.findings
-            if not isinstance(finding, tuple) and hasattr(finding, "where")
-        ]
+        return [self._placed(finding) for finding in self._layout.findings]
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
@@ -502,10 +498,10 @@ def _key(name: str) -> str:
 
 def _read_pairs(
     folder: Path, where: str
-) -> tuple[list[tuple[str, str]], list[Problem]]:
+) -> tuple[list[tuple[str, str]], list[Finding]]:
     """Read a folder of one file a key: params, tags, aliases."""
     pairs: list[tuple[str, str]] = []
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     for name, path in _files(folder):
         key = _key(name)
         try:

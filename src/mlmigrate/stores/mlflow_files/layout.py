@@ -103,7 +103,8 @@ def _folders(path: Path) -> list[Path]:
 
 def _entries(path: Path) -> tuple[list[str], list[str]]:
     """Return the names of folders and of files, sorted."""
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     with os.scandir(path) as entries:
         for entry in entries:
             (folders if entry.is_dir() else files).append(entry.name)

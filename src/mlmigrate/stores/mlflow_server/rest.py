@@ -85,7 +85,7 @@ class Rest:
             or self.host == socket.gethostname()
         )
 
-    def get(self, path: str, **query: Any) -> Json:
+    def get(self, path: str, /, **query: Any) -> Json:
         """GET a path below ``/api/2.0/mlflow/``, or any path that begins with ``/``."""
         return self._json("GET", path, query={k: v for k, v in query.items() if v})
 

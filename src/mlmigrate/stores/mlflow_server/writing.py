@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
 from mlmigrate import marks
 from mlmigrate.artifacts import (
@@ -58,6 +59,9 @@ _METRICS_A_BATCH = 1000
 _OTHERS_A_BATCH = 100
 _BYTES_A_BATCH = 900_000
 _INPUTS_A_BATCH = 100
+
+#: How MLflow answers to artifacts whose names it takes for an attack.
+_NO_SUCH_NAMES = (400, 404)
 
 #: Writes one artifact: (path, size, open) -> (SHA-256, bytes).
 _Put = Callable[[str, int, Callable[[], BinaryIO]], tuple[str, int]]
@@ -268,7 +272,7 @@ class Writer:
         self, delivery: Delivery, header: Run, findings: list[Finding]
     ) -> Json:
         item = delivery.item
-        there = dict((tag.key, tag.value) for tag in item.tags).get(reading.RUN_NAME)
+        there = {tag.key: tag.value for tag in item.tags}.get(reading.RUN_NAME)
         # The server would invent a name for a run without.
         given = header.name or there or item.origin
         tags = [Tag(marks.ORIGIN, item.origin), Tag(marks.SOURCE, delivery.source)]
@@ -346,9 +350,15 @@ class Writer:
         ref = delivery.read_ref or delivery.item.ref
         for artifact in delivery.item.artifacts:
             safe_join(Path("/"), artifact.path)
-            checksum, size = put(
-                artifact.path, artifact.size, _opener(delivery, ref, artifact)
-            )
+            begin = _opener(delivery, ref, artifact)
+            try:
+                checksum, size = put(artifact.path, artifact.size, begin)
+            except Refused as refusal:
+                if refusal.status not in _NO_SUCH_NAMES:
+                    raise
+                what = f"artifact {artifact.path}: its name was refused: {refusal}"
+                work.findings.append(Loss(delivery.item.ref, what, carried=False))
+                continue
             work.checksums[artifact.path] = checksum
             work.bytes += size
 
@@ -375,6 +385,8 @@ class Writer:
     def _upload(
         self, root: str, path: str, size: int, begin: Callable[[], BinaryIO]
     ) -> tuple[str, int]:
+        if unquote(path) != path:
+            raise Refused(400, "", "the server would decode it into another")
         place = f"/api/2.0/mlflow-artifacts/artifacts/{quoted(f'{root}/{path}')}"
         body = self._rest.upload(place, lambda: Body(begin(), size, sha256()))
         return body.checksum, body.sent
