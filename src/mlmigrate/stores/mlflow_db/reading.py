@@ -26,7 +26,6 @@ from mlmigrate.artifacts import (
     locate,
     open_file,
     parse_maps,
-    redact,
     short,
 )
 from mlmigrate.contract import Selection
@@ -87,15 +86,18 @@ class DbReader:
     parallel: Literal["process", "thread"] = "thread"
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
-        url = sa.make_url(location)
-        self._snapshot: snapshot.Snapshot | None = snapshot.take(
-            url, options.get("temp-dir")
+        path = snapshot.sqlite_path(location)
+        self._engine, self._shared, self._cleanup = snapshot.open_readonly(
+            location, options.get("temp-dir")
         )
-        self._engine = self._snapshot.engine
-        folder = Path(url.database or "").parent if "sqlite" in url.drivername else None
+        self._connection: sa.Connection | None = self._engine.connect()
+        if path is not None:
+            driver: Any = self._connection.connection.driver_connection
+            # What is not UTF-8 is shown, not refused.
+            driver.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
         self._set_up(
-            redact(url.render_as_string()),
-            folder,
+            str(path) if path else snapshot.redacted(location),
+            path.parent if path else None,
             parse_maps(options.get("map-artifacts") or ()),
         )
 
@@ -103,7 +105,8 @@ class DbReader:
     def over(cls, engine: sa.Engine, location: str) -> DbReader:
         """Read back through an engine that someone else opened and closes."""
         reader = cls.__new__(cls)
-        reader._snapshot = None
+        reader._connection = None
+        reader._shared = ""
         reader._engine = engine
         database = engine.url.database or ""
         folder = Path(database).parent if engine.dialect.name == "sqlite" else None
@@ -185,14 +188,17 @@ class DbReader:
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
         with self._lock:
-            if self._snapshot is not None:
-                self._snapshot.check()
+            if self._connection is not None:
+                snapshot.check_unchanged(self._shared)
             return [*self._left_behind(), *self._orphans()]
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
-        if self._snapshot is not None:
-            self._snapshot.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._engine.dispose()
+            self._cleanup()
+            self._connection = None
 
     # -- queries ----------------------------------------------------------------
 
@@ -604,9 +610,9 @@ class _connected:  # noqa: N801 - reads as a verb where it is used
         self._own: sa.Connection | None = None
 
     def __enter__(self) -> sa.Connection:
-        held = self._reader._snapshot
+        held = self._reader._connection
         if held is not None:
-            return held.connection
+            return held
         self._own = self._reader._engine.connect()
         return self._own
 
