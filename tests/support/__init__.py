@@ -1,0 +1,6 @@
+"""
+Real parts for tests: servers, databases, object stores and the faults between them.
+
+Each is a context manager that leaves nothing behind, is importable without pytest, and
+starts real software instead of imitating it.
+"""
