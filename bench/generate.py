@@ -29,7 +29,7 @@ class Shape:
     """How much of everything a store holds."""
 
     runs: int = 1000
-    experiments: int = 1
+    experiments: int = 10
     metrics: int = 20
     steps: int = 100
     params: int = 20

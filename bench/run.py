@@ -97,6 +97,7 @@ def compare(
     work: Path,
     *,
     runs: int,
+    experiments: int,
     rounds: int,
     workers: int | None,
 ) -> list[Row]:
@@ -106,7 +107,7 @@ def compare(
         for contender in contenders:
             folder = Path(tempfile.mkdtemp(dir=work))
             size = runs * contender.scale
-            task = Task(_store(work, size), size, folder, workers)
+            task = Task(_store(work, size, experiments), size, folder, workers)
             print(
                 f"{contender.name} ({number + 1} of {rounds})...",
                 file=sys.stderr,
@@ -122,13 +123,13 @@ def compare(
     return [_row(contender, figures[contender.name]) for contender in contenders]
 
 
-def _store(work: Path, runs: int) -> Path:
-    folder = work / f"store-{runs}"
+def _store(work: Path, runs: int, experiments: int) -> Path:
+    folder = work / f"store-{runs}-{experiments}"
     complete = folder / "complete"
     if not complete.exists():
         # Made in place: the artifact URIs inside a store name its own path.
         shutil.rmtree(folder, ignore_errors=True)
-        generate(folder / "mlruns", Shape(runs=runs))
+        generate(folder / "mlruns", Shape(runs=runs, experiments=experiments))
         complete.touch()
     return folder / "mlruns"
 
@@ -169,6 +170,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure side by side.")
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--runs", type=int, default=1000)
+    # Over several, as `mlflow migrate-filestore` frees memory between experiments:
+    # with all runs in one it needs more than four times as much.
+    parser.add_argument("--experiments", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1, help="turns for each")
     parser.add_argument("--workers", type=int, help="for mlmigrate")
     parser.add_argument("--peers-only", action="store_true")
@@ -189,18 +193,23 @@ def main() -> None:
             contenders,
             work.resolve(),
             runs=options.runs,
+            experiments=options.experiments,
             rounds=options.rounds,
             workers=options.workers,
         )
     finally:
         if options.work is None:
             shutil.rmtree(work, ignore_errors=True)
-    print(f"{options.scenario}: {options.runs} runs, {os.cpu_count()} cores")
+    print(
+        f"{options.scenario}: {options.runs} runs in {options.experiments} experiments,"
+        f" {os.cpu_count()} cores"
+    )
     print(table(rows))
     if options.json:
         result = {
             "scenario": options.scenario,
             "runs": options.runs,
+            "experiments": options.experiments,
             "rounds": options.rounds,
             "cores": os.cpu_count(),
             "rows": [asdict(row) for row in rows],

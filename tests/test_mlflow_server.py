@@ -149,7 +149,9 @@ def api(url: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """Ask a server past the adapter."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
-        f"{url}/api/2.0/mlflow/{path}", data, {"Content-Type": "application/json"}
+        f"{url}/api/2.0/mlflow/{path}".replace("2.0/mlflow/../../", ""),
+        data,
+        {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)
@@ -261,6 +263,37 @@ def test_an_experiment_merges_into_the_one_of_its_name(server: str) -> None:
         assert {copy.ref for copy in store.copies(asked).values()} == {first.ref}
         [default] = store.copies([Ref("experiment", "0/Default")]).values()
         assert default.ref.id == "0"
+
+
+def test_what_is_not_carried_over_is_told(server: str) -> None:
+    prompt = [{"key": "mlflow.prompt.is_prompt", "value": "true"}]
+    api(server, "registered-models/create", {"name": "ask", "tags": prompt})
+    api(server, "logged-models", {"experiment_id": "0", "name": "m"})
+    api(
+        server,
+        "../../3.0/mlflow/traces",
+        {
+            "trace": {
+                "trace_info": {
+                    "trace_id": "tr-1",
+                    "trace_location": {
+                        "type": "MLFLOW_EXPERIMENT",
+                        "mlflow_experiment": {"experiment_id": "0"},
+                    },
+                    "request_time": "2024-01-01T00:00:00Z",
+                    "state": "OK",
+                }
+            }
+        },
+    )
+    with sink(server) as store:
+        told = [one.what for one in store.findings() if isinstance(one, Problem)]
+        assert list(store.refs(Selection("registered_model"))) == []
+    assert told == [
+        "1 prompts are not carried over",
+        "1 logged models are not carried over",
+        "1 traces are not carried over",
+    ]
 
 
 # -- deleted things ---------------------------------------------------------------
@@ -500,6 +533,13 @@ def test_artifacts_of_a_server_that_hands_out_paths(
         [answer] = store.write([deliver(late, open=extra["open"])])
         assert isinstance(answer, Failed)
         assert "map-artifacts" in answer.why
+    # But where the user says so. What the first try left behind is completed.
+    home = str(Path(back.header.artifact_uri.removeprefix("file://")).parents[2])
+    with sink(url, **{"map-artifacts": [f"file://{home}={home}"]}) as store:
+        store._rest.host = "tracking.example"
+        written = put(store, late, open=extra["open"])
+        assert digest(get(store, written.ref)) == digest(late)
+    assert len(runs_at(url)) == 2
 
 
 @pytest.mark.parametrize("path", ["../up", "/etc/up", "a/../../up"])

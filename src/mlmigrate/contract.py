@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
 from mlmigrate.model import Failed, Finding, Item, Kind, Lifecycle, Ref
@@ -45,7 +44,7 @@ class Capabilities:
     """Creation times of experiments, models and versions can be set."""
     keeps_legacy: bool = True
     """The source columns that MLflow < 1.0 filled can be set."""
-    text: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    text: Mapping[str, int] = field(default_factory=dict)
     infinities: bool = True
     negative_zero: bool = True
     negative_times: bool = True

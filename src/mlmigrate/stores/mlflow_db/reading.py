@@ -7,12 +7,13 @@ table that holds rows and is not carried over is named in the findings.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import numpy as np
@@ -72,10 +73,26 @@ CARRIED = {
 }
 #: Tables whose rows MLflow makes by itself: locks, leases and sums over others.
 _DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
-#: Rows of the tables on the left mean nothing without their run.
-_OWNED = ("params", "tags", "metrics")
+#: Rows of the first table mean nothing without the row of the third that they name.
+_OWNED = (
+    ("params", "run_uuid", "runs", "run"),
+    ("tags", "run_uuid", "runs", "run"),
+    ("metrics", "run_uuid", "runs", "run"),
+    ("inputs", "destination_id", "runs", "run"),
+    ("experiment_tags", "experiment_id", "experiments", "experiment"),
+    ("registered_model_tags", "name", "registered_models", "model"),
+    ("registered_model_aliases", "name", "registered_models", "model"),
+    ("model_versions", "name", "registered_models", "model"),
+    ("model_version_tags", "name", "model_versions", "model version"),
+)
+_STATUSES = frozenset({"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"})
 _RUN_SOURCE = re.compile(r"^runs:/([^/]+)/?(.*)$")
 _IN_RUN = re.compile(r"[/\\]([0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
+_PART = 20_000  # rows at a time on their way into columns
+#: From how many rows on a table without an index by run is sorted once, for all.
+_SORT = 50_000
+_T = TypeVar("_T")
+_Rows: TypeAlias = list[tuple[Any, ...]]
 _IN = 500  # the fewest parameters that a SQLite takes in one statement are 999
 
 
@@ -88,18 +105,26 @@ class DbReader:
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
         path = snapshot.sqlite_path(location)
         self._engine, self._shared, self._cleanup = snapshot.open_readonly(
-            location, options.get("temp-dir")
+            options.get("snapshot") or location, options.get("temp-dir")
         )
-        self._connection: sa.Connection | None = self._engine.connect()
-        if path is not None:
-            driver: Any = self._connection.connection.driver_connection
-            # What is not UTF-8 is shown, not refused.
-            driver.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
-        self._set_up(
-            str(path) if path else snapshot.redacted(location),
-            path.parent if path else None,
-            parse_maps(options.get("map-artifacts") or ()),
-        )
+        try:
+            self._connection: sa.Connection | None = self._engine.connect()
+            self._set_up(
+                str(path) if path else snapshot.redacted(location),
+                path.parent if path else None,
+                parse_maps(options.get("map-artifacts") or ()),
+            )
+        except BaseException:
+            self._cleanup()
+            raise
+
+    @property
+    def shared(self) -> str:
+        """What another process gives as option ``snapshot`` to read the same state.
+
+        It holds until this reader is closed.
+        """
+        return self._shared
 
     @classmethod
     def over(cls, engine: sa.Engine, location: str) -> DbReader:
@@ -120,13 +145,17 @@ class DbReader:
         self._folder = folder
         self._maps = maps
         self._lock = RLock()
+        self._is_file = self._engine.dialect.name == "sqlite"
+        self._sorted: dict[str, str] = {}
         self._place_of = lru_cache(maxsize=64)(self._find_place)
         with self._lock, _connected(self) as connection:
             metadata = sa.MetaData()
             try:
                 metadata.reflect(connection)
             except sa.exc.SQLAlchemyError as error:
-                raise StoreError(f"{location} cannot be read: {short(error)}") from error
+                raise StoreError(
+                    f"{location} cannot be read: {short(error)}"
+                ) from error
         self._tables = metadata.tables
         if "runs" not in self._tables or "experiments" not in self._tables:
             raise StoreError(
@@ -143,37 +172,52 @@ class DbReader:
         """See `mlmigrate.contract.Source.refs`."""
         match selection.kind:
             case "experiment":
-                known = [str(row[0]) for row in self._rows("experiments", "experiment_id")]
-                named = {str(row[0]) for row in self._rows("runs", "experiment_id")}
-                for id in [*known, *sorted(named - set(known))]:
-                    yield Ref("experiment", id)
+                yield from (Ref("experiment", id) for id in self._experiments())
             case "run":
-                for id, experiment in self._rows("runs", "run_uuid", "experiment_id"):
+                for id, experiment in self._keyed("runs", "run_uuid", "experiment_id"):
                     if (
                         selection.experiments is None
-                        or str(experiment) in selection.experiments
+                        or _experiment(experiment) in selection.experiments
                     ):
-                        yield Ref("run", id)
+                        yield Ref("run", str(id))
             case "registered_model":
-                for row in self._rows("registered_models", "name"):
-                    yield Ref("registered_model", row[0])
+                for (name,) in self._names():
+                    yield Ref("registered_model", str(name))
             case _:
                 return
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
+        for at in range(0, len(refs), _IN):
+            yield from self._read_part(refs[at : at + _IN])
+
+    def _read_part(self, refs: Sequence[Ref]) -> list[Item | Failed]:
+        try:
+            found = self._find(refs)
+        except StoreError as error:
+            snapshot.check_unchanged(self._shared)
+            if not self._is_file:
+                raise  # a server that does not answer has no bad item
+            if len(refs) == 1:
+                return [Failed(refs[0], str(error))]
+            # One damaged page of the file costs the items on it alone.
+            return [item for ref in refs for item in self._read_part([ref])]
+        snapshot.check_unchanged(self._shared)
+        missing = f"{self.location} holds no such"
+        return [found.get(ref) or Failed(ref, f"{missing} {ref.kind}") for ref in refs]
+
+    def _find(self, refs: Sequence[Ref]) -> dict[Ref, Item]:
         found: dict[Ref, Item] = {}
         with self._lock:
             runs = [ref.id for ref in refs if ref.kind == "run"]
-            for at in range(0, len(runs), _IN):
-                found.update(self._read_runs(runs[at : at + _IN]))
+            if runs:
+                found.update(self._read_runs(runs))
             for ref in refs:
                 if ref.kind == "experiment":
                     found.update(self._read_experiment(ref))
                 elif ref.kind == "registered_model":
                     found.update(self._read_model(ref))
-        for ref in refs:
-            yield found.get(ref) or Failed(ref, f"{self.location} holds no such thing")
+        return found
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
@@ -203,21 +247,24 @@ class DbReader:
     # -- queries ----------------------------------------------------------------
 
     def _select(self, table: str, *columns: str) -> sa.Select[Any]:
-        """Select columns without their types: a value comes as it is stored, and a
-        column that this revision lacks as NULL."""
+        """Select columns without their types: a value comes as it is stored.
+
+        A column that this revision lacks comes as NULL.
+        """
         have = self._columns.get(table, set())
-        return sa.select(
-            *(
-                sa.column(name) if name in have else sa.null().label(name)
-                for name in columns
-            )
-        ).select_from(sa.table(table))
+        wanted: list[Any] = [
+            sa.column(name) if name in have else sa.null().label(name)
+            for name in columns
+        ]
+        return sa.select(*wanted).select_from(sa.table(table))
 
     def _rows(
         self, table: str, *columns: str, where: Mapping[str, Any] | None = None
-    ) -> list[Any]:
-        """Return the rows of a table that may be absent, ordered by its first column;
-        *where* maps a column to a value or a list of values."""
+    ) -> _Rows:
+        """Return the rows of a table that may be absent, ordered by its first column.
+
+        *where* maps a column to a value or a list of values.
+        """
         if table not in self._tables:
             return []
         query = self._select(table, *columns).order_by(sa.column(columns[0]))
@@ -225,20 +272,115 @@ class DbReader:
             column: Any = sa.column(name)
             many = isinstance(wanted, list)
             query = query.where(column.in_(wanted) if many else column == wanted)
+        return self._run(query, _together)
+
+    def _keyed(self, table: str, key: str, *others: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a large table by its key, some thousands at a time."""
+        query = self._select(table, key, *others).order_by(sa.column(key))
+        rows = self._run(query.limit(_PART), _together)
+        while rows:
+            yield from rows
+            later = query.where(sa.column(key) > rows[-1][0])
+            rows = self._run(later.limit(_PART), _together)
+
+    def _run(
+        self, query: sa.Select[Any], consume: Callable[[Iterator[_Rows]], _T]
+    ) -> _T:
+        """Hand the rows of a query to *consume*, in parts.
+
+        Raises:
+            StoreError: the database does not answer, or its file is damaged.
+        """
         with self._lock, _connected(self) as connection:
-            return list(connection.execute(query).tuples())
+            try:
+                try:
+                    return consume(self._parts(connection, query))
+                except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
+                    if "decode to UTF-8" not in str(error):
+                        raise
+                # Text that is not UTF-8 is rare, and to look for it takes long.
+                driver: Any = connection.connection.driver_connection
+                driver.text_factory = _decoded
+                try:
+                    return consume(self._parts(connection, query))
+                finally:
+                    driver.text_factory = str
+            except (sqlite3.Error, sa.exc.SQLAlchemyError) as error:
+                cause = getattr(error, "orig", None) or error
+                raise StoreError(
+                    f"{self.location} cannot be read: {short(cause)}"
+                ) from error
+
+    def _parts(
+        self, connection: sa.Connection, query: sa.Select[Any]
+    ) -> Iterator[_Rows]:
+        if self._is_file:
+            # Straight from the driver: SQLAlchemy's rows take as long again.
+            result = connection.execute(query)
+            cursor: Any = result.cursor
+            while plain := cursor.fetchmany(_PART):
+                yield plain
+            result.close()
+            return
+        # A sink's engine may be in autocommit, where PostgreSQL has no such cursors.
+        stream = self._connection is not None
+        result = connection.execute(query, execution_options={"stream_results": stream})
+        rows: Any
+        for rows in result.partitions(_PART):
+            yield [tuple(row) for row in rows]
 
     def _count(self, table: str, where: Any = None) -> int:
         query = sa.select(sa.func.count()).select_from(sa.table(table))
         if where is not None:
             query = query.where(where)
-        with self._lock, _connected(self) as connection:
-            return int(connection.scalar(query) or 0)
+        return int(self._run(query, _together)[0][0])
+
+    def _by_run(self, table: str) -> str:
+        """Return the table to read some runs of *table* from.
+
+        Databases of before 2022 have no index by run: to read them run by run would
+        scan all rows each time, so a large table is sorted once, beside the database.
+        """
+        if not self._is_file or self._connection is None or table not in self._tables:
+            return table
+        if table not in self._sorted:
+            self._sorted[table] = table
+            indexes = self._tables[table].indexes
+            known = {next(iter(index.columns)).name for index in indexes}
+            if "run_uuid" not in known and self._count(table) > _SORT:
+                copy = f"mlmigrate_{table}"
+                try:
+                    for statement in (
+                        f"CREATE TEMP TABLE {copy} AS SELECT * FROM {table}"
+                        " ORDER BY run_uuid",
+                        f"CREATE INDEX temp.{copy}_run ON {copy} (run_uuid)",
+                    ):
+                        self._connection.exec_driver_sql(statement)
+                except sa.exc.DBAPIError:
+                    return table  # no space, or a damaged page: the slow way it is
+                self._sorted[table] = copy
+                self._columns[copy] = self._columns[table]
+        return self._sorted[table]
 
     # -- experiments ------------------------------------------------------------
 
-    def _read_experiment(self, ref: Ref) -> dict[Ref, Item]:
-        key = int(ref.id) if re.fullmatch(r"-?\d+", ref.id) else ref.id
+    def _experiments(self) -> Iterator[str]:
+        """Yield the ids of all experiments, also those that only runs tell of."""
+        for row in self._keyed("experiments", "experiment_id"):
+            yield str(row[0])
+        known: Any = sa.select(sa.column("experiment_id")).select_from(
+            sa.table("experiments")
+        )
+        at: Any = sa.column("experiment_id")
+        query = sa.select(at).distinct().select_from(sa.table("runs"))
+        lost = self._run(query.where(at.is_(None) | at.not_in(known)), _together)
+        yield from sorted(_experiment(row[0]) for row in lost)
+
+    def _experiment_rows(self, id: str) -> tuple[_Rows, list[tuple[str, str]]]:
+        limit = 2**63 if self._is_file else 2**31
+        if not re.fullmatch(r"-?\d{1,19}", id) or not -limit <= int(id) < limit:
+            return [], []
+        where = {"experiment_id": int(id)}
         rows = self._rows(
             "experiments",
             "name",
@@ -247,33 +389,36 @@ class DbReader:
             "creation_time",
             "last_update_time",
             "workspace",
-            where={"experiment_id": key},
+            where=where,
         )
-        pairs = self._rows("experiment_tags", "key", "value", where={"experiment_id": key})
+        tags = self._rows("experiment_tags", "key", "value", where=where)
+        return rows, [(_text(key) or "", _text(value) or "") for key, value in tags]
+
+    def _read_experiment(self, ref: Ref) -> dict[Ref, Item]:
+        rows, pairs = self._experiment_rows(ref.id)
         where = f"{self.location} experiment {ref.id}"
-        lifted = marks.lift((key, value or "") for key, value in pairs)
+        lifted = marks.lift(pairs)
         if not rows:
             name = f"recovered-{ref.id}"
             problem = Problem(where, f"its row is gone; recovered as {name!r}")
             header = Experiment(name)
-            return {
-                ref: Item(ref, header, f"{ref.id}/{name}", findings=(problem,))
-            }
+            return {ref: Item(ref, header, f"{ref.id}/{name}", findings=(problem,))}
         name, location, stage, created, updated, workspace = rows[0]
         findings: list[Finding] = []
-        if workspace not in (None, "default"):
-            findings.append(Note(where, f"its workspace {workspace!r} is not kept"))
+        if workspace not in (None, "", "default"):
+            findings.append(Problem(where, f"its workspace {workspace!r} is not kept"))
         header = Experiment(
-            name=str(name),
-            artifact_location=location or None,
+            name=_text(name) or f"recovered-{ref.id}",
+            artifact_location=_text(location) or None,
             lifecycle="deleted" if stage == "deleted" else "active",
-            creation_time=_whole(created),
-            last_update_time=_whole(updated),
+            creation_time=_time(created, "creation_time", where, findings),
+            last_update_time=_time(updated, "last_update_time", where, findings),
         )
+        findings += _escapes(where, header, lifted)
         item = Item(
             ref,
             header,
-            origin=lifted.origin or f"{ref.id}/{name}",
+            origin=lifted.origin or f"{ref.id}/{header.name}",
             tags=lifted.tags,
             mark=lifted.mark,
             findings=tuple(findings),
@@ -287,38 +432,42 @@ class DbReader:
         params = self._pairs("params", ids)
         tags = self._pairs("tags", ids)
         metrics = self._metrics(ids, problems)
-        inputs = self._inputs(ids)
+        inputs = self._inputs(ids, problems)
         found: dict[Ref, Item] = {}
         for row in self._run_rows(ids):
-            id = row["run_uuid"]
-            lifted = marks.lift((key, value or "") for key, value in tags[id])
+            id = str(row["run_uuid"])
+            lifted = marks.lift(tags[id])
             where = f"{self.location} run {id}"
             artifacts, findings = self._list_artifacts(id, row, where)
+            names = dict(tags[id])
             header = Run(
-                experiment=Ref("experiment", str(row["experiment_id"])),
-                name=row["name"] or dict(tags[id]).get("mlflow.runName") or None,
-                status=row["status"] or "RUNNING",
-                start_time=_whole(row["start_time"]),
-                end_time=_whole(row["end_time"]),
-                user=row["user_id"] or None,
+                experiment=Ref("experiment", _experiment(row["experiment_id"])),
+                name=_text(row["name"]) or names.get("mlflow.runName") or None,
+                status=_status(row["status"], where, findings),
+                start_time=_time(row["start_time"], "start_time", where, findings),
+                end_time=_time(row["end_time"], "end_time", where, findings),
+                user=_text(row["user_id"]) or names.get("mlflow.user") or None,
                 lifecycle="deleted"
                 if row["lifecycle_stage"] == "deleted"
                 else "active",
-                deleted_time=_whole(row["deleted_time"]),
-                artifact_uri=row["artifact_uri"] or None,
+                deleted_time=_time(
+                    row["deleted_time"], "deleted_time", where, findings
+                ),
+                artifact_uri=_text(row["artifact_uri"]) or None,
                 parent=Ref("run", lifted.parent) if lifted.parent else None,
-                source_type=row["source_type"] or None,
-                source_name=row["source_name"] or None,
-                source_version=row["source_version"] or None,
-                entry_point=row["entry_point_name"] or None,
+                source_type=_text(row["source_type"]) or None,
+                source_name=_text(row["source_name"]) or None,
+                source_version=_text(row["source_version"]) or None,
+                entry_point=_text(row["entry_point_name"]) or None,
             )
             origin = lifted.origin if marks.load(lifted.mark) else None
+            findings += _escapes(where, header, lifted, params[id], metrics[id])
             ref = Ref("run", id)
             found[ref] = Item(
                 ref,
                 header,
                 origin=origin or id,
-                params=tuple(Param(key, value or "") for key, value in params[id]),
+                params=tuple(Param(key, value) for key, value in params[id]),
                 tags=lifted.tags,
                 metrics=tuple(metrics[id]),
                 inputs=tuple(inputs[id]),
@@ -350,66 +499,58 @@ class DbReader:
 
     def _pairs(self, table: str, ids: list[str]) -> dict[str, list[tuple[str, str]]]:
         pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for id, key, value in self._rows(
-            table, "run_uuid", "key", "value", where={"run_uuid": ids}
-        ):
-            pairs[id].append((key, value if value is None else str(value)))
+        if table in self._tables:
+            query = self._select(self._by_run(table), "run_uuid", "key", "value")
+            query = query.where(sa.column("run_uuid").in_(ids))
+            for id, key, value in self._run(query, _together):
+                pairs[id].append((_text(key) or "", _text(value) or ""))
         return pairs
 
     def _metrics(
         self, ids: list[str], problems: dict[str, list[Finding]]
     ) -> dict[str, list[MetricHistory]]:
-        """Read all points of some runs as columns, then cut them by (run, key)."""
-        query = self._select(
-            "metrics", "run_uuid", "key", "step", "timestamp", "value", "is_nan"
-        )
-        query = query.where(sa.column("run_uuid").in_(ids))
-        query = query.order_by(sa.column("run_uuid"), sa.column("key"))
+        """Read all points of some runs.
+
+        A metric of which only the latest point is left, in the table that repeats it,
+        has that point.
+        """
         metrics: dict[str, list[MetricHistory]] = defaultdict(list)
-        open_key: tuple[str, str] | None = None
-        points: list[tuple[Any, ...]] = []
-
-        def flush() -> None:
-            if open_key is not None and points:
-                run, key = open_key
-                metrics[run].append(self._history(key, points, run, problems))
-
-        with _connected(self) as connection:
-            result = connection.execute(query)
-            while rows := result.fetchmany(20_000):
-                start = 0
-                for at, row in enumerate(rows):
-                    if (row[0], row[1]) != open_key:
-                        points.extend(rows[start:at])
-                        flush()
-                        points.clear()
-                        open_key, start = (row[0], row[1]), at
-                points.extend(rows[start:])
-        flush()
+        held = self._histories("metrics", ids, problems)
+        for (run, _), metric in held.items():
+            metrics[run].append(metric)
+        for (run, key), metric in self._histories("latest_metrics", ids, None).items():
+            if (run, key) not in held:
+                metrics[run].append(metric)
+                what = f"metric {key}: its points are gone, but for the latest"
+                problems[run].append(Problem(f"{self.location} run {run}", what))
         return metrics
 
-    def _history(
-        self,
-        key: str,
-        points: list[tuple[Any, ...]],
-        run: str,
-        problems: dict[str, list[Finding]],
-    ) -> MetricHistory:
-        _, _, steps, timestamps, values, nans = zip(*points, strict=True)
-        try:
-            columns = _columns(steps, timestamps, values, nans)
-        except (TypeError, ValueError, OverflowError):
-            # SQLite holds any text in a numeric column: find the rows that do.
-            sound = [point for point in points if _is_sound(point)]
-            what = f"metric {key}: {len(points) - len(sound)} rows are no points"
+    def _histories(
+        self, table: str, ids: list[str], problems: dict[str, list[Finding]] | None
+    ) -> dict[tuple[str, str], MetricHistory]:
+        if table not in self._tables:
+            return {}
+        have = self._columns[table]
+        query: Any = sa.select(
+            *(sa.column(name) for name in ("run_uuid", "key", "value", "timestamp")),
+            *(
+                sa.column(name) if name in have else sa.literal_column("0")
+                for name in ("step", "is_nan")
+            ),
+        ).select_from(sa.table(self._by_run(table)))
+        found, bad = self._run(
+            query.where(sa.column("run_uuid").in_(ids)), _histories_of
+        )
+        for (run, key), count in bad.items():
+            if problems is None:
+                break
+            what = f"metric {key}: {count} rows are no points"
             problems[run].append(Problem(f"{self.location} run {run}", what))
-            if not sound:
-                return history(key, *_columns((), (), (), ()))
-            _, _, steps, timestamps, values, nans = zip(*sound, strict=True)
-            columns = _columns(steps, timestamps, values, nans)
-        return history(key, *columns)
+        return found
 
-    def _inputs(self, ids: list[str]) -> dict[str, list[DatasetInput]]:
+    def _inputs(
+        self, ids: list[str], problems: dict[str, list[Finding]]
+    ) -> dict[str, list[DatasetInput]]:
         inputs: dict[str, list[DatasetInput]] = defaultdict(list)
         links = self._rows(
             "inputs",
@@ -447,19 +588,33 @@ class DbReader:
                 "value",
                 where={"input_uuid": [link[0] for link in part]},
             ):
-                tags[link].append(Tag(name, value or ""))
+                tags[link].append(Tag(_text(name) or "", _text(value) or ""))
         for link, dataset, run in links:
-            if dataset in datasets:
+            if dataset not in datasets:
+                what = f"dataset {dataset}, which it used, is gone"
+                problems[run].append(Problem(f"{self.location} run {run}", what))
+            else:
+                name, checksum, kind, source, schema, profile = datasets[dataset]
                 inputs[run].append(
-                    DatasetInput(*datasets[dataset], tags=tuple(tags[link]))
+                    DatasetInput(
+                        _text(name) or "",
+                        _text(checksum) or "",
+                        _text(kind) or "",
+                        _text(source) or "",
+                        _text(schema),
+                        _text(profile),
+                        tuple(tags[link]),
+                    )
                 )
         return inputs
 
     # -- artifacts --------------------------------------------------------------
 
     def _find_place(self, id: str) -> Place:
-        row = self._run_rows([id])[0]
-        return self._place(id, row)
+        rows = self._run_rows([id])
+        if not rows:
+            raise ItemError(f"{self.location} holds no run {id}")
+        return self._place(id, rows[0])
 
     def _place(self, id: str, row: Mapping[str, Any]) -> Place:
         uri = row["artifact_uri"]
@@ -471,9 +626,9 @@ class DbReader:
             roots = [self._folder / n for n in ("mlruns", "mlartifacts", "artifacts")]
             layout = [root / below for root in roots]
             held = any(root.is_dir() for root in roots[1:])
-            if uri and uri.startswith("mlflow-artifacts:") and held:
-                if not any(map(Path.is_dir, layout)):
-                    return Place()  # its server's artifacts are here; it has none
+            proxied = uri is not None and uri.startswith("mlflow-artifacts:")
+            if proxied and held and not any(map(Path.is_dir, layout)):
+                return Place()  # its server's artifacts are here; it has none
         return locate(
             uri,
             where=f"{self.location} run {id}",
@@ -505,27 +660,62 @@ class DbReader:
 
     # -- the registry -----------------------------------------------------------
 
+    def _names(self) -> Iterator[tuple[str]]:
+        """Yield the names of all models, each once."""
+        if "registered_models" not in self._tables:
+            return
+        if "workspace" not in self._columns["registered_models"]:
+            yield from ((row[0],) for row in self._keyed("registered_models", "name"))
+            return
+        query = self._select("registered_models", "name").distinct()
+        query = query.order_by(sa.column("name"))
+        for row in self._run(query, _together):
+            spaces = self._workspaces(row[0])
+            for number in range(len(spaces)):
+                yield (row[0] if number == 0 else f"{row[0]}~{number + 1}",)
+
+    def _workspaces(self, model: str) -> list[str]:
+        rows = self._rows("registered_models", "workspace", where={"name": model})
+        return sorted((str(row[0]) for row in rows), key=lambda w: (w != "default", w))
+
+    def _model_key(self, id: str) -> tuple[str, str | None]:
+        """Return the name and the workspace of a model.
+
+        A name that several workspaces have bears a number in all but the first.
+        """
+        if "workspace" not in self._columns.get("registered_models", ()):
+            return id, None
+        spaces = self._workspaces(id)
+        stem, _, number = id.rpartition("~")
+        if not spaces and stem and number.isdigit():
+            spaces = self._workspaces(stem)[int(number) - 1 : int(number)]
+            return stem, spaces[0] if spaces else None
+        return id, spaces[0] if spaces else None
+
     def _read_model(self, ref: Ref) -> dict[Ref, Item]:
+        model, workspace = self._model_key(ref.id)
+        only: dict[str, Any] = {"name": model}
+        if workspace is not None:
+            only["workspace"] = workspace
         rows = self._rows(
             "registered_models",
             "name",
             "description",
             "creation_time",
             "last_updated_time",
-            where={"name": ref.id},
+            where=only,
         )
         if not rows:
             return {}
         _, description, created, updated = rows[0]
-        pairs = self._rows("registered_model_tags", "key", "value", where={"name": ref.id})
-        aliases = self._rows(
-            "registered_model_aliases", "alias", "version", where={"name": ref.id}
-        )
+        tags = self._rows("registered_model_tags", "key", "value", where=only)
+        pairs = [(_text(key) or "", _text(value) or "") for key, value in tags]
+        aliases = self._rows("registered_model_aliases", "alias", "version", where=only)
         version_tags: dict[int, list[tuple[str, str]]] = defaultdict(list)
         for number, key, value in self._rows(
-            "model_version_tags", "version", "key", "value", where={"name": ref.id}
+            "model_version_tags", "version", "key", "value", where=only
         ):
-            version_tags[number].append((key, value or ""))
+            version_tags[number].append((_text(key) or "", _text(value) or ""))
         names = (
             "version",
             "creation_time",
@@ -540,27 +730,43 @@ class DbReader:
             "run_link",
             "storage_location",
         )
+        where = f"{self.location} model {ref.id}"
+        findings: list[Finding] = []
+        if workspace not in (None, "default"):
+            findings.append(Problem(where, f"its workspace {workspace!r} is not kept"))
+        if ref.id != model:
+            what = f"another workspace has a model {model!r}: read as {ref.id!r}"
+            findings.append(Problem(where, what))
         versions, hidden = [], 0
-        for row in self._rows("model_versions", *names, where={"name": ref.id}):
+        for row in self._rows("model_versions", *names, where=only):
             fields = dict(zip(names, row, strict=True))
             if fields["current_stage"] == "Deleted_Internal":
                 hidden += 1
                 continue
+            if not isinstance(fields["version"], int):
+                what = f"version {fields['version']!r} is no number: not copied"
+                findings.append(Problem(where, what))
+                continue
             versions.append(_version(ref.id, fields, version_tags[fields["version"]]))
-        where = f"{self.location} model {ref.id}"
-        findings: list[Finding] = []
         if hidden:
             what = f"{hidden} internally deleted versions are not copied"
             findings.append(Note(where, what))
         item = Item(
             ref,
             RegisteredModel(
-                ref.id, description or None, _whole(created), _whole(updated)
+                ref.id,
+                _text(description) or None,
+                _time(created, "creation_time", where, findings),
+                _time(updated, "last_updated_time", where, findings),
             ),
             origin=ref.id,
-            tags=marks.lift((key, value or "") for key, value in pairs).tags,
+            tags=marks.lift(pairs).tags,
             versions=tuple(versions),
-            aliases=tuple(Alias(alias, int(number)) for alias, number in aliases),
+            aliases=tuple(
+                Alias(_text(alias) or "", number)
+                for alias, number in aliases
+                if isinstance(number, int)
+            ),
             findings=tuple(findings),
         )
         return {ref: item}
@@ -585,7 +791,11 @@ class DbReader:
                 what = f"table inputs: {other} links to models are not carried over"
                 yield Problem(self.location, what)
         if "datasets" in self._tables and "inputs" in self._tables:
-            used = sa.select(sa.column("source_id")).select_from(sa.table("inputs"))
+            used: Any = (
+                sa.select(sa.column("source_id"))
+                .select_from(sa.table("inputs"))
+                .where(dataset)
+            )
             unused = self._count("datasets", sa.column("dataset_uuid").not_in(used))
             if unused:
                 what = f"table datasets: {unused} datasets that no run uses are left"
@@ -593,13 +803,22 @@ class DbReader:
 
     def _orphans(self) -> Iterator[Finding]:
         """SQLite checks no foreign keys unless asked: rows may outlive their run."""
-        runs = sa.select(sa.column("run_uuid")).select_from(sa.table("runs"))
-        for name in _OWNED:
-            if name in self._tables:
-                count = self._count(name, sa.column("run_uuid").not_in(runs))
-                if count:
-                    what = f"table {name}: {count} rows belong to no run: not copied"
-                    yield Problem(self.location, what)
+        for name, key, owner, title in _OWNED:
+            if name not in self._tables or owner not in self._tables:
+                continue
+            at: Any = sa.column(key)
+            whole: Any = sa.column("run_uuid" if owner == "runs" else key)
+            known: Any = sa.select(whole).select_from(sa.table(owner))
+            lost: Any = at.not_in(known)
+            if name == "inputs":
+                lost = sa.and_(
+                    lost,
+                    sa.column("source_type") == "DATASET",
+                    sa.column("destination_type") == "RUN",
+                )
+            if count := self._count(name, lost):
+                what = f"table {name}: {count} rows belong to no {title}: not copied"
+                yield Problem(self.location, what)
 
 
 class _connected:  # noqa: N801 - reads as a verb where it is used
@@ -621,35 +840,156 @@ class _connected:  # noqa: N801 - reads as a verb where it is used
             self._own.close()
 
 
-def _columns(steps: Any, timestamps: Any, values: Any, nans: Any) -> tuple[Any, Any, Any]:
-    if not all(isinstance(value, float | int) for value in values):
-        raise TypeError
-    floats = np.array(values, dtype=np.float64)
-    nan = np.array([bool(flag) for flag in nans], dtype=bool)
-    if nan.any():
-        floats[nan] = np.nan
+class _Escaped(str):
+    """Text that was not UTF-8, with escapes for what was not."""
+
+    __slots__ = ()
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _Escaped(data.decode("utf-8", "backslashreplace"))
+
+
+def _text(value: Any) -> str | None:
+    """Return a value as text; SQLite holds anything in a text column."""
+    if value is None or isinstance(value, str):
+        return value
+    return _decoded(value) if isinstance(value, bytes) else str(value)
+
+
+def _escapes(
+    where: str, header: Any, lifted: marks.Lifted, *more: Any
+) -> list[Finding]:
+    """Name the fields whose text was not UTF-8."""
+    names = [name for name in header.__slots__ if _is_escaped(getattr(header, name))]
+    pairs: list[tuple[str, str]] = [(tag.key, tag.value) for tag in lifted.tags]
+    for entries in more:
+        for entry in entries:
+            pairs.append((entry.key, "") if isinstance(entry, MetricHistory) else entry)
+    names += [str(pair[0]) for pair in pairs if any(map(_is_escaped, pair))]
+    what = "is not UTF-8: kept with \\x escapes"
+    return [Problem(where, f"{name} {what}") for name in names]
+
+
+def _is_escaped(text: Any) -> bool:
+    return isinstance(text, _Escaped)
+
+
+def _experiment(value: Any) -> str:
+    """Return the id of a run's experiment, which may be lost."""
+    return "unknown" if value is None else str(value)
+
+
+def _status(value: Any, where: str, findings: list[Finding]) -> str:
+    if value in _STATUSES:
+        return str(value)
+    if value not in (None, ""):
+        findings.append(Problem(where, f"status {value!r} is none: read as RUNNING"))
+    return "RUNNING"
+
+
+def _time(value: Any, name: str, where: str, findings: list[Finding]) -> int | None:
+    time = _whole(value)
+    if time is None and value is not None:
+        findings.append(Problem(where, f"{name} {value!r} is no time: not copied"))
+    return time
+
+
+def _together(parts: Iterator[_Rows]) -> _Rows:
+    return [row for part in parts for row in part]
+
+
+class _Numbers(dict[tuple[Any, Any], int]):
+    """Numbers (run, key) pairs as they come."""
+
+    def __missing__(self, pair: tuple[Any, Any]) -> int:
+        number = self[pair] = len(self)
+        return number
+
+
+def _histories_of(
+    parts: Iterator[_Rows],
+) -> tuple[dict[tuple[str, str], MetricHistory], Counter[tuple[str, str]]]:
+    """Make histories of rows (run, key, value, timestamp, step, is NaN) in any order.
+
+    Returns:
+        The histories, and how many rows of each were no points.
+    """
+    numbers = _Numbers()
+    bad: Counter[tuple[str, str]] = Counter()
+    tables = []
+    for part in parts:
+        columns = list(zip(*part, strict=True))
+        if not _is_plain(columns):
+            rows = [row for row in part if _is_point(row) or bad.update([_pair(row)])]
+            if not rows:
+                continue
+            columns = list(zip(*map(_plain, rows), strict=True))
+        length = len(columns[0])
+        codes = map(numbers.__getitem__, zip(columns[0], columns[1], strict=True))
+        values = np.array(columns[2], dtype=np.float64)
+        values[np.array(columns[5], dtype=bool)] = np.nan
+        tables.append(
+            (
+                np.fromiter(codes, np.int64, count=length),
+                np.array(columns[4], dtype=np.int64),
+                np.array(columns[3], dtype=np.int64),
+                values,
+            )
+        )
+    if not tables:
+        return {}, bad
+    code, steps, times, values = map(np.concatenate, zip(*tables, strict=True))
+    del tables
+    order = np.argsort(code, kind="stable")
+    bounds = np.searchsorted(code[order], np.arange(len(numbers) + 1))
+    steps, times, values = steps[order], times[order], values[order]
+    found = {}
+    for pair, number in numbers.items():
+        cut = slice(bounds[number], bounds[number + 1])
+        found[pair] = history(pair[1], steps[cut], times[cut], values[cut])
+    return found, bad
+
+
+def _is_plain(columns: list[tuple[Any, ...]]) -> bool:
+    """Tell whether all values have the types that their columns are declared with."""
+    run, key, value, timestamp, step, nan = (set(map(type, c)) for c in columns)
     return (
-        np.array([step or 0 for step in steps], dtype=np.int64),
-        np.array(timestamps, dtype=np.int64),
-        floats,
+        run | key <= {str, _Escaped}
+        and value <= {float, int}
+        and timestamp | step <= {int}
+        and nan <= {int, bool}
     )
 
 
-def _is_sound(point: tuple[Any, ...]) -> bool:
-    try:
-        _columns((point[2],), (point[3],), (point[4],), (point[5],))
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+def _pair(row: tuple[Any, ...]) -> tuple[str, str]:
+    return _text(row[0]) or "", _text(row[1]) or ""
+
+
+def _is_point(row: tuple[Any, ...]) -> bool:
+    value = row[2]
+    return (
+        (isinstance(value, float | int) or (value is None and bool(row[5])))
+        and all(isinstance(number, int) for number in row[3:5])
+        and (row[5] is None or isinstance(row[5], int))
+    )
+
+
+def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    value = float("nan") if row[2] is None else row[2]
+    return (*_pair(row), value, row[3], row[4], bool(row[5]))
 
 
 def _whole(value: Any) -> int | None:
     """Return a time as an integer; None where it is absent or no number."""
-    if value is None or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         return int(value)
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 
@@ -658,7 +998,7 @@ def _version(
 ) -> ModelVersion:
     lifted = marks.lift(pairs)
     created = _whole(fields["creation_time"])
-    source = fields["source"] or None
+    source = _text(fields["source"]) or None
     match = source and (_RUN_SOURCE.match(source) or _IN_RUN.search(source))
     origin = lifted.origin if marks.load(lifted.mark) else None
     number = int(fields["version"])
@@ -667,17 +1007,17 @@ def _version(
         origin=origin or f"{model}/{number}@{created}",
         creation_time=created,
         last_updated_time=_whole(fields["last_updated_time"]),
-        description=fields["description"] or None,
-        user=fields["user_id"] or None,
+        description=_text(fields["description"]) or None,
+        user=_text(fields["user_id"]) or None,
         stage=fields["current_stage"] or "None",
         source=source,
         source_run=Ref("run", match.group(1)) if match else None,
         source_path=(match.group(2) or "").replace("\\", "/") if match else None,
-        storage_location=fields["storage_location"] or None,
+        storage_location=_text(fields["storage_location"]) or None,
         run=Ref("run", fields["run_id"]) if fields["run_id"] else None,
-        run_link=fields["run_link"] or None,
+        run_link=_text(fields["run_link"]) or None,
         status=fields["status"] or "READY",
-        status_message=fields["status_message"] or None,
+        status_message=_text(fields["status_message"]) or None,
         tags=lifted.tags,
         mark=lifted.mark,
     )

@@ -341,7 +341,9 @@ def _server_url(location: str) -> URL:
     try:
         url = make_url(re.sub(r"^postgres(?=[:+])", "postgresql", location))
     except sa.exc.ArgumentError as error:
-        raise LocationError(f"{location.split(':')[0]}: is no database URL") from error
+        raise LocationError(
+            f"{location.split(':', maxsplit=1)[0]}: is no database URL"
+        ) from error
     if "+" not in url.drivername and url.drivername in _DRIVERS:
         url = url.set(drivername=f"{url.drivername}+{_DRIVERS[url.drivername]}")
     return url
@@ -351,7 +353,9 @@ def _open_server(location: str) -> tuple[Engine, str, Cleanup]:
     url = _server_url(location)
     kind = url.get_backend_name()
     if kind not in _DRIVERS:
-        raise LocationError(f"{kind}: databases are read from SQLite, PostgreSQL, MySQL")
+        raise LocationError(
+            f"{kind}: databases are read from SQLite, PostgreSQL, MySQL"
+        )
     snapshot = url.query.get(_SHARED_SNAPSHOT)
     url = url.difference_update_query([_SHARED_SNAPSHOT])
     try:

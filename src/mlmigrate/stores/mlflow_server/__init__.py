@@ -94,8 +94,8 @@ class Server:
         maps = parse_maps(options.get("map-artifacts") or ())
         self._rest = Rest(
             location,
-            timeout=float(options.get("timeout") or 120),
-            retries=int(options.get("retries") or 6),
+            timeout=float(options.get("timeout", 120)),
+            retries=int(options.get("retries", 6)),
         )
         self.location = self._rest.base
         self._reader = Reader(self._rest, threads=threads, maps=maps)

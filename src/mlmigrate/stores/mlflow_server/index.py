@@ -37,9 +37,10 @@ class KnownExperiment:
 
     @property
     def promise(self) -> str | None:
-        """What a copy that was killed meant to do with it: ``delete`` what it had
-        made, ``redelete`` what it had restored, or ``keep`` it but delete its runs
-        again; None if nothing.
+        """What a copy that was killed still meant to do with it.
+
+        ``delete`` what it had made, ``redelete`` what it had restored, or ``keep`` it
+        but delete its runs again; None if nothing.
 
         The promise names the time of the change that it was made for: whoever
         restores the experiment later is not overruled.
@@ -154,6 +155,8 @@ class Index:
 
     def _add(self, runs: dict[str, KnownRun], run: Json) -> None:
         tags = reading.tags_of(run)
+        if reading.DUPLICATE in tags:
+            return
         known = known_run(run)
         held = runs.get(tags[marks.ORIGIN])
         if held is None or known.preferred_to(held):

@@ -132,13 +132,16 @@ class Reader:
     def experiment_ids(self) -> list[str]:
         """Return the ids of all experiments, the oldest first."""
         ids = {str(experiment["experiment_id"]) for experiment in self.experiments()}
-        return sorted(ids, key=lambda id: (not id.isdigit(), len(id), id))
+        return sorted(ids, key=lambda one: (not one.isdigit(), len(one), one))
 
     def search_runs(
         self, experiments: Sequence[str], filter: str = "", view: str = ALL
     ) -> Iterator[Json]:
-        """Yield the runs of some experiments; new runs come last, so that none is
-        missed or seen twice while others are added."""
+        """Yield the runs of some experiments.
+
+        New runs come last, so that none is missed or seen twice while others are
+        added.
+        """
         for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
             body = {
                 "experiment_ids": experiments[at : at + _EXPERIMENTS_A_SEARCH],
@@ -226,6 +229,11 @@ class Reader:
         """Drop what is remembered of a run that is about to change."""
         with self._lock:
             self._kept.pop(id, None)
+
+    def forget_all(self) -> None:
+        """Drop what is remembered of all runs."""
+        with self._lock:
+            self._kept.clear()
 
     def _keep(self, id: str, run: Json) -> None:
         with self._lock:

@@ -76,9 +76,10 @@ class Registry:
         return Written(ref, findings=tuple(work.findings))
 
     def _check_webhooks(self) -> None:
-        """
+        """Check that nobody is told of what we write.
+
         Raises:
-            ItemError: somebody would be told of what we write.
+            ItemError: somebody is, or may be.
         """
         if self._may_write:
             return
@@ -163,8 +164,10 @@ class Registry:
         return numbers
 
     def _existing(self, work: _Work, version: ModelVersion) -> Json | None:
-        """Find a version by origin. One that a killed copy left at a number which is
-        not its own is removed."""
+        """Find a version by origin.
+
+        One that a killed copy left at a number which is not its own is removed.
+        """
         for entry in work.versions:
             tags = reading.pairs_of(entry)
             if tags.get(marks.ORIGIN, _natural_origin(entry)) != version.origin:
@@ -189,12 +192,15 @@ class Registry:
                     Json,
                     self._rest.create("model-versions/create", body)["model_version"],
                 ),
-                lambda: self._made(work.name, version.origin),
+                lambda: next(iter(self._bearing(work.name, version.origin)), None),
             )
             number = int(entry["version"])
             if number >= version.version:
                 break
             self._delete(entry)
+        for other in self._bearing(work.name, version.origin):
+            if other["version"] != entry["version"]:
+                self._delete(other)  # made by a create whose answer came never
         if number > version.version:
             work.note(
                 f"version {version.version} became {number}: the server has used the"
@@ -202,13 +208,14 @@ class Registry:
             )
         return entry
 
-    def _made(self, name: str, origin: str) -> Json | None:
-        found = (
-            entry
-            for entry in self._reader.versions(name)
-            if reading.pairs_of(entry).get(marks.ORIGIN) == origin
-        )
-        return next(found, None)
+    def _bearing(self, name: str, origin: str) -> list[Json]:
+        """Return the unfinished versions that bear an origin."""
+        found = []
+        for entry in self._reader.versions(name):
+            tags = reading.pairs_of(entry)
+            if tags.get(marks.ORIGIN) == origin and not tags.get(marks.MARK):
+                found.append(entry)
+        return found
 
     def _delete(self, entry: Json) -> None:
         body = {"name": entry["name"], "version": str(entry["version"])}

@@ -38,7 +38,7 @@ _TRIES_AT_500 = 3
 _TRIES_TO_CREATE = 6
 
 
-class Refused(ItemError):
+class Refused(ItemError):  # noqa: N818
     """The server understood a request and refused it."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
@@ -57,7 +57,7 @@ class Refused(ItemError):
         return self.code == "RESOURCE_ALREADY_EXISTS"
 
 
-class Ambiguous(Exception):
+class Ambiguous(Exception):  # noqa: N818
     """The answer to a create was lost: it may have been done, or not."""
 
 
@@ -220,7 +220,7 @@ class Rest:
                     params=query,
                     data=stream_body() if stream_body else data,
                     headers={"Content-Type": "application/json"} if data else None,
-                    timeout=self._timeout,
+                    timeout=(min(10.0, self._timeout), self._timeout),
                     stream=stream,
                     # A POST that is redirected would silently become a GET.
                     allow_redirects=False,
@@ -564,8 +564,8 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _pause(attempt: int) -> float:
-    """Return the seconds to wait after the given failed try, with jitter: many
-    threads must not come back at the same moment."""
+    """Return the seconds to wait after the given failed try."""
+    # With jitter: many threads must not come back at the same moment.
     return float(min(0.1 * 2**attempt, 20.0) * (0.5 + random.random()))
 
 
@@ -584,8 +584,10 @@ def quoted(path: str) -> str:
 
 
 def filter_text(value: str) -> str | None:
-    """Return *value* as a literal of MLflow's filter language, which knows no
-    escapes; None where it cannot be said."""
+    """Return *value* as a literal of MLflow's filter language.
+
+    That knows no escapes: None where it cannot be said.
+    """
     if "'" not in value:
         return f"'{value}'"
     return f'"{value}"' if '"' not in value else None

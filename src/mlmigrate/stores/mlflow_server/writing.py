@@ -30,6 +30,7 @@ from mlmigrate.model import (
     DatasetInput,
     Failed,
     Finding,
+    Item,
     Loss,
     MetricHistory,
     Note,
@@ -63,8 +64,9 @@ _INPUTS_A_BATCH = 100
 #: How MLflow answers to artifacts whose names it takes for an attack.
 _NO_SUCH_NAMES = (400, 404)
 
-#: Writes one artifact: (path, size, open) -> (SHA-256, bytes).
-_Put = Callable[[str, int, Callable[[], BinaryIO]], tuple[str, int]]
+_Begin = Callable[[], BinaryIO]
+#: Writes one artifact, opened by the second argument: -> (SHA-256, bytes).
+_Put = Callable[[Artifact, _Begin], tuple[str, int]]
 
 
 @dataclass(slots=True)
@@ -143,6 +145,7 @@ class Writer:
                 what = f"its parent {origin} cannot be linked: {error}"
                 findings.append(Note(f"run/{id}", what))
         self._experiments.finish()
+        self._reader.forget_all()
         return findings
 
     def _resolve_parent(self, id: str, origin: str) -> None:
@@ -272,7 +275,7 @@ class Writer:
         self, delivery: Delivery, header: Run, findings: list[Finding]
     ) -> Json:
         item = delivery.item
-        there = {tag.key: tag.value for tag in item.tags}.get(reading.RUN_NAME)
+        there = _name_tag(item)
         # The server would invent a name for a run without.
         given = header.name or there or item.origin
         tags = [Tag(marks.ORIGIN, item.origin), Tag(marks.SOURCE, delivery.source)]
@@ -300,7 +303,7 @@ class Writer:
         """Write everything but the end of a run and its mark."""
         item = work.delivery.item
         tags = [tag for tag in item.tags if tag.key != reading.RUN_NAME]
-        if work.delivery.into and work.header.parent is not None:
+        if work.header.parent is not None:
             tags.append(Tag(marks.PARENT, work.header.parent.id))
         if work.delivery.artifacts == "link" and work.header.artifact_uri:
             tags.append(Tag(LINKED, work.header.artifact_uri))
@@ -321,9 +324,10 @@ class Writer:
         update: Json = {"run_id": work.id, "status": header.status}
         if header.end_time is not None:
             update["end_time"] = header.end_time
+        name = header.name or _name_tag(work.delivery.item)
         shown = reading.there_name(held["info"], list(reading.tags_of(held).items()))
-        if work.delivery.into and header.name and header.name != shown:
-            update["run_name"] = header.name
+        if work.delivery.into and name and name != shown:
+            update["run_name"] = name
         self._rest.post("runs/update", update)
         *others, mark = own
         self._set_tags(work.id, others)
@@ -352,7 +356,7 @@ class Writer:
             safe_join(Path("/"), artifact.path)
             begin = _opener(delivery, ref, artifact)
             try:
-                checksum, size = put(artifact.path, artifact.size, begin)
+                checksum, size = put(artifact, begin)
             except Refused as refusal:
                 if refusal.status not in _NO_SUCH_NAMES:
                     raise
@@ -371,20 +375,19 @@ class Writer:
         target = mapped(uri, self._maps) or uri
         root = reading.proxied_root(target)
         if root is not None:
-            return lambda path, size, begin: self._upload(root, path, size, begin)
+            return lambda artifact, begin: self._upload(root, artifact, begin)
         if is_local(target):
             return self._put_local(id, uri, target)
         remote = Remote(target, tracking_uri=self._rest.base)
 
-        def put(path: str, size: int, begin: Callable[[], BinaryIO]) -> tuple[str, int]:
+        def put(artifact: Artifact, begin: _Begin) -> tuple[str, int]:
             with begin() as source:
-                return remote.write(path, source)
+                return remote.write(artifact.path, source)
 
         return put
 
-    def _upload(
-        self, root: str, path: str, size: int, begin: Callable[[], BinaryIO]
-    ) -> tuple[str, int]:
+    def _upload(self, root: str, artifact: Artifact, begin: _Begin) -> tuple[str, int]:
+        path, size = artifact.path, artifact.size
         if unquote(path) != path:
             raise Refused(400, "", "the server would decode it into another")
         place = f"/api/2.0/mlflow-artifacts/artifacts/{quoted(f'{root}/{path}')}"
@@ -404,17 +407,19 @@ class Writer:
         if id not in folder.parts or not folder.is_absolute():
             raise ItemError(f"the server names {uri} for artifacts: not written to")
 
-        def put(path: str, size: int, begin: Callable[[], BinaryIO]) -> tuple[str, int]:
+        def put(artifact: Artifact, begin: _Begin) -> tuple[str, int]:
             with begin() as source:
-                done = write_file(folder, path, source)
-            self._check_same_disk(id, folder, path)
+                done = write_file(folder, artifact.path, source)
+            self._check_same_disk(id, folder, artifact.path)
             return done
 
         return put
 
     def _check_same_disk(self, id: str, folder: Path, path: str) -> None:
-        """Check that the server sees the first artifact that we write to a disk: a
-        tunnel makes another machine look like this one."""
+        """Check that the server sees the first artifact that we write to a disk.
+
+        A tunnel makes another machine look like this one.
+        """
         with self._disk_lock:
             if self._same_disk:
                 return
@@ -428,7 +433,12 @@ class Writer:
             self._same_disk = True
 
 
-def _opener(delivery: Delivery, ref: Ref, artifact: Artifact) -> Callable[[], BinaryIO]:
+def _name_tag(item: Item) -> str | None:
+    found = (tag.value for tag in item.tags if tag.key == reading.RUN_NAME)
+    return next(found, None)
+
+
+def _opener(delivery: Delivery, ref: Ref, artifact: Artifact) -> _Begin:
     opening = delivery.open
     assert opening is not None
     return lambda: opening(ref, artifact.path)

@@ -1,0 +1,776 @@
+"""Reading databases: every revision, any damage, and never a byte changed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, InputTag, Metric
+from mlflow.entities import DatasetInput as MlflowInput
+from support.corpus import CorpusStore
+
+from mlmigrate.contract import Selection
+from mlmigrate.digest import digest
+from mlmigrate.errors import (
+    LocationError,
+    SourceChanged,
+    StoreError,
+    StoreNotFound,
+)
+from mlmigrate.model import (
+    KINDS,
+    Alias,
+    Experiment,
+    Failed,
+    Item,
+    Kind,
+    Note,
+    Problem,
+    Ref,
+    RegisteredModel,
+)
+from mlmigrate.stores.mlflow_db import snapshot
+from mlmigrate.stores.mlflow_db.reading import DbReader
+
+POINT = "(key, value, timestamp, step, is_nan, run_uuid)"
+DATASET = (
+    "(dataset_uuid, experiment_id, name, digest, dataset_source_type,"
+    " dataset_source, dataset_schema, dataset_profile)"
+)
+LINK = "(input_uuid, source_type, source_id, destination_type, destination_id, step)"
+
+
+# -- helpers ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read() -> Iterator[Callable[..., DbReader]]:
+    """Open readers, and close them at the end."""
+    readers: list[DbReader] = []
+
+    def open_(location: str | Path, **options: Any) -> DbReader:
+        readers.append(DbReader(str(location), options))
+        return readers[-1]
+
+    yield open_
+    for reader in readers:
+        reader.close()
+        reader.close()
+
+
+def items(reader: DbReader, kind: Kind) -> dict[str, Item]:
+    """Read all items of a kind, none of which may fail."""
+    found = {}
+    for item in reader.read(list(reader.refs(Selection(kind)))):
+        assert isinstance(item, Item), item
+        found[item.ref.id] = item
+    return found
+
+
+def header(item: Item) -> Any:
+    return item.header
+
+
+def texts(findings: Any) -> str:
+    return "\n".join(finding.what for finding in findings)
+
+
+def age(path: Path) -> None:
+    """Make a file look as if nobody had written it for an hour."""
+    then = time.time() - 3600
+    os.utime(path, (then, then))
+
+
+def state(folder: Path) -> dict[str, tuple[str, int]]:
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def change(path: Path, script: str) -> None:
+    """Run a script on a database, with foreign keys off as everywhere in SQLite."""
+    db = sqlite3.connect(path)
+    db.executescript(script)
+    db.close()
+    age(path)
+
+
+@pytest.fixture
+def store(sqlite_uri: str, tmp_path: Path) -> Path:
+    """A database with one of everything, written by MLflow."""
+    return fill(sqlite_uri, tmp_path / "fresh.db")
+
+
+RUN = "0123456789abcdef0123456789abcdef"
+
+
+def fill(uri: str, path: Path | None = None) -> Path:
+    client = MlflowClient(uri, uri)
+    experiment = client.create_experiment("images", tags={"team": "vision"})
+    run = client.create_run(experiment, start_time=1_000, run_name="first")
+    id = run.info.run_id
+    client.log_batch(
+        id,
+        metrics=[
+            *(Metric("loss", 1 / (step + 1), 5_000 + step, step) for step in range(50)),
+            Metric("odd", math.nan, 7_000, -3),
+            Metric("odd", 0.0, 7_000, -3),
+        ],
+    )
+    client.log_param(id, "lr", "0.1")
+    client.set_tag(id, "note", "größer")
+    client.log_inputs(
+        id,
+        [
+            MlflowInput(
+                Dataset("cats", "d1", "local", "/cats", "schema", "profile"),
+                [InputTag("mlflow.data.context", "training")],
+            )
+        ],
+    )
+    client.set_terminated(id, "FINISHED", end_time=2_000)
+    child = client.create_run(experiment, tags={"mlflow.parentRunId": id})
+    client.delete_run(child.info.run_id)
+    client.create_registered_model("cat", tags={"a": "b"}, description="a cat")
+    client.create_model_version("cat", f"runs:/{id}/model", id, tags={"x": "y"})
+    client.create_model_version("cat", f"/data/1/{RUN}/artifacts/deep/model")
+    client.create_model_version("cat", "/elsewhere")
+    client.delete_model_version("cat", "3")
+    client.set_registered_model_alias("cat", "best", "2")
+    if path is not None:
+        age(path)
+    return path or Path()
+
+
+# -- what is read -------------------------------------------------------------------
+
+
+def check_everything(reader: DbReader) -> None:
+    experiments = items(reader, "experiment")
+    assert {header(item).name for item in experiments.values()} == {"Default", "images"}
+    images = next(i for i in experiments.values() if header(i).name == "images")
+    assert [(tag.key, tag.value) for tag in images.tags] == [("team", "vision")]
+    assert images.origin == f"{images.ref.id}/images"
+    assert isinstance(images.header, Experiment)
+    assert images.header.creation_time
+
+    runs = items(reader, "run")
+    first = next(i for i in runs.values() if header(i).name == "first")
+    child = next(i for i in runs.values() if i is not first)
+    kept, lost = header(first), header(child)
+    assert (kept.status, kept.start_time, kept.end_time) == (
+        "FINISHED",
+        1_000,
+        2_000,
+    )
+    assert kept.experiment == images.ref
+    assert kept.source_name is None
+    assert kept.deleted_time is None
+    assert lost.lifecycle == "deleted"
+    assert lost.deleted_time
+    assert lost.parent == first.ref
+    assert all(tag.key != "mlflow.parentRunId" for tag in child.tags)
+    assert [(param.key, param.value) for param in first.params] == [("lr", "0.1")]
+    assert ("note", "größer") in [(tag.key, tag.value) for tag in first.tags]
+    metrics = {metric.key: metric for metric in first.metrics}
+    assert metrics["loss"].steps.tolist() == list(range(50))
+    assert metrics["loss"].timestamps.tolist() == list(range(5_000, 5_050))
+    assert metrics["loss"].values.tolist() == [1 / (step + 1) for step in range(50)]
+    assert metrics["odd"].steps.tolist() == [-3, -3]
+    assert np_nans(metrics["odd"].values) == 1
+    (used,) = first.inputs
+    assert (used.name, used.source, used.profile) == ("cats", "/cats", "profile")
+    assert [(t.key, t.value) for t in used.tags] == [
+        ("mlflow.data.context", "training")
+    ]
+
+    (model,) = items(reader, "registered_model").values()
+    assert isinstance(model.header, RegisteredModel)
+    assert (model.origin, model.header.description) == ("cat", "a cat")
+    assert model.aliases == (Alias("best", 2),)
+    one, two = model.versions
+    assert (one.version, one.source_path, one.run) == (1, "model", first.ref)
+    assert one.source_run == first.ref
+    assert one.origin == f"cat/1@{one.creation_time}"
+    assert [(tag.key, tag.value) for tag in one.tags] == [("x", "y")]
+    assert (two.source_run, two.source_path) == (Ref("run", RUN), "deep/model")
+    assert [type(found) for found in model.findings] == [Note]
+    assert not [f for f in reader.findings() if isinstance(f, Problem)]
+    again = items(reader, "run")
+    assert {id: digest(i) for id, i in runs.items()} == {
+        id: digest(i) for id, i in again.items()
+    }
+
+
+def np_nans(values: Any) -> int:
+    return sum(map(math.isnan, values.tolist()))
+
+
+def test_reads_what_mlflow_wrote(store: Path, read: Callable[..., DbReader]) -> None:
+    before = state(store.parent)
+    for location in (f"sqlite:///{store}", store):
+        reader = read(location)
+        check_everything(reader)
+    reader.close()
+    assert state(store.parent) == before
+    assert sorted(p.name for p in store.parent.iterdir()) == ["fresh.db"]
+
+
+def test_postgres(postgres_mlflow_uri: str, read: Callable[..., DbReader]) -> None:
+    fill(postgres_mlflow_uri)
+    reader = read(postgres_mlflow_uri)
+    before = {id: digest(item) for id, item in items(reader, "run").items()}
+    check_everything(reader)
+    other = read(postgres_mlflow_uri, snapshot=reader.shared)
+    client = MlflowClient(postgres_mlflow_uri)
+    client.create_run("0")
+    for run in client.search_runs(
+        [run.ref.id for run in reader.read(list(reader.refs(Selection("experiment"))))]
+    ):
+        client.log_metric(run.info.run_id, "late", 1.0)
+    for one in (reader, other):
+        assert {id: digest(item) for id, item in items(one, "run").items()} == before
+    assert len(items(read(postgres_mlflow_uri), "run")) == 3
+    with pytest.raises(sa.exc.DBAPIError, match="read-only"):
+        reader._engine.connect().exec_driver_sql("DELETE FROM params")
+    (absent,) = reader.read([Ref("experiment", "9" * 18)])
+    assert "recovered" in texts(getattr(absent, "findings", ()))
+
+
+def test_mariadb(mariadb_mlflow_uri: str, read: Callable[..., DbReader]) -> None:
+    fill(mariadb_mlflow_uri)
+    reader = read(mariadb_mlflow_uri)
+    check_everything(reader)
+    MlflowClient(mariadb_mlflow_uri).create_run("0")
+    assert len(items(reader, "run")) == 2
+
+
+def test_server_errors_bear_no_password() -> None:
+    location = "postgresql://me:hidden@127.0.0.1:1/x?sslpassword=hidden2"
+    with pytest.raises(StoreError) as caught:
+        DbReader(location, {})
+    assert "hidden" not in str(caught.value)
+    assert snapshot.redacted(location).count("***") == 2
+    with pytest.raises(LocationError):
+        DbReader("oracle://x/y", {})
+
+
+def test_over_an_engine_sees_what_is_new(store: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{store}")
+    reader = DbReader.over(engine, "here")
+    assert len(items(reader, "run")) == 2
+    change(store, f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN}', 0)")
+    assert len(items(reader, "run")) == 3
+    reader.close()
+    engine.dispose()
+
+
+def test_selects_the_runs_of_an_experiment(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    reader = read(store)
+    assert not list(reader.refs(Selection("run", frozenset({"0"}))))
+    assert len(list(reader.refs(Selection("run", frozenset({"1"}))))) == 2
+    assert not list(reader.refs(Selection("trace")))
+    refs = [Ref("run", "absent"), Ref("experiment", "x"), Ref("experiment", "9" * 30)]
+    assert isinstance(next(reader.read(refs)), Failed)
+
+
+def test_many_runs_are_read_in_pages(
+    store: Path, read: Callable[..., DbReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._PART", 7)
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._IN", 5)
+    script = "".join(
+        f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{n:032x}', 0);"
+        f"INSERT INTO metrics {POINT} VALUES ('m', {n}, 1, 1, 0, '{n:032x}');"
+        for n in range(30)
+    )
+    change(store, script)
+    reader = read(store)
+    assert len(list(reader.refs(Selection("run")))) == 32
+    found = items(reader, "run")
+    assert [found[f"{n:032x}"].metrics[0].values[0] for n in range(30)] == list(
+        range(30)
+    )
+
+
+# -- artifacts ----------------------------------------------------------------------
+
+
+def test_artifacts_are_found_beside_the_file(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    change(
+        store,
+        f"INSERT INTO runs (run_uuid, experiment_id, artifact_uri) VALUES"
+        f" ('{RUN}', 1, 'file:///gone/mlruns/1/{RUN}/artifacts')",
+    )
+    folder = store.parent / "mlruns" / "1" / RUN / "artifacts" / "a"
+    folder.mkdir(parents=True)
+    (folder / "b.txt").write_text("hello")
+    reader = read(store)
+    item = items(reader, "run")[RUN]
+    assert [(a.path, a.size) for a in item.artifacts] == [("a/b.txt", 5)]
+    with reader.open(item.ref, "a/b.txt") as file:
+        assert file.read() == b"hello"
+
+
+def test_artifacts_of_a_server(store: Path, read: Callable[..., DbReader]) -> None:
+    change(
+        store,
+        f"INSERT INTO runs (run_uuid, experiment_id, artifact_uri) VALUES"
+        f" ('{RUN}', 1, 'mlflow-artifacts:/1/{RUN}/artifacts')",
+    )
+    item = items(read(store), "run")[RUN]
+    assert "--map-artifacts" in texts(item.findings)
+    folder = store.parent / "held" / "1" / RUN / "artifacts"
+    folder.mkdir(parents=True)
+    (folder / "x").write_text("x")
+    maps = [f"mlflow-artifacts:/={store.parent / 'held'}"]
+    item = items(read(store, **{"map-artifacts": maps}), "run")[RUN]
+    assert [a.path for a in item.artifacts] == ["x"]
+
+
+def test_nothing_of_mlflow_is_imported(store: Path) -> None:
+    script = (
+        "import sys\nfrom mlmigrate.contract import Selection\n"
+        "from mlmigrate.stores.mlflow_db.reading import DbReader\n"
+        f"r = DbReader({str(store)!r}, {{}})\n"
+        "print(len(list(r.read(list(r.refs(Selection('run')))))))\n"
+        "assert not any(m.split('.')[0] == 'mlflow' for m in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "2\n", done.stderr
+
+
+# -- a source that is in use --------------------------------------------------------
+
+
+def test_rows_in_the_log_are_read(
+    store: Path, tmp_path: Path, read: Callable[..., DbReader]
+) -> None:
+    writer = sqlite3.connect(store)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("PRAGMA wal_autocheckpoint=0")
+    writer.execute(f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN}', 0)")
+    writer.commit()
+    # As a killed process leaves it: database and log, and nobody who holds them.
+    left = tmp_path / "left"
+    left.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{store}{suffix}", left / f"fresh.db{suffix}")
+        age(left / f"fresh.db{suffix}")
+    writer.close()
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    before = state(left)
+    reader = read(left / "fresh.db", **{"temp-dir": str(temp)})
+    assert RUN in items(reader, "run")
+    assert len(list(temp.iterdir())) == 1
+    reader.close()
+    assert not list(temp.iterdir())
+    assert state(left) == before
+
+
+def test_an_unfinished_transaction_is_not_read(
+    store: Path, tmp_path: Path, read: Callable[..., DbReader]
+) -> None:
+    # A cache of one page makes the writer write into the file before it commits.
+    script = (
+        "import os, sqlite3\n"
+        f"db = sqlite3.connect({str(store)!r})\n"
+        "db.execute('PRAGMA cache_size=1')\n"
+        "db.execute(\"UPDATE runs SET name = 'half'\")\n"
+        "db.executemany(\"INSERT INTO params VALUES (?, 'v', 'nowhere')\","
+        " [('k' * 200 + str(n),) for n in range(3000)])\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    journal = Path(f"{store}-journal")
+    assert journal.stat().st_size
+    age(store)
+    age(journal)
+    naive = sqlite3.connect(f"file:{store}?mode=ro&immutable=1", uri=True)
+    assert naive.execute("SELECT count(*) FROM runs WHERE name = 'half'").fetchone()[0]
+    naive.close()
+    before = state(store.parent)
+    reader = read(store, **{"temp-dir": str(tmp_path / "elsewhere")})
+    names = {header(item).name for item in items(reader, "run").values()}
+    assert "half" not in names
+    reader.close()
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert state(store.parent) == before
+
+
+def test_a_file_under_a_lock_is_copied(
+    store: Path, tmp_path: Path, read: Callable[..., DbReader]
+) -> None:
+    script = (
+        "import sqlite3, sys\n"
+        f"db = sqlite3.connect({str(store)!r}, isolation_level=None)\n"
+        "db.execute('BEGIN IMMEDIATE')\nprint(1, flush=True)\nsys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"1\n"
+        reader = read(store, **{"temp-dir": str(tmp_path / "temp")})
+        assert len(items(reader, "run")) == 2
+        assert len(list((tmp_path / "temp").iterdir())) == 1
+    finally:
+        holder.communicate()
+
+
+def test_a_file_written_all_the_time_is_backed_up(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = iter(range(1000))
+    copy = tmp_path / "copy.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "_stamp", lambda _: (next(stamps), 0, 0))
+        patch.setattr("time.sleep", lambda _: None)
+        snapshot._copy_whole(store, copy)
+    db = sqlite3.connect(copy)
+    assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+    db.close()
+
+
+def test_no_space_for_a_copy(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(store)
+    full = SimpleNamespace(total=9, used=9, free=0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    with pytest.raises(StoreError, match="--temp-dir"):
+        DbReader(str(store), {})
+
+
+def test_a_change_meanwhile_is_noticed(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    reader = read(store)
+    refs = list(reader.refs(Selection("run")))
+    change(store, "UPDATE runs SET name = 'other'")
+    with pytest.raises(SourceChanged):
+        list(reader.read(refs))
+    with pytest.raises(SourceChanged):
+        list(reader.findings())
+
+
+def _count_runs(location: str, shared: str) -> int:
+    reader = DbReader(location, {"snapshot": shared})
+    try:
+        return len(list(reader.read(list(reader.refs(Selection("run"))))))
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("recent", [False, True])
+def test_another_process_reads_the_same_snapshot(
+    store: Path, read: Callable[..., DbReader], recent: bool
+) -> None:
+    if recent:
+        os.utime(store)
+    reader = read(store)
+    pickle.dumps(reader.shared)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(_count_runs, str(store), reader.shared).result() == 2
+    assert len(items(reader, "run")) == 2
+
+
+# -- damage -------------------------------------------------------------------------
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFound, match="no such file"):
+        DbReader(str(tmp_path / "none.db"), {})
+    with pytest.raises(StoreError, match="no file"):
+        DbReader(str(tmp_path), {})
+    bad = tmp_path / "bad.db"
+    for content, match in (
+        (b"", "empty"),
+        (b"hello", "no SQLite"),
+        (b"SQLite format 3\0" + b"\xff" * 4096, "cannot be read"),
+    ):
+        bad.write_bytes(content)
+        age(bad)
+        with pytest.raises(StoreError, match=match):
+            DbReader(str(bad), {})
+    bad.unlink()
+    change(bad, "CREATE TABLE other (x)")
+    with pytest.raises(StoreError, match="MLflow"):
+        DbReader(str(bad), {})
+    with pytest.raises(LocationError):
+        DbReader("sqlite:///:memory:", {})
+
+
+def test_orphans_are_counted_and_experiments_recovered(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    change(
+        store,
+        f"""
+        INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN}', 77);
+        INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN[::-1]}', NULL);
+        INSERT INTO metrics {POINT} VALUES ('m', 1, 1, 1, 0, 'absent');
+        INSERT INTO params (key, value, run_uuid) VALUES ('m', 1, 'absent');
+        INSERT INTO tags (key, value, run_uuid) VALUES ('m', 1, 'absent');
+        INSERT INTO datasets {DATASET} VALUES ('u', 1, 'n', 'd', 't', 's', NULL, NULL);
+        INSERT INTO inputs {LINK}
+            VALUES ('i', 'DATASET', 'u2', 'RUN', '{RUN}', 0);
+        INSERT INTO inputs {LINK}
+            VALUES ('j', 'DATASET', 'u2', 'RUN', 'absent', 0);
+        INSERT INTO inputs {LINK}
+            VALUES ('k', 'RUN_OUTPUT', '{RUN}', 'MODEL_OUTPUT', 'm', 0);
+        INSERT INTO latest_metrics {POINT} VALUES ('only', 2.5, 3, 4, 0, '{RUN}');
+        INSERT INTO model_versions (workspace, name, version)
+            VALUES ('default', 'x', 1);
+        """,
+    )
+    reader = read(store)
+    experiments = items(reader, "experiment")
+    assert {"77", "unknown"} <= set(experiments)
+    assert header(experiments["77"]).name == "recovered-77"
+    assert [type(found) for found in experiments["77"].findings] == [Problem]
+    runs = items(reader, "run")
+    assert header(runs[RUN]).experiment == Ref("experiment", "77")
+    assert header(runs[RUN[::-1]]).experiment.id == "unknown"
+    assert runs[RUN].metrics[0].values.tolist() == [2.5]
+    assert "but for the latest" in texts(runs[RUN].findings)
+    assert "dataset u2" in texts(runs[RUN].findings)
+    found = texts(reader.findings())
+    for table in ("metrics", "params", "tags", "inputs", "datasets", "model_versions"):
+        assert f"table {table}: 1 " in found, found
+    assert "1 links to models" in found
+
+
+def test_wrong_types_and_bytes_cost_themselves_alone(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    change(
+        store,
+        f"""
+        PRAGMA ignore_check_constraints = ON;
+        INSERT INTO runs (run_uuid, experiment_id, start_time, status)
+            VALUES ('{RUN}', 1, 'yesterday', 'PAUSED');
+        INSERT INTO metrics {POINT} VALUES ('m', 1, 1, 1, 0, '{RUN}');
+        INSERT INTO metrics {POINT} VALUES ('m', 'big', 2, 1, 0, '{RUN}');
+        INSERT INTO metrics {POINT} VALUES ('m', 3, 'later', 1, 0, '{RUN}');
+        INSERT INTO metrics {POINT} VALUES ('n', 3, 2.5, 1, 0, '{RUN}');
+        INSERT INTO params (key, value, run_uuid)
+            VALUES ('bad', CAST(x'ff41' AS TEXT), '{RUN}');
+        INSERT INTO params (key, value, run_uuid) VALUES ('blob', x'4142', '{RUN}');
+        INSERT INTO params (key, value, run_uuid) VALUES ('number', 5, '{RUN}');
+        INSERT INTO tags (key, value, run_uuid) VALUES ('null', NULL, '{RUN}');
+        INSERT INTO metrics {POINT}
+            VALUES (CAST(x'6bff' AS TEXT), 1, 1, 1, 0, '{RUN}');
+        """,
+    )
+    reader = read(store)
+    runs = items(reader, "run")
+    item = runs.pop(RUN)
+    assert {m.key: m.values.tolist() for m in item.metrics} == {
+        "m": [1.0],
+        "k\\xff": [1.0],
+    }
+    assert {(p.key, p.value) for p in item.params} == {
+        ("bad", "\\xffA"),
+        ("blob", "AB"),
+        ("number", "5"),
+    }
+    assert [(tag.key, tag.value) for tag in item.tags] == [("null", "")]
+    assert header(item).start_time is None
+    found = texts(item.findings)
+    for what in (
+        "metric m: 2 rows",
+        "metric n: 1 rows",
+        "bad is not UTF-8",
+        "k\\xff is not UTF-8",
+        "start_time 'yesterday'",
+        "status 'PAUSED'",
+    ):
+        assert what in found, found
+    assert not any(texts(other.findings) for other in runs.values())
+
+
+def test_a_damaged_page_costs_what_is_on_it(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    script = "".join(
+        f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{n:032x}', 0);"
+        f"INSERT INTO params VALUES ('p', '{'x' * 3000}', '{n:032x}');"
+        for n in range(40)
+    )
+    change(store, script)
+    # A leaf of the table of params, somewhere in the middle of the file.
+    data = bytearray(store.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    page = data.index(f"{20:032x}".encode(), data.index(b"x" * 2000)) // size
+    data[page * size : page * size + 200] = b"\xfe" * 200
+    store.write_bytes(data)
+    age(store)
+    reader = read(store)
+    refs = list(reader.refs(Selection("run")))
+    found = list(reader.read(refs))
+    assert [item.ref for item in found] == refs
+    failed = [item for item in found if isinstance(item, Failed)]
+    assert 0 < len(failed) < 10
+    assert "malformed" in failed[0].why
+
+
+def test_several_workspaces(store: Path, read: Callable[..., DbReader]) -> None:
+    change(
+        store,
+        """
+        INSERT INTO experiments (experiment_id, name, workspace, lifecycle_stage)
+            VALUES (5, 'images', 'other', 'active');
+        INSERT INTO registered_models (name, workspace) VALUES ('cat', 'other');
+        INSERT INTO registered_models (name, workspace) VALUES ('cat~3', 'other');
+        INSERT INTO model_versions (name, workspace, version)
+            VALUES ('cat', 'other', 9);
+        """,
+    )
+    reader = read(store)
+    assert "workspace 'other'" in texts(items(reader, "experiment")["5"].findings)
+    models = items(reader, "registered_model")
+    assert sorted(models) == ["cat", "cat~2", "cat~3"]
+    assert [version.version for version in models["cat"].versions] == [1, 2]
+    assert [version.version for version in models["cat~2"].versions] == [9]
+    assert header(models["cat~2"]).name == "cat~2"
+
+
+def test_tables_that_are_left_behind_are_named(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    change(store, "CREATE TABLE plugin_notes (x); INSERT INTO plugin_notes VALUES (1)")
+    assert "table plugin_notes: 1 rows" in texts(read(store).findings())
+
+
+# -- old revisions ------------------------------------------------------------------
+
+FIRST_SCHEMA = """
+CREATE TABLE experiments (experiment_id INTEGER NOT NULL, name VARCHAR(256) NOT NULL,
+    artifact_location VARCHAR(256), lifecycle_stage VARCHAR(32),
+    PRIMARY KEY (experiment_id), UNIQUE (name));
+CREATE TABLE runs (run_uuid VARCHAR(32) NOT NULL, name VARCHAR(250),
+    source_type VARCHAR(20), source_name VARCHAR(500), entry_point_name VARCHAR(50),
+    user_id VARCHAR(256), status VARCHAR(20), start_time BIGINT, end_time BIGINT,
+    source_version VARCHAR(50), lifecycle_stage VARCHAR(20),
+    artifact_uri VARCHAR(200), experiment_id INTEGER, PRIMARY KEY (run_uuid));
+CREATE TABLE metrics (key VARCHAR(250) NOT NULL, value FLOAT NOT NULL,
+    timestamp BIGINT NOT NULL, run_uuid VARCHAR(32) NOT NULL,
+    PRIMARY KEY (key, timestamp, run_uuid));
+CREATE TABLE params (key VARCHAR(250) NOT NULL, value VARCHAR(250) NOT NULL,
+    run_uuid VARCHAR(32) NOT NULL, PRIMARY KEY (key, run_uuid));
+CREATE TABLE tags (key VARCHAR(250) NOT NULL, value VARCHAR(250),
+    run_uuid VARCHAR(32) NOT NULL, PRIMARY KEY (key, run_uuid));
+INSERT INTO experiments VALUES (0, 'Default', './mlruns/0', 'active');
+INSERT INTO runs VALUES ('r1', '', 'LOCAL', 'train.py', '', 'me', 'FINISHED', 1, 2,
+    '', 'active', NULL, 0);
+INSERT INTO metrics VALUES ('m', 0.5, 20, 'r1'), ('m', 0.25, 10, 'r1');
+INSERT INTO params VALUES ('p', 'v', 'r1');
+INSERT INTO tags VALUES ('mlflow.runName', 'named', 'r1');
+"""
+
+
+@pytest.mark.parametrize("sort", [0, 1_000])
+def test_the_first_schema(
+    tmp_path: Path,
+    read: Callable[..., DbReader],
+    monkeypatch: pytest.MonkeyPatch,
+    sort: int,
+) -> None:
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._SORT", sort)
+    path = tmp_path / "old.db"
+    change(path, FIRST_SCHEMA)
+    before = state(tmp_path)
+    reader = read(path)
+    (item,) = items(reader, "run").values()
+    run = header(item)
+    assert (run.name, run.source_type, run.source_name) == (
+        "named",
+        "LOCAL",
+        "train.py",
+    )
+    assert (run.source_version, run.entry_point) == (None, None)
+    (metric,) = item.metrics
+    assert metric.steps.tolist() == [0, 0]
+    assert metric.timestamps.tolist() == [10, 20]
+    assert metric.values.tolist() == [0.25, 0.5]
+    assert [(p.key, p.value) for p in item.params] == [("p", "v")]
+    assert not items(reader, "registered_model")
+    assert not list(reader.findings())
+    reader.close()
+    assert state(tmp_path) == before
+
+
+# -- real stores --------------------------------------------------------------------
+
+
+def test_real_databases_are_read_whole(corpus: list[CorpusStore]) -> None:
+    seen = 0
+    for store in corpus:
+        if store.kind != "sqlite":
+            continue
+        for path in [store.path] if store.path.is_file() else store.path.rglob("*.db"):
+            _compare(path)
+            seen += 1
+    assert seen
+
+
+def _compare(path: Path) -> None:
+    before = path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()
+    db = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+
+    def count(query: str) -> int:
+        try:
+            return int(db.execute(f"SELECT count(*) FROM {query}").fetchone()[0])
+        except sqlite3.OperationalError:  # an older revision
+            return 0
+
+    reader = DbReader(str(path), {})
+    found = {kind: items(reader, kind) for kind in KINDS}
+    runs = found["run"].values()
+    held = "WHERE run_uuid IN (SELECT run_uuid FROM runs)"
+    assert len(runs) == count("runs")
+    assert len(found["experiment"]) >= count("experiments")
+    assert len(found["registered_model"]) == count("registered_models")
+    assert sum(len(item.params) for item in runs) == count(f"params {held}")
+    lifted = sum(header(item).parent is not None for item in runs)
+    assert sum(len(item.tags) for item in runs) + lifted == count(f"tags {held}")
+    points = sum(len(metric.steps) for item in runs for metric in item.metrics)
+    assert points == count(f"metrics {held}")
+    versions = sum(len(item.versions) for item in found["registered_model"].values())
+    shown = "model_versions WHERE coalesce(current_stage, '') != 'Deleted_Internal'"
+    assert versions == count(shown)
+    list(reader.findings())
+    reader.close()
+    db.close()
+    assert before == (
+        path.stat().st_mtime_ns,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
