@@ -56,7 +56,7 @@ def run_cli(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("name", sorted(COUNTS))
 def test_counts_are_those_of_a_plain_reader(name: str, tmp_path: Path) -> None:
     # Away from the other stores, whose artifacts a recorded URI might still reach.
-    folder = tmp_path / name.split("/")[0]
+    folder = tmp_path / name.split("/", maxsplit=1)[0]
     shutil.copytree(STORES / folder.name, folder)
     opened = resolve(str(tmp_path / name))
     found = inspect(opened)
@@ -285,4 +285,6 @@ def test_help_ends_with_exit_codes_and_an_example(name: str) -> None:
     code, output = run_cli(name, "--help")
     assert code == 0
     assert "Exit codes: 0" in output
-    assert output.strip().splitlines()[-1].strip().startswith(f"Example: mlmigrate {name}")
+    assert (
+        output.strip().splitlines()[-1].strip().startswith(f"Example: mlmigrate {name}")
+    )

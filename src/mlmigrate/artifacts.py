@@ -44,9 +44,10 @@ def is_local(uri: str) -> bool:
 
 
 def local_path(uri: str) -> PurePosixPath | PureWindowsPath:
-    """Return the path that a local URI names, in any spelling found in the wild:
+    r"""Return the path that a local URI names, in any spelling found in the wild:
     ``/a``, ``./a``, ``..\\a``, ``C:\\a``, ``file:///a%20b``, ``file:///C:/a``,
-    ``file://C:/a``, ``file:a``."""
+    ``file://C:/a``, ``file:a``.
+    """
     text = uri
     if text[:5].lower() == "file:":
         text = text[5:]

@@ -144,7 +144,8 @@ class Source(Protocol):
 
     def findings(self) -> Iterable[Finding]:
         """Tell what is wrong with the store beside its items: stray folders, tables
-        that are not carried over. Complete once `refs` was exhausted for every kind."""
+        that are not carried over. Complete once `refs` was exhausted for every kind.
+        """
 
     def close(self) -> None:
         """Release everything. May be called twice."""

@@ -43,7 +43,8 @@ def digest(item: Item) -> str:
 
 def tag_hashes(tags: Iterable[Tag]) -> str:
     """Return 8 hex characters a tag, sorted: enough to tell later whether a tag of a
-    copy is still as it was written."""
+    copy is still as it was written.
+    """
     return "".join(sorted(tag_hash(tag.key, tag.value) for tag in tags))
 
 

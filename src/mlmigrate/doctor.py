@@ -167,7 +167,7 @@ def _diagnose_environment(uri: str, cwd: Path) -> Iterator[Check]:
         yield Check("tracking-uri", False, f"{TRACKING_URI} {what}", fix)
     else:
         yield Check("tracking-uri", True, f"{TRACKING_URI} is {_shown(uri)}")
-    target = _local_target(uri, cwd)
+    target = _local_target(uri, cwd) if wrong is None else ""
     stray = [place for place in found if os.path.realpath(place) != target]
     what = f"{_many(len(stray), 'store')} below {cwd.absolute()}: {_listed(stray)}"
     if not stray:
@@ -522,7 +522,7 @@ def _program(pid: int, holders: set[int]) -> int:
     """
     first, at = pid, pid
     while at > 1:
-        if at in holders or _SERVER.search(" ".join(_arguments(at))):
+        if at in holders or _is_server(_arguments(at)):
             first = at
         try:
             stat = (_PROCESSES / str(at) / "stat").read_text()
@@ -530,6 +530,13 @@ def _program(pid: int, holders: set[int]) -> int:
             break
         at = int(stat.rpartition(")")[2].split()[1])
     return first
+
+
+def _is_server(arguments: list[str]) -> bool:
+    # A shell's command may name a server, too, and start others beside it.
+    program = os.path.basename(arguments[0]) if arguments else ""
+    started = program.startswith(("python", "mlflow", "gunicorn", "uvicorn"))
+    return started and _SERVER.search(" ".join(arguments)) is not None
 
 
 def _arguments(pid: int) -> list[str]:
@@ -543,7 +550,8 @@ def _arguments(pid: int) -> list[str]:
 def _command(pid: int) -> str:
     """Return a program's name, without the arguments: they may hold secrets."""
     words = [os.path.basename(word) for word in _arguments(pid)[:3]]
-    return " ".join(word for word in words if word and word[0] != "-")[:60] or "?"
+    plain = (word for word in words if re.fullmatch(r"\w[\w.+-]*", word))
+    return " ".join(plain)[:60] or "?"
 
 
 def _diagnose_database(location: str, shown: str) -> Iterator[Check]:

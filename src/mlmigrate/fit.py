@@ -67,7 +67,7 @@ class _Fitting:
     def key(self, kind: str, value: str, taken: set[str], label: str) -> str:
         """Return *value* as a key that no other fitted key equals."""
         result = self.text(kind, value, label)
-        if result != value and result in taken or result != value:
+        if (result != value and result in taken) or result != value:
             tail = (
                 "~"
                 + blake2b(
@@ -98,7 +98,7 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
             if key == param.key and value == param.value
             else replace(param, key=key, value=value)
         )
-    tags = _tags(item.tags, fitting, "tag", "")
+    tags = _tags(item.tags, fitting, _TAG_FIELDS[item.ref.kind], "")
     taken = set()
     metrics = [_metric(metric, fitting, taken) for metric in item.metrics]
     inputs = tuple(
@@ -114,7 +114,7 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
             profile=fitting.optional(
                 "dataset.profile", entry.profile, "dataset profile"
             ),
-            tags=tuple(_tags(entry.tags, fitting, "input_tag", "dataset ")),
+            tags=tuple(_tags(entry.tags, fitting, "dataset_tag", "dataset ")),
         )
         for entry in item.inputs
     )
@@ -257,9 +257,9 @@ def _model(header: Any, fitting: _Fitting) -> RegisteredModel:
         header = replace(header, creation_time=None, last_updated_time=None)
     fitted: RegisteredModel = replace(
         header,
-        name=fitting.text("model.name", header.name, "model name"),
+        name=fitting.text("registered_model.name", header.name, "model name"),
         description=fitting.optional(
-            "model.description", header.description, "description"
+            "registered_model.description", header.description, "description"
         ),
     )
     return fitted
@@ -270,7 +270,7 @@ def _version(version: ModelVersion, fitting: _Fitting) -> ModelVersion:
 
     def cut(name: str) -> str | None:
         return fitting.optional(
-            f"version.{name}", getattr(version, name), f"{label} {name}"
+            f"model_version.{name}", getattr(version, name), f"{label} {name}"
         )
 
     if not fitting.sink.keeps_times and version.creation_time is not None:
@@ -279,6 +279,15 @@ def _version(version: ModelVersion, fitting: _Fitting) -> ModelVersion:
             {"field": f"{label} creation_time", "text": str(version.creation_time)}
         )
         version = replace(version, creation_time=None, last_updated_time=None)
+    if not fitting.sink.keeps_legacy:
+        for name in ("user", "status_message"):
+            value = getattr(version, name)
+            if value:
+                fitting.losses.append(f"{label}: its {name} is given by the server")
+                fitting.whole.append({"field": f"{label} {name}", "text": value})
+        version = replace(
+            version, user=None, status_message=None, storage_location=None
+        )
     return replace(
         version,
         description=cut("description"),
@@ -287,10 +296,17 @@ def _version(version: ModelVersion, fitting: _Fitting) -> ModelVersion:
         storage_location=cut("storage_location"),
         run_link=cut("run_link"),
         status_message=cut("status_message"),
-        tags=tuple(_tags(version.tags, fitting, "version_tag", f"{label} ")),
+        tags=tuple(_tags(version.tags, fitting, "model_version_tag", f"{label} ")),
     )
 
 
+_TAG_FIELDS = {
+    "experiment": "experiment_tag",
+    "run": "tag",
+    "logged_model": "tag",
+    "registered_model": "registered_model_tag",
+    "trace": "tag",
+}
 _HEADERS: dict[type, Callable[[Any, _Fitting], Any]] = {
     Experiment: _experiment,
     Run: _run,

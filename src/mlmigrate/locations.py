@@ -46,7 +46,8 @@ class Adapter:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A location with the adapter and the options to open it with: all that another
-    process needs."""
+    process needs.
+    """
 
     location: str
     adapter: Adapter

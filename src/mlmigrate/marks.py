@@ -56,7 +56,8 @@ def lift(pairs: Iterable[tuple[str, str]]) -> Lifted:
 
 def mark_of(item: Item, *, digest: str, options: str, source: str) -> Mark:
     """Make the mark of a complete copy of *item*, which is fitted; *digest* is that
-    of the item as the source has it."""
+    of the item as the source has it.
+    """
     header = item.header
     hashes = tag_hashes(item.tags)
     return Mark(
@@ -78,7 +79,8 @@ def dump(mark: Mark) -> str:
 
 def load(text: str | None) -> Mark | None:
     """Return the mark that *text* says, or None where it says none: a copy whose mark
-    cannot be read is an incomplete copy."""
+    cannot be read is an incomplete copy.
+    """
     if not text:
         return None
     try:

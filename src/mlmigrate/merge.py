@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 
 from mlmigrate.contract import Mark
 from mlmigrate.digest import activity, tag_hash
+from mlmigrate.marks import PREFIX
 from mlmigrate.metrics import missing, union
 from mlmigrate.model import (
     Alias,
@@ -67,7 +68,7 @@ def additions(
     if mark is None:
         later = activity(incoming) >= activity(held)
 
-    params = dict((param.key, param.value) for param in held.params)
+    params = {param.key: param.value for param in held.params}
     new_params = [param for param in incoming.params if param.key not in params]
     for param in incoming.params:
         if params.get(param.key, param.value) != param.value:
@@ -132,7 +133,7 @@ def _new_tags(
         written = {mark.tags[at : at + 8] for at in range(0, len(mark.tags), 8)}
     new = []
     for tag in incoming.tags:
-        if own.get(tag.key) == tag.value:
+        if own.get(tag.key) == tag.value or _is_written(tag, mark):
             continue
         if tag.key not in own:
             if tag_hash(tag.key, tag.value) in written:
@@ -145,12 +146,18 @@ def _new_tags(
     return new
 
 
+def _is_written(tag: Tag, mark: Mark | None) -> bool:
+    """Tell whether a tag is mlmigrate's own, which a complete copy has already: what
+    was carried there is not among the tags that a store reads back.
+    """
+    return mark is not None and tag.key.startswith(PREFIX)
+
+
 def _header(held: object, incoming: object, mark: Mark | None, *, later: bool) -> Run:
-    assert isinstance(held, Run) and isinstance(incoming, Run)
+    assert isinstance(held, Run)
+    assert isinstance(incoming, Run)
     lifecycle = held.lifecycle
-    if mark is None and later:
-        lifecycle = incoming.lifecycle
-    elif mark is not None and later and mark.lifecycle == held.lifecycle:
+    if (mark is None and later) or (mark is not None and later and mark.lifecycle == held.lifecycle):
         lifecycle = incoming.lifecycle
     if not later:
         return replace(
@@ -178,7 +185,8 @@ def _header(held: object, incoming: object, mark: Mark | None, *, later: bool) -
 
 def combined(versions: Sequence[Item]) -> Item:
     """Return what a sink holds after all *versions* of one run were copied in order,
-    as if the sink had held the first alone."""
+    as if the sink had held the first alone.
+    """
     result = versions[0]
     for version in versions[1:]:
         result = _grown(result, version)
@@ -221,7 +229,8 @@ def _grown(held: Item, incoming: Item) -> Item:
 
 def origins_of(text: str) -> list[str]:
     """Return the origins in an experiment's ``mlmigrate.origin``: a JSON list, because
-    several experiments may have become one."""
+    several experiments may have become one.
+    """
     try:
         loaded = json.loads(text)
     except ValueError:
@@ -275,7 +284,11 @@ def experiment_additions(held: Item, incoming: Item, mark: Mark | None) -> Item 
     assert isinstance(held.header, Experiment)
     assert isinstance(incoming.header, Experiment)
     own = {tag.key: tag.value for tag in held.tags}
-    tags = [tag for tag in incoming.tags if tag.key not in own]
+    tags = [
+        tag
+        for tag in incoming.tags
+        if tag.key not in own and not _is_written(tag, mark)
+    ]
     origins = origins_of(held.origin) if held.mark else []
     merged = list(dict.fromkeys([*origins, *origins_of(incoming.origin)]))
     lifecycle = held.header.lifecycle
@@ -350,7 +363,10 @@ def merge_models(
     aliases = _merge_aliases(items, held, numbers, findings, name)
     tags = {tag.key: tag for tag in held.tags} if held else {}
     new_tags = {
-        tag.key: tag for item in items for tag in item.tags if tag.key not in tags
+        tag.key: tag
+        for item in items
+        for tag in item.tags
+        if tag.key not in tags and not (held and tag.key.startswith(PREFIX))
     }
     nothing = not new and not completed and not aliases and not new_tags
     if held is not None and nothing:
@@ -423,7 +439,8 @@ def _incomplete(
     name: str,
 ) -> list[ModelVersion]:
     """Return the versions that stand at the sink and lack something: a mark, where a
-    copy was interrupted, or tags that the source got since."""
+    copy was interrupted, or tags that the source got since.
+    """
     lacking: list[ModelVersion] = []
     for version in _distinct(items):
         own = standing.get(version.origin)

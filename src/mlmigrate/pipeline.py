@@ -212,7 +212,7 @@ def _executor(source: Source, count: int) -> Executor:
 
 
 @dataclass(slots=True)
-class _Job:
+class Job:
     """One copy under way."""
 
     sources: list[tuple[Opened, Source]]
@@ -261,7 +261,7 @@ def copy(
         for store in sources:
             opened.append((store, store.source()))
         target = sink.sink()
-        job = _Job(opened, target, options, dry)
+        job = Job(opened, target, options, dry)
         yield from _copy_experiments(job)
         yield from _copy_runs(job)
         yield from _copy_models(job)
@@ -310,7 +310,7 @@ def read_experiments(
     return groups, failed
 
 
-def _copy_experiments(job: _Job) -> Iterator[Event]:
+def _copy_experiments(job: Job) -> Iterator[Event]:
     groups, failed = read_experiments(job.sources, job.options)
     yield from failed
     yield Total("experiment", len(groups))
@@ -370,7 +370,7 @@ def _experiment_copy(sink: Sink, merged: Item) -> Copy | None:
     return next((found[ref] for ref in refs if ref in found), None)
 
 
-def _label(job: _Job, at: int) -> str:
+def _label(job: Job, at: int) -> str:
     return redact(job.sources[at][0].location)
 
 
@@ -381,7 +381,7 @@ def _read_one(store: Source, ref: Ref) -> Item:
     return item
 
 
-def _deliver(job: _Job, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+def _deliver(job: Job, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
     if not job.dry:
         return job.sink.write(deliveries)
     return [
@@ -397,7 +397,7 @@ def _deliver(job: _Job, deliveries: Sequence[Delivery]) -> list[Written | Failed
 # -- runs -----------------------------------------------------------------------------
 
 
-def _copy_runs(job: _Job) -> Iterator[Event]:
+def _copy_runs(job: Job) -> Iterator[Event]:
     selections = []
     for at, (_, source) in enumerate(job.sources):
         wanted = frozenset(id for index, id in job.names if index == at)
@@ -418,7 +418,7 @@ def _copy_runs(job: _Job) -> Iterator[Event]:
 
 
 def _copy_batch(
-    job: _Job, at: int, batch: Sequence[Prepared | Failed]
+    job: Job, at: int, batch: Sequence[Prepared | Failed]
 ) -> Iterator[Event]:
     prepared: dict[str, Prepared] = {}
     for entry in batch:
@@ -437,7 +437,7 @@ def _copy_batch(
 
 
 def _decide_and_write(
-    job: _Job, at: int, batch: Sequence[Prepared], *, again: bool = False
+    job: Job, at: int, batch: Sequence[Prepared], *, again: bool = False
 ) -> Iterator[Event]:
     if not batch:
         return
@@ -474,7 +474,7 @@ def _decide_and_write(
 
 
 def _decide(
-    job: _Job, at: int, entry: Prepared, copy: Copy | None
+    job: Job, at: int, entry: Prepared, copy: Copy | None
 ) -> Delivery | list[Event]:
     """Return what to write, or what became of the item without writing."""
     item, options = entry.item, job.options
@@ -519,7 +519,7 @@ def _decide(
 
 
 def _decide_update(
-    job: _Job, at: int, entry: Prepared, delivery: Delivery, copy: Copy
+    job: Job, at: int, entry: Prepared, delivery: Delivery, copy: Copy
 ) -> Delivery | list[Event]:
     held = _read_one(job.sink, copy.ref)
     assert isinstance(held.header, Run)
@@ -550,7 +550,7 @@ def _decide_update(
 
 
 def _keep_both(
-    job: _Job, at: int, entry: Prepared, conflict: str
+    job: Job, at: int, entry: Prepared, conflict: str
 ) -> Delivery | list[Event]:
     """Treat a version that conflicts as a run of its own, always the same one."""
     suffix = blake2b(entry.digest.encode(), digest_size=4).hexdigest()
@@ -563,7 +563,7 @@ def _keep_both(
     return _decide(job, at, other, copy)
 
 
-def _without_changed(job: _Job, at: int, entry: Prepared, held: Item) -> Item:
+def _without_changed(job: Job, at: int, entry: Prepared, held: Item) -> Item:
     """Return the copy without the artifacts whose bytes differ from the source's."""
     source = job.sources[at][1]
     wanted = {artifact.path for artifact in entry.item.artifacts}
@@ -580,7 +580,7 @@ def _without_changed(job: _Job, at: int, entry: Prepared, held: Item) -> Item:
     return replace(held, artifacts=tuple(kept))
 
 
-def _origin_of(job: _Job, at: int, ref: Ref) -> str:
+def _origin_of(job: Job, at: int, ref: Ref) -> str:
     """Return the origin of a run of a source: its id, unless it is itself a copy."""
     known = job.origins.get((at, ref))
     if known is not None:
@@ -592,7 +592,7 @@ def _origin_of(job: _Job, at: int, ref: Ref) -> str:
 
 
 def _resolve_parent(
-    job: _Job, at: int, item: Item, header: Run
+    job: Job, at: int, item: Item, header: Run
 ) -> tuple[Ref | None, str | None]:
     """Return the parent's ref at the sink, and its origin where it is not there yet."""
     if header.parent is None:
@@ -611,14 +611,14 @@ def _resolve_parent(
 # -- the registry ---------------------------------------------------------------------
 
 
-def _copy_models(job: _Job) -> Iterator[Event]:
+def _copy_models(job: Job) -> Iterator[Event]:
     groups: dict[str, list[tuple[int, Item]]] = {}
     for at, (_, source) in enumerate(job.sources):
         for item in source.read(list(source.refs(Selection("registered_model")))):
             if isinstance(item, Failed):
                 yield item
                 continue
-            resolved = _resolve_versions(job, at, item)
+            resolved = resolve_versions(job, at, item)
             if resolved is not None:
                 assert isinstance(item.header, RegisteredModel)
                 groups.setdefault(item.header.name, []).append((at, resolved))
@@ -627,9 +627,10 @@ def _copy_models(job: _Job) -> Iterator[Event]:
         yield from _copy_model(job, name, members)
 
 
-def _resolve_versions(job: _Job, at: int, item: Item) -> Item | None:
+def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
     """Return the model with its versions' runs replaced by the sink's; None where a
-    filter leaves none of its runs."""
+    filter leaves none of its runs.
+    """
     versions = []
     for version in item.versions:
         origins = {
@@ -662,7 +663,7 @@ def _resolve_versions(job: _Job, at: int, item: Item) -> Item | None:
 
 
 def _copy_model(
-    job: _Job, name: str, members: Sequence[tuple[int, Item]]
+    job: Job, name: str, members: Sequence[tuple[int, Item]]
 ) -> Iterator[Event]:
     fitted_items, findings = [], []
     for _, item in members:

@@ -35,7 +35,8 @@ def bears_credential(text: str) -> bool:
 
 def redacted(item: Item) -> Item:
     """Return *item* with the credentials in its tags and params masked, and a note
-    for each."""
+    for each.
+    """
     notes = [
         Note(str(item.ref), f"a credential in {word} {record.key} was masked")
         for word, records in (("tag", item.tags), ("param", item.params))

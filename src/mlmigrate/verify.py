@@ -32,12 +32,14 @@ from mlmigrate.model import (
     Run,
 )
 from mlmigrate.pipeline import (
+    Job,
     Options,
     Prepared,
     Total,
     check_distinct,
     read_ahead,
     read_experiments,
+    resolve_versions,
 )
 
 
@@ -280,7 +282,8 @@ class _Verification:
         return item
 
     def _references(self, at: int, item: Item, held: Item) -> list[Different | Extra]:
-        assert isinstance(item.header, Run) and isinstance(held.header, Run)
+        assert isinstance(item.header, Run)
+        assert isinstance(held.header, Run)
         found: list[Different | Extra] = []
         wanted = self._experiments.get((at, item.header.experiment.id))
         if wanted != held.header.experiment:
@@ -368,7 +371,8 @@ class _Verification:
     def _verify_models(self) -> Iterator[Verdict]:
         self._seen["registered_model"] = set()
         groups: dict[str, list[Item]] = {}
-        for _, source in self._sources:
+        job = Job(self._sources, self._sink, self._options, dry=False)
+        for at, (_, source) in enumerate(self._sources):
             for item in source.read(list(source.refs(Selection("registered_model")))):
                 if isinstance(item, Failed):
                     yield Problem(str(item.ref), item.why)
@@ -376,9 +380,10 @@ class _Verification:
                 for finding in item.findings:
                     if isinstance(finding, Problem):
                         yield finding
-                if self._options.filters.narrow:
-                    continue  # which versions follow is the copy's to decide
-                fitted, _ = fit(item, self._sink.capabilities)
+                resolved = resolve_versions(job, at, item)
+                if resolved is None:
+                    continue
+                fitted, _ = fit(resolved, self._sink.capabilities)
                 assert isinstance(fitted.header, RegisteredModel)
                 groups.setdefault(fitted.header.name, []).append(fitted)
         for name, items in groups.items():
@@ -397,8 +402,7 @@ class _Verification:
             return
         found: list[Different | Extra] = []
         by_origin = {version.origin: version for version in held.versions}
-        if self._sink.capabilities.keeps_ids:
-            items = merge.told_apart(items, by_origin)
+        items = merge.told_apart(items, by_origin)
         places = Counter(version.origin for item in items for version in item.versions)
         for item in items:
             for version in item.versions:
@@ -419,7 +423,7 @@ class _Verification:
         own_tags = {tag.key: tag.value for tag in held.tags}
         for item in items:
             for tag in item.tags:
-                if tag.key not in own_tags:
+                if tag.key not in own_tags and not tag.key.startswith(marks.PREFIX):
                     found.append(Different(ref, f"tag {tag.key}", tag.value, None))
         aliases = {alias.name for alias in held.aliases}
         for item in items:

@@ -143,9 +143,11 @@ class TestFaultProxy:
 
     def test_drop(self, upstream: Upstream) -> None:
         """A dropped answer is to a request that was carried out."""
-        with fault_proxy(upstream.url, faults.first(1, faults.drop())) as proxy:
-            with pytest.raises(requests.ConnectionError, match="without response"):
-                requests.post(f"{proxy.url}/a", data=b"body", timeout=5)
+        with (
+            fault_proxy(upstream.url, faults.first(1, faults.drop())) as proxy,
+            pytest.raises(requests.ConnectionError, match="without response"),
+        ):
+            requests.post(f"{proxy.url}/a", data=b"body", timeout=5)
 
         assert [("POST", "/a", b"body")] == upstream.committed
 
@@ -159,11 +161,14 @@ class TestFaultProxy:
     @pytest.mark.parametrize("path", ["/a", "/chunked"])
     def test_truncate(self, upstream: Upstream, path: str) -> None:
         """A truncated body is shorter than announced."""
-        with fault_proxy(upstream.url, faults.first(1, faults.truncate())) as proxy:
-            with pytest.raises(requests.exceptions.ChunkedEncodingError) as caught:
-                requests.get(proxy.url + path, timeout=5)
+        with (
+            fault_proxy(upstream.url, faults.first(1, faults.truncate())) as proxy,
+            pytest.raises(
+                requests.exceptions.ChunkedEncodingError, match="IncompleteRead"
+            ),
+        ):
+            requests.get(proxy.url + path, timeout=5)
 
-        assert "IncompleteRead" in str(caught.value)
         assert 1 == len(upstream.committed)
 
     def test_delay(self, upstream: Upstream) -> None:
@@ -178,9 +183,12 @@ class TestFaultProxy:
 
     def test_dead_upstream(self) -> None:
         """A client learns nothing else than that the connection has gone."""
-        with reserved_port() as port, fault_proxy(f"http://127.0.0.1:{port}") as proxy:
-            with pytest.raises(requests.ConnectionError):
-                requests.get(proxy.url, timeout=5)
+        with (
+            reserved_port() as port,
+            fault_proxy(f"http://127.0.0.1:{port}") as proxy,
+            pytest.raises(requests.ConnectionError),
+        ):
+            requests.get(proxy.url, timeout=5)
 
     def test_closes_idle_connections(self, upstream: Upstream) -> None:
         """A client that keeps its connection does not keep the proxy from closing."""

@@ -100,9 +100,7 @@ def datasets(draw: st.DrawFn) -> DatasetInput:
         profile=draw(st.none() | texts(empty=False)),
         tags=tuple(
             Tag(key, value)
-            for key, value in draw(
-                st.dictionaries(keys(), texts(), max_size=2)
-            ).items()
+            for key, value in draw(st.dictionaries(keys(), texts(), max_size=2)).items()
         ),
     )
 

@@ -64,17 +64,17 @@ _TEXT_COLUMNS = {
     "dataset.name": ("datasets", "name"),
     "dataset.digest": ("datasets", "digest"),
     "dataset.source_type": ("datasets", "dataset_source_type"),
-    "input_tag.key": ("input_tags", "name"),
-    "input_tag.value": ("input_tags", "value"),
-    "model.name": ("registered_models", "name"),
-    "model.description": ("registered_models", "description"),
-    "version.description": ("model_versions", "description"),
-    "version.user": ("model_versions", "user_id"),
-    "version.source": ("model_versions", "source"),
-    "version.storage_location": ("model_versions", "storage_location"),
-    "version.run_link": ("model_versions", "run_link"),
-    "version.status_message": ("model_versions", "status_message"),
-    "version_tag.key": ("model_version_tags", "key"),
+    "dataset_tag.key": ("input_tags", "name"),
+    "dataset_tag.value": ("input_tags", "value"),
+    "registered_model.name": ("registered_models", "name"),
+    "registered_model.description": ("registered_models", "description"),
+    "model_version.description": ("model_versions", "description"),
+    "model_version.user": ("model_versions", "user_id"),
+    "model_version.source": ("model_versions", "source"),
+    "model_version.storage_location": ("model_versions", "storage_location"),
+    "model_version.run_link": ("model_versions", "run_link"),
+    "model_version.status_message": ("model_versions", "status_message"),
+    "model_version_tag.key": ("model_version_tags", "key"),
 }
 
 
@@ -218,24 +218,24 @@ class DbSink:
         table, tags = self._t("experiments"), self._t("experiment_tags")
         by_name: dict[str, Any] = {}
         by_id: dict[int, Any] = {}
-        for row in connection.execute(
-            sa.select(table.c.experiment_id, table.c.name, table.c.lifecycle_stage)
-        ):
-            by_name[row.name] = by_id[row.experiment_id] = row
+        query = sa.select(table.c.experiment_id, table.c.name, table.c.lifecycle_stage)
+        for standing in connection.execute(query):
+            by_name[standing.name] = by_id[standing.experiment_id] = standing
         bearing: dict[str, int] = {}
         marked: dict[int, str] = {}
-        query = sa.select(tags.c.experiment_id, tags.c.key, tags.c.value)
-        query = query.where(tags.c.key.in_([marks.ORIGIN, marks.MARK]))
-        for row in connection.execute(query):
-            if row.key == marks.MARK:
-                marked[row.experiment_id] = row.value
+        own = sa.select(tags.c.experiment_id, tags.c.key, tags.c.value).where(
+            tags.c.key.in_([marks.ORIGIN, marks.MARK])
+        )
+        for number, key, value in connection.execute(own).tuples():
+            if key == marks.MARK:
+                marked[number] = value
             else:
-                for origin in origins_of(row.value or ""):
-                    bearing.setdefault(origin, row.experiment_id)
+                for origin in origins_of(value or ""):
+                    bearing.setdefault(origin, number)
         found = {}
         for ref in origins:
-            own = by_id.get(bearing.get(ref.id, -1))
-            row: Any = own or by_name.get(ref.id.partition("/")[2])
+            bearer = by_id.get(bearing.get(ref.id, -1))
+            row: Any = bearer or by_name.get(ref.id.partition("/")[2])
             if row is not None:
                 found[ref] = Copy(
                     Ref("experiment", str(row.experiment_id)),
@@ -255,7 +255,9 @@ class DbSink:
                 sa.select(tags.c.run_uuid, tags.c.value).where(
                     tags.c.key == marks.MARK, tags.c.run_uuid.in_(list(ids))
                 )
-            ).tuples().all()
+            )
+            .tuples()
+            .all()
         )
         query = sa.select(runs.c.run_uuid, runs.c.lifecycle_stage)
         return {
@@ -269,7 +271,8 @@ class DbSink:
 
     def _renamed_runs(self, connection: sa.Connection) -> dict[str, str]:
         """Return origin -> run id for the runs that bear another id than their origin:
-        those that a server once minted an id for."""
+        those that a server once minted an id for.
+        """
         if self._renamed is None:
             tags = self._t("tags")
             query = sa.select(tags.c.value, tags.c.run_uuid).where(
@@ -724,7 +727,8 @@ class _Rows:
 
 def run_id(origin: str) -> str:
     """Return the run id that a copy gets: its origin where that is one that MLflow
-    accepts, otherwise one made from it, always the same."""
+    accepts, otherwise one made from it, always the same.
+    """
     if _RUN_ID.match(origin):
         return origin
     return md5(origin.encode(), usedforsecurity=False).hexdigest()
@@ -779,18 +783,20 @@ def _engine_options(url: sa.URL) -> dict[str, Any]:
 def _configure_sqlite(made: bool) -> Any:
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, immediately
-        connection.execute("pragma cache_size=-65536")
+        connection.execute("pragma cache_size=-98304")
         connection.execute("pragma foreign_keys=on")
         if made:
             connection.execute("pragma journal_mode=wal")
             connection.execute("pragma synchronous=normal")
+            connection.execute("pragma wal_autocheckpoint=25000")  # pages of 4 KB
 
     return configure
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
     """Take the write lock at once: a read that turns into a write may find another
-    writer in between, and fails."""
+    writer in between, and fails.
+    """
     connection.exec_driver_sql("begin immediate")
 
 
@@ -803,5 +809,6 @@ def _bump_sequence(connection: sa.Connection) -> None:
 
 def _of_driver(error: Exception) -> bool:
     """Tell whether the database's driver raised *error*: bulk loads bypass
-    SQLAlchemy, which would have wrapped it."""
+    SQLAlchemy, which would have wrapped it.
+    """
     return type(error).__module__.split(".")[0] in {"sqlite3", "psycopg", "pymysql"}

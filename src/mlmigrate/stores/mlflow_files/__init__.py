@@ -440,7 +440,8 @@ class FileStore:
 
 def lift_source(source: str | None) -> tuple[str | None, str | None]:
     """Split a model version's source into a run id and a path below its artifacts,
-    where it leads there."""
+    where it leads there.
+    """
     if not source:
         return None, None
     match = _RUN_SOURCE.match(source) or _IN_RUN.search(source)

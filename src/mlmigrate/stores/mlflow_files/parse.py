@@ -51,7 +51,7 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
     if plain is not None:
         return plain, None
     try:
-        loaded = yaml.load(data, _LOADER)  # noqa: S506 - a safe loader
+        loaded = yaml.load(data, _LOADER)
     except (yaml.YAMLError, ValueError, RecursionError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
@@ -63,7 +63,8 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
 
 def _plain_meta(data: bytes) -> dict[str, Any] | None:
     """Parse the flat form that MLflow itself writes, twenty times faster than a YAML
-    parser; None where a line is anything but the plainest."""
+    parser; None where a line is anything but the plainest.
+    """
     fields: dict[str, Any] = {}
     for line in data.split(b"\n"):
         if not line or line == b"tags: []":
@@ -138,8 +139,9 @@ def source_type(value: Any) -> str | None:
 
 
 def read_text(data: bytes) -> tuple[str, bool]:
-    """Decode a param or a tag. Returns the text, and whether it was sound UTF-8; what
-    is not appears as ``\\xNN``."""
+    r"""Decode a param or a tag. Returns the text, and whether it was sound UTF-8; what
+    is not appears as ``\\xNN``.
+    """
     try:
         return data.decode("utf-8"), True
     except UnicodeDecodeError:
@@ -167,7 +169,8 @@ _PLAIN_NUMBERS = b"0123456789+-.eE \n"
 
 def _regular_columns(data: bytes) -> tuple[Any, Any, Any] | None:
     """Return the columns of a file whose lines all have the same 2 or 3 plain numeric
-    fields; None for any other, which `_read_lines` reads."""
+    fields; None for any other, which `_read_lines` reads.
+    """
     if data.translate(None, _PLAIN_NUMBERS):
         return None
     shape = data.translate(None, _SEPARATORS)

@@ -38,7 +38,7 @@ _TRIES_AT_500 = 3
 _TRIES_TO_CREATE = 6
 
 
-class Refused(ItemError):  # noqa: N818
+class Refused(ItemError):
     """The server understood a request and refused it."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
@@ -57,7 +57,7 @@ class Refused(ItemError):  # noqa: N818
         return self.code == "RESOURCE_ALREADY_EXISTS"
 
 
-class Ambiguous(Exception):  # noqa: N818
+class Ambiguous(Exception):
     """The answer to a create was lost: it may have been done, or not."""
 
 
