@@ -44,7 +44,7 @@ def all_rows(runs: int) -> Iterator[tuple[Any, ...]]:
 
 
 def write_sqlite(path: str, runs: int) -> None:
-    statement = f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
+    statement = f"INSERT INTO metrics ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(statement, all_rows(runs))
 

@@ -19,7 +19,7 @@ import time
 
 def main() -> None:
     result, log, *command = sys.argv[1:]
-    with open(log, "ab") as output:  # noqa: PTH123 - no import that needs memory
+    with open(log, "ab") as output:
         begun = time.perf_counter()
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -29,7 +29,7 @@ def main() -> None:
     # Of all descendants that were waited for: the sum of times, the largest memory.
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     unit = 1 if sys.platform == "darwin" else 1024
-    with open(result, "w") as file:  # noqa: PTH123
+    with open(result, "w") as file:
         json.dump(
             {
                 "seconds": seconds,

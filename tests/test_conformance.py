@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support import servers
 
 from mlmigrate.model import Item, Ref, Run, Tag
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import Peeked, SinkSuite
-from support import servers
 
 
 class TestMemory(SinkSuite):
@@ -90,9 +90,7 @@ class DatabaseSuite(SinkSuite):
         def pairs(table: str) -> dict[str, str]:
             return dict(
                 tuple(row)
-                for row in self.execute(
-                    location, self.quoted(location, table), run=run
-                )
+                for row in self.execute(location, self.quoted(location, table), run=run)
             )
 
         found = self.execute(
@@ -166,9 +164,7 @@ class TestSQLite(DatabaseSuite):
 
         items, files = everything()
         self.copy(source(*items, files=files), sink_location)
-        with closing(
-            sqlite3.connect(sink_location.removeprefix("sqlite:///"))
-        ) as base:
+        with closing(sqlite3.connect(sink_location.removeprefix("sqlite:///"))) as base:
             rows = base.execute(
                 "select key, step, value from latest_metrics order by key"
             ).fetchall()

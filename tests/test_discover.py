@@ -107,7 +107,7 @@ def test_what_a_source_counts_itself_is_told(
     monkeypatch.setattr(
         type(source),
         "count_uncarried",
-        lambda self: {"logged_models": 2, "traces": 40},
+        lambda _: {"logged_models": 2, "traces": 40},
         raising=False,
     )
     found = inspect(opened)

@@ -56,7 +56,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What the tag ``mlmigrate.mark`` of a complete copy says. See `mlmigrate.marks`."""
+    """What the tag ``mlmigrate.mark`` of a complete copy says: `mlmigrate.marks`."""
 
     digest: str
     options: str

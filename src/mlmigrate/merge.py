@@ -29,7 +29,6 @@ from mlmigrate.model import (
     MetricHistory,
     ModelVersion,
     Note,
-    Param,
     Ref,
     RegisteredModel,
     Run,
@@ -156,9 +155,8 @@ def _is_written(tag: Tag, mark: Mark | None) -> bool:
 def _header(held: object, incoming: object, mark: Mark | None, *, later: bool) -> Run:
     assert isinstance(held, Run)
     assert isinstance(incoming, Run)
-    lifecycle = held.lifecycle
-    if (mark is None and later) or (mark is not None and later and mark.lifecycle == held.lifecycle):
-        lifecycle = incoming.lifecycle
+    untouched = mark is None or mark.lifecycle == held.lifecycle
+    lifecycle = incoming.lifecycle if later and untouched else held.lifecycle
     if not later:
         return replace(
             held,
@@ -408,13 +406,14 @@ def told_apart(
     for item in items:
         versions = []
         for version in item.versions:
+            own = version
             other = known.get(version.origin)
             if other is not None and _other_run(version, other):
                 run = version.run.id if version.run else ""
                 tail = blake2b(run.encode(), digest_size=4).hexdigest()
-                version = replace(version, origin=f"{version.origin}~{tail}")
-            known.setdefault(version.origin, version)
-            versions.append(version)
+                own = replace(version, origin=f"{version.origin}~{tail}")
+            known.setdefault(own.origin, own)
+            versions.append(own)
         result.append(replace(item, versions=tuple(versions)))
     return result
 
@@ -489,8 +488,3 @@ def with_refs(item: Item, *, experiment: Ref, parent: Ref | None) -> Item:
     assert isinstance(item.header, Run)
     header = replace(item.header, experiment=experiment, parent=parent)
     return replace(item, header=header)
-
-
-def param_values(params: Iterable[Param]) -> dict[str, str]:
-    """Return params as key -> value."""
-    return {param.key: param.value for param in params}

@@ -57,6 +57,8 @@ from mlmigrate.model import (
 from mlmigrate.redaction import redacted
 
 BATCH = 25
+_GROUP_RUNS = 100
+_GROUP_POINTS = 200_000
 #: Below this many runs, starting worker processes costs more than they save.
 _FEW = 150
 
@@ -279,10 +281,8 @@ def copy(
 # -- experiments ----------------------------------------------------------------------
 
 
-def target_name(template: str | None, opened: Opened, name: str) -> str:
-    """Return the name that an experiment gets at the sink."""
-    if template is None:
-        return name
+def target_name(template: str, opened: Opened, name: str) -> str:
+    """Return *template* with the store's and the experiment's name filled in."""
     store = PurePath(redact(opened.location).rstrip("/"))
     label = store.parent.name if store.name in ("mlruns", "mlflow.db") else store.name
     return template.replace("{store}", label or store.name).replace("{name}", name)
@@ -300,14 +300,20 @@ def read_experiments(
             if isinstance(item, Failed):
                 failed.append(item)
             elif options.filters.takes_experiment(item):
-                assert isinstance(item.header, Experiment)
-                name = target_name(options.experiment_name, opened, item.header.name)
-                item = replace(item, header=replace(item.header, name=name))
-                if options.experiment_name is not None:
-                    # Two stores may have equal `id/name`: the new name tells them apart.
-                    item = replace(item, origin=f"{item.ref.id}/{name}")
-                groups.setdefault(name, []).append((at, item))
+                name, named = _named(item, opened, options.experiment_name)
+                groups.setdefault(name, []).append((at, named))
     return groups, failed
+
+
+def _named(item: Item, opened: Opened, template: str | None) -> tuple[str, Item]:
+    """Return an experiment and the name that it gets at the sink."""
+    assert isinstance(item.header, Experiment)
+    if template is None:
+        return item.header.name, item
+    name = target_name(template, opened, item.header.name)
+    header = replace(item.header, name=name)
+    # Two stores may have equal `id/name`: the new name tells them apart.
+    return name, replace(item, header=header, origin=f"{item.ref.id}/{name}")
 
 
 def _copy_experiments(job: Job) -> Iterator[Event]:
@@ -349,19 +355,19 @@ def _copy_experiments(job: Job) -> Iterator[Event]:
         deliveries.append((delivery, members, findings))
     answers = _deliver(job, [delivery for delivery, _, _ in deliveries])
     for (delivery, members, findings), answer in zip(deliveries, answers, strict=True):
+        written = answer
         if isinstance(answer, Failed):
+            # Perhaps another process made it meanwhile.
             again = _experiment_copy(job.sink, delivery.item)
-            if again is None:
-                for at, member in members:
-                    job.experiments[at, member.ref.id] = None
-                yield Failed(delivery.item.ref, answer.why)
-                continue
-            # Another process made it meanwhile.
-            answer = Written(again.ref)
+            written = answer if again is None else Written(again.ref)
         for at, member in members:
-            job.experiments[at, member.ref.id] = answer.ref
+            ref = written.ref if isinstance(written, Written) else None
+            job.experiments[at, member.ref.id] = ref
+        if isinstance(written, Failed):
+            yield Failed(delivery.item.ref, written.why)
+            continue
         made = Copied if delivery.into is None else Updated
-        yield made(delivery.item.ref, answer.ref, (*findings, *answer.findings))
+        yield made(delivery.item.ref, written.ref, (*findings, *written.findings))
 
 
 def _experiment_copy(sink: Sink, merged: Item) -> Copy | None:
@@ -406,15 +412,37 @@ def _copy_runs(job: Job) -> Iterator[Event]:
     yield Total("run", sum(map(len, selections)))
     for at, refs in enumerate(selections):
         opened, source = job.sources[at]
-        for batch in read_ahead(
+        batches_read = read_ahead(
             opened,
             source,
             refs,
             job.sink.capabilities,
             redact_credentials=job.options.redact_credentials,
             workers=job.options.workers,
-        ):
-            yield from _copy_batch(job, at, batch)
+        )
+        for group in _gathered(batches_read):
+            yield from _copy_batch(job, at, group)
+
+
+def _gathered(
+    read: Iterator[list[Prepared | Failed]],
+) -> Iterator[list[Prepared | Failed]]:
+    """Join batches into groups worth a transaction: of so many runs or points."""
+    group: list[Prepared | Failed] = []
+    points = 0
+    for batch in read:
+        group += batch
+        points += sum(
+            len(metric.steps)
+            for entry in batch
+            if isinstance(entry, Prepared)
+            for metric in entry.item.metrics
+        )
+        if len(group) >= _GROUP_RUNS or points >= _GROUP_POINTS:
+            yield group
+            group, points = [], 0
+    if group:
+        yield group
 
 
 def _copy_batch(
@@ -524,12 +552,11 @@ def _decide_update(
     held = _read_one(job.sink, copy.ref)
     assert isinstance(held.header, Run)
     mark = copy.mark
-    if mark is not None and mark.options != job.options.key:
-        if job.options.artifacts == "copy":
-            # What an earlier copy linked or skipped is now written.
-            held = replace(
-                held, artifacts=(), header=replace(held.header, artifact_uri=None)
-            )
+    other_options = mark is not None and mark.options != job.options.key
+    if other_options and job.options.artifacts == "copy":
+        # What an earlier copy linked or skipped is now written.
+        header = replace(held.header, artifact_uri=None)
+        held = replace(held, artifacts=(), header=header)
     if job.options.artifacts != "copy":
         delivery = replace(delivery, item=replace(delivery.item, artifacts=()))
     if job.options.deep and job.options.artifacts == "copy":

@@ -70,7 +70,12 @@ def refuse(status: int, *, retry_after: float | None = None) -> Fault:
 
 
 def reset() -> Fault:
-    """Reset the connection without asking the server."""
+    """
+    Reset the connection without asking the server.
+
+    A client still sending its body may see this as a connection closed without an
+    answer, just as with `drop`: urllib3 forgets an error met while sending.
+    """
     return Fault(Kind.RESET)
 
 
@@ -265,7 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             super().finish()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:
         """Log nothing: `Proxy.seen` is the record."""
 
     def handle_any(self) -> None:

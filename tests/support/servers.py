@@ -18,7 +18,7 @@ from ._folders import locked, session_folder
 from ._processes import StartError, answers, child, clean_environment, reserved_port
 
 ADMIN_USER = "admin"
-ADMIN_PASSWORD = "correct-horse-battery"  # noqa: S105
+ADMIN_PASSWORD = "correct-horse-battery"
 
 #: Makes the tables alone. Opening a store would also add the experiment "Default",
 #: with an artifact location that suits no later server.

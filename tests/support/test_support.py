@@ -133,13 +133,26 @@ class TestFaultProxy:
         assert {Kind.REFUSE: 1} == proxy.faults
 
     def test_reset(self, upstream: Upstream) -> None:
-        """A reset request is not forwarded."""
+        """A reset request is not forwarded; the client is told at once."""
         with fault_proxy(upstream.url, faults.first(1, faults.reset())) as proxy:
-            with pytest.raises(requests.ConnectionError, match="reset"):
-                requests.post(f"{proxy.url}/a", data=b"x" * 100_000, timeout=5)
+            address = ("127.0.0.1", int(proxy.url.rpartition(":")[2]))
+            with socket.create_connection(address, timeout=5) as client:
+                client.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
 
             assert 200 == requests.post(f"{proxy.url}/b", timeout=5).status_code
         assert ["/b"] == [path for _, path, _ in upstream.committed]
+
+    def test_reset_while_sending(self, upstream: Upstream) -> None:
+        """A client still sending fails as well, be it with one error or another."""
+        with (
+            fault_proxy(upstream.url, faults.first(1, faults.reset())) as proxy,
+            pytest.raises(requests.ConnectionError),
+        ):
+            requests.post(f"{proxy.url}/a", data=b"x" * 5_000_000, timeout=5)
+
+        assert [] == upstream.committed
 
     def test_drop(self, upstream: Upstream) -> None:
         """A dropped answer is to a request that was carried out."""
@@ -193,7 +206,7 @@ class TestFaultProxy:
     def test_closes_idle_connections(self, upstream: Upstream) -> None:
         """A client that keeps its connection does not keep the proxy from closing."""
         with fault_proxy(upstream.url) as proxy:
-            client = http.client.HTTPConnection("127.0.0.1", int(proxy.url[-5:]))
+            client = http.client.HTTPConnection(proxy.url.removeprefix("http://"))
             client.request("GET", "/a")
             client.getresponse().read()
         with closing(client), pytest.raises(OSError):

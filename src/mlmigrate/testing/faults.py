@@ -141,10 +141,9 @@ class BrokenFile(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read within the sound part; beyond it, fail as a bad disk does."""
         left = self._readable - self.tell()
-        if left <= 0:
+        if left <= 0 or size is None or size < 0:
             raise OSError(5, "Input/output error")
-        wanted = left if size is None or size < 0 else min(size, left)
-        return super().read(wanted)
+        return super().read(min(size, left))
 
     def readinto(self, buffer: Any, /) -> int:
         """See `read`."""

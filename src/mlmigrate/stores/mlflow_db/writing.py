@@ -6,6 +6,7 @@ artifacts: a copy that bears a mark is whole.
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -179,12 +180,6 @@ class DbSink:
                     connection.exec_driver_sql(
                         f"create index {name} on metrics ({listed})"
                     )
-        if self._sqlite and self._made:
-            self._engine.dispose()
-            with self._engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                driver.execute("pragma journal_mode=delete")
-            self._made = False
         return ()
 
     def _t(self, name: str) -> sa.Table:
@@ -359,10 +354,10 @@ class DbSink:
         limit = self.capabilities.max_experiment_id or 2**63 - 1
         chosen: dict[int, int] = {}
         for at, id in wanted.items():
-            if re.fullmatch(r"0|[1-9][0-9]{0,18}", id) and int(id) <= limit:
-                if int(id) not in taken:
-                    chosen[at] = int(id)
-                    taken.add(int(id))
+            number = int(id) if re.fullmatch(r"0|[1-9][0-9]{0,18}", id) else None
+            if number is not None and number <= limit and number not in taken:
+                chosen[at] = number
+                taken.add(number)
         highest = max((id for id in taken if id < 2**31 - 1), default=0)
         for at in wanted:
             if at not in chosen:
@@ -737,7 +732,7 @@ def run_id(origin: str) -> str:
 def _latest_row(metric: MetricHistory, run: str) -> dict[str, Any]:
     at = latest(metric)
     value = float(metric.values[at])
-    nan = value != value
+    nan = math.isnan(value)
     return {
         "run_uuid": run,
         "key": metric.key,
@@ -786,9 +781,9 @@ def _configure_sqlite(made: bool) -> Any:
         connection.execute("pragma cache_size=-98304")
         connection.execute("pragma foreign_keys=on")
         if made:
-            connection.execute("pragma journal_mode=wal")
+            # Nobody else reads a new database: with the rollback journal, unlike the
+            # write-ahead log, each page is written once.
             connection.execute("pragma synchronous=normal")
-            connection.execute("pragma wal_autocheckpoint=25000")  # pages of 4 KB
 
     return configure
 
