@@ -236,6 +236,14 @@ class DbReader:
                 snapshot.check_unchanged(self._shared)
             return [*self._left_behind(), *self._orphans()]
 
+    def count_uncarried(self) -> Mapping[str, int]:
+        """Count what the store holds of the kinds that are not carried over."""
+        tables = {"logged_models": "logged_models", "traces": "trace_info"}
+        return {
+            kind: self._count(table) if table in self._tables else 0
+            for kind, table in tables.items()
+        }
+
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
         if self._connection is not None:

@@ -778,7 +778,7 @@ def _engine_options(url: sa.URL) -> dict[str, Any]:
 def _configure_sqlite(made: bool) -> Any:
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, immediately
-        connection.execute("pragma cache_size=-98304")
+        connection.execute("pragma cache_size=-65536")
         connection.execute("pragma foreign_keys=on")
         if made:
             # Nobody else reads a new database: with the rollback journal, unlike the

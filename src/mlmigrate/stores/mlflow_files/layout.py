@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,7 @@ class Layout:
     runs: dict[str, RunFolder] = field(default_factory=dict)
     models: dict[str, Path] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    uncarried: Counter[str] = field(default_factory=Counter)  # kind -> items
 
 
 def is_litter(name: str) -> bool:
@@ -332,9 +334,12 @@ def _report_stray(folder: Path, layout: Layout, where: str) -> None:
 def _report_uncarried(
     folder: Path, names: list[str], layout: Layout, where: str
 ) -> None:
-    for kind, word in (("models", "logged models"), ("traces", "traces")):
+    kinds = {"models": "logged_models", "traces": "traces"}
+    for kind, label in kinds.items():
         if kind in names:
             count = len(_folders(folder / kind))
+            word = label.replace("_", " ")
+            layout.uncarried[label] += count
             if count:
                 layout.findings.append(
                     Problem(f"{where}/{kind}", f"{count} {word} are not carried over")
