@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,8 @@ _CORPUS: list[corpus_.CorpusStore | None] = [*corpus_.corpus_stores()]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Being told to end (by `timeout`, say) leaves nothing behind either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return  # a worker of xdist: its controller has made the folder
     given = SESSION_FOLDER in os.environ

@@ -45,6 +45,8 @@ class Capabilities:
     keeps_legacy: bool = True
     """The source columns that MLflow < 1.0 filled can be set."""
     text: Mapping[str, int] = field(default_factory=dict)
+    needs_start: bool = False
+    """MLflow cannot list an experiment of which one run has no start time."""
     infinities: bool = True
     negative_zero: bool = True
     negative_times: bool = True

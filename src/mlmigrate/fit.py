@@ -231,6 +231,11 @@ def _run(header: Any, fitting: _Fitting) -> Run:
             entry_point=None,
             deleted_time=None,
         )
+    if fitting.sink.needs_start and header.start_time is None:
+        start = _first_time(fitting.item) or header.end_time or 0
+        fitting.losses.append("it had no start time: its first metric's, or 0")
+        fitting.whole.append({"field": "start_time", "text": ""})
+        header = replace(header, start_time=start)
     fitted: Run = replace(
         header,
         name=fitting.optional("run.name", header.name, "run name"),
@@ -246,6 +251,11 @@ def _run(header: Any, fitting: _Fitting) -> Run:
         ),
     )
     return fitted
+
+
+def _first_time(item: Item) -> int | None:
+    times = [int(metric.timestamps.min()) for metric in item.metrics]
+    return min((time for time in times if time > 0), default=None)
 
 
 def _model(header: Any, fitting: _Fitting) -> RegisteredModel:

@@ -153,6 +153,7 @@ class _Verification:
         yield from self._verify_experiments()
         yield from self._verify_runs()
         yield from self._verify_models()
+        yield from self._sink.findings()
         for kind, seen in self._seen.items():
             count = sum(ref not in seen for ref in self._sink.refs(Selection(kind)))
             if count:

@@ -40,6 +40,7 @@ from mlmigrate.model import (
     Item,
     MetricHistory,
     ModelVersion,
+    Problem,
     Ref,
     RegisteredModel,
     Run,
@@ -77,6 +78,22 @@ _TEXT_COLUMNS = {
     "model_version.status_message": ("model_versions", "status_message"),
     "model_version_tag.key": ("model_version_tags", "key"),
 }
+
+
+_LATEST_CHECKS = (
+    (
+        "select count(*) from latest_metrics l left join metrics m on m.{key} = l.{key}"
+        " and m.timestamp = l.timestamp and m.step = l.step and m.run_uuid = l.run_uuid"
+        " and m.value = l.value and m.is_nan = l.is_nan where m.run_uuid is null",
+        "rows are no points of their runs",
+    ),
+    (
+        "select count(*) from (select run_uuid, {key}, max(step) as step from metrics"
+        " group by run_uuid, {key}) m left join latest_metrics l on l.run_uuid ="
+        " m.run_uuid and l.{key} = m.{key} where l.step is null or l.step < m.step",
+        "rows are missing or older than their history",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +144,14 @@ class DbSink:
         return self._reader.open(ref, path)
 
     def findings(self) -> Iterable[Finding]:
-        """See `mlmigrate.contract.Source.findings`."""
-        return ()
+        """See `mlmigrate.contract.Source.findings`: ``latest_metrics``, which MLflow
+        shows, must repeat what ``metrics`` holds."""
+        with self._engine.connect() as connection:
+            quoted = connection.dialect.identifier_preparer.quote_identifier("key")
+            for query, what in _LATEST_CHECKS:
+                count = connection.scalar(sa.text(query.format(key=quoted))) or 0
+                if count:
+                    yield Problem(self.location, f"latest_metrics: {count} {what}")
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
@@ -139,7 +162,9 @@ class DbSink:
     def _facts(self, url: sa.URL) -> Capabilities:
         if self._sqlite:
             # SQLite enforces no length, and stores -0.0 as the integer 0.
-            return Capabilities(keeps_ids=True, negative_zero=False)
+            return Capabilities(
+                keeps_ids=True, needs_start=True, negative_zero=False
+            )
         text = {}
         for name, (table, column) in _TEXT_COLUMNS.items():
             length = getattr(self._tables[table].c[column].type, "length", None)
@@ -148,6 +173,7 @@ class DbSink:
         mysql = url.get_backend_name() != "postgresql"
         return Capabilities(
             keeps_ids=True,
+            needs_start=True,
             text=text,
             infinities=not mysql,
             nul=mysql,

@@ -21,6 +21,7 @@ __all__ = ["CAPABILITIES", "Server", "open_sink", "open_source"]
 #: The shorter of what MLflow 3 checks and what its tables hold in PostgreSQL.
 CAPABILITIES = Capabilities(
     keeps_ids=False,
+    needs_start=True,
     keeps_times=False,
     keeps_legacy=False,
     text={
