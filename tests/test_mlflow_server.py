@@ -612,8 +612,21 @@ def test_the_run_stays_when_two_make_it_at_once(server: str) -> None:
         at = put(store, experiment()).ref
         store.copies([Ref("run", "a" * 32)])  # what it knows is old by now
         tags = [{"key": marks.ORIGIN, "value": "a" * 32}]
-        made = api(server, "runs/create", {"experiment_id": at.id, "tags": tags})
-        written = put(store, item := run(at))
+        item = run(at)
+        assert isinstance(item.header, Run)
+        made = api(
+            server,
+            "runs/create",
+            {
+                "experiment_id": at.id,
+                "tags": tags,
+                # The other is at the same work: it creates what we would.
+                "start_time": item.header.start_time,
+                "user_id": item.header.user,
+                "run_name": item.header.name,
+            },
+        )
+        written = put(store, item)
         assert digest(get(store, written.ref)) == digest(item)
         assert [one for one in written.findings if isinstance(one, Note)]
         assert list(store.refs(Selection("run"))) == [written.ref]

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -14,15 +16,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from support import servers
+from support.corpus import CorpusStore
+from support.tree import snapshot
 
 import mlmigrate
+from mlmigrate import api
 from mlmigrate.cli import main
 from mlmigrate.contract import Selection
 from mlmigrate.model import Experiment, Item, Run
 from mlmigrate.report import Report, VerifyReport
-from support import servers
-from support.corpus import CorpusStore
-from support.tree import snapshot
 
 REPOSITORY = Path(__file__).parents[1]
 FIXTURES = REPOSITORY / "fixtures" / "stores"
@@ -93,7 +96,7 @@ class TestSourcesAreNeverChanged:
         before = snapshot(store)
         mlmigrate.plan([source], sink)
         mlmigrate.copy([source], sink)
-        mlmigrate.verify([source], sink)
+        api.verify([source], sink)
 
         assert before == snapshot(store)
 
@@ -135,6 +138,19 @@ class TestSourcesAreNeverChanged:
         assert [("committed",)] == execute(sink, "select distinct name from runs")
 
 
+def test_public_names_stay_functions() -> None:
+    """`mlmigrate.verify` is the function however often it is asked for."""
+    code = (
+        "import mlmigrate\n"
+        "for _ in range(2):\n"
+        "    for name in mlmigrate.__all__:\n"
+        "        assert callable(getattr(mlmigrate, name)), name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert 0 == done.returncode, done.stderr
+
+
 # -- counts -------------------------------------------------------------------------
 
 
@@ -155,7 +171,7 @@ class TestCounts:
     def test_alone(self, name: str, sink: str) -> None:
         """What `counts.json` counts in a store is in the sink's tables."""
         report = mlmigrate.copy([location(name)], sink)
-        checked = mlmigrate.verify([location(name)], sink)
+        checked = api.verify([location(name)], sink)
         wanted = COUNTS[name]
 
         assert ([], []) == (checked.different, checked.missing)
@@ -172,8 +188,8 @@ class TestCounts:
             "params": one(sink, "select count(*) from params"),
             "metrics": {
                 "keys": one(
-                    sink, "select count(*) from (select distinct run_uuid, key"
-                    " from metrics)",
+                    sink,
+                    "select count(*) from (select distinct run_uuid, key from metrics)",
                 ),
                 "points": one(sink, "select count(*) from metrics"),
             },
@@ -194,7 +210,7 @@ class TestCounts:
     def test_together(self, sink: str) -> None:
         """All stores in one sink: each run once, and verify agrees."""
         report = mlmigrate.copy([location(name) for name in STORES], sink)
-        checked = mlmigrate.verify([location(name) for name in STORES], sink)
+        checked = api.verify([location(name) for name in STORES], sink)
         runs: set[str] = set()
         total: Counter[str] = Counter()
         for name in STORES:
@@ -231,14 +247,26 @@ class TestCounts:
             mlmigrate.copy([location(each) for each in sources], sink)
             found.append(
                 [
-                    execute(sink, "select run_uuid, name, status, start_time, end_time,"
-                    " lifecycle_stage from runs order by run_uuid"),
-                    execute(sink, "select key, value, run_uuid from params order by"
-                    " run_uuid, key"),
-                    execute(sink, "select run_uuid, key, step, timestamp, value, is_nan"
-                    " from metrics order by 1, 2, 3, 4, 5, 6"),
-                    execute(sink, "select run_uuid, key, value from tags where key not"
-                    " like 'mlmigrate.%' order by 1, 2"),
+                    execute(
+                        sink,
+                        "select run_uuid, name, status, start_time, end_time,"
+                        " lifecycle_stage from runs order by run_uuid",
+                    ),
+                    execute(
+                        sink,
+                        "select key, value, run_uuid from params order by"
+                        " run_uuid, key",
+                    ),
+                    execute(
+                        sink,
+                        "select run_uuid, key, step, timestamp, value, is_nan"
+                        " from metrics order by 1, 2, 3, 4, 5, 6",
+                    ),
+                    execute(
+                        sink,
+                        "select run_uuid, key, value from tags where key not"
+                        " like 'mlmigrate.%' order by 1, 2",
+                    ),
                 ]
             )
 
@@ -264,11 +292,11 @@ class TestVerifyFinds:
         """A sink that holds a copy of a store, in which nothing differs."""
         source = location("cluster-2.9/mlruns")
         mlmigrate.copy([source], sink)
-        assert 0 == mlmigrate.verify([source], sink).exit_code
+        assert 0 == api.verify([source], sink).exit_code
         return sink
 
     def verify(self, sink: str) -> VerifyReport:
-        return mlmigrate.verify([location("cluster-2.9/mlruns")], sink)
+        return api.verify([location("cluster-2.9/mlruns")], sink)
 
     @pytest.mark.parametrize(
         ("statement", "field"),
@@ -402,7 +430,7 @@ def test_corpus(corpus_store: CorpusStore, sink: str) -> None:
         pytest.skip(f"no adapter reads {corpus_store.kind} yet")
     source = str(corpus_store.path)
     report = mlmigrate.copy([source], sink)
-    checked = mlmigrate.verify([source], sink)
+    checked = api.verify([source], sink)
 
     assert ([], []) == (checked.different, checked.missing)
     assert ([], []) == (report.failed, report.conflicts)
@@ -633,9 +661,7 @@ class TestHostileStores:
         assert [] == execute(sink, "select name from datasets")
 
     @pytest.mark.parametrize("id", ["../x", "../../../../tmp/x", "/tmp/x", ".."])
-    def test_run_ids(
-        self, hostile: Path, sink: str, tmp_path: Path, id: str
-    ) -> None:
+    def test_run_ids(self, hostile: Path, sink: str, tmp_path: Path, id: str) -> None:
         """A run that calls itself a path writes nothing outside."""
         meta = _meta("x").replace(RUN, f"'{id}'")
         (hostile / "1" / RUN / "meta.yaml").write_text(meta)

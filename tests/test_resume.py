@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support import servers
+from support._processes import clean_environment
 
 from mlmigrate import pipeline
 from mlmigrate.contract import Selection
@@ -37,8 +39,6 @@ from mlmigrate.testing.suite import (
     version,
 )
 from mlmigrate.verify import Different, Missing, verify
-from support import servers
-from support._processes import clean_environment
 
 REPOSITORY = Path(__file__).parents[1]
 #: Columns whose values are random by nature.
@@ -109,7 +109,7 @@ def differences(source: str, sink: str, *options: str) -> list[Any]:
     ]
 
 
-# -- every call of the sink -------------------------------------------------------------
+# -- every call of the sink ------------------------------------------------------------
 
 
 def one_of_each() -> tuple[list[Item], dict[Any, bytes]]:
@@ -184,7 +184,7 @@ class TestKilledAtEveryCall(Kills):
         self.check(sources, fresh, "half")
 
 
-# -- real processes ---------------------------------------------------------------------
+# -- real processes --------------------------------------------------------------------
 
 
 def generate(folder: Path, runs: int = 60, seed: int = 0) -> None:
@@ -321,7 +321,7 @@ class TestSigkill:
         kill_again_and_again(generated, postgres_mlflow_uri, options, 5, -seed)
 
 
-# -- again, later, at once --------------------------------------------------------------
+# -- again, later, at once -------------------------------------------------------------
 
 
 class TestAgain:

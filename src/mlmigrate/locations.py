@@ -112,7 +112,9 @@ ADAPTERS: tuple[Adapter, ...] = (
         sink=True,
         holds="all but run ids and creation times, which it gives itself",
         options=(
-            Option("threads", int, 8, "requests under way at once"),
+            Option("threads", int, None, "requests at once [8 reading, 4 writing]"),
+            Option("timeout", float, 120.0, "seconds to wait for an answer"),
+            Option("retries", int, 6, "tries after a lost or refused request"),
             Option(
                 "fire-webhooks", str, "no", "yes: write to a registry with webhooks"
             ),

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mlmigrate import marks, pipeline
@@ -162,8 +162,13 @@ def everything() -> tuple[list[Item], dict[tuple[Ref, str], bytes]]:
         ),
         artifacts=tuple(Artifact(path, len(b)) for path, b in sorted(data.items())),
     )
-    child = run(OTHER, name="child", parent=Ref("run", RUN), lifecycle="deleted")
-    child = replace(child, header=replace(child.header, deleted_time=NOW + 70_000))
+    child = run(
+        OTHER,
+        name="child",
+        parent=Ref("run", RUN),
+        lifecycle="deleted",
+        deleted_time=NOW + 70_000,
+    )
     registered = model(
         "classifier",
         version(
@@ -361,7 +366,7 @@ class SinkSuite:
         origin = source(*items, files=files)
         result = self.copy(origin, sink_location)
 
-        assert [] == result.of(Failed) == result.of(Problem)
+        assert [*result.of(Failed), *result.of(Problem)] == []
         assert self.differences(origin, sink_location) == []
         store = self.opened(sink_location).sink()
         for kind in ("experiment", "run", "registered_model"):
@@ -428,6 +433,7 @@ class SinkSuite:
         max_examples=4,
         deadline=None,
         derandomize=True,
+        phases=[Phase.generate],  # shrinking would take minutes on a server
         suppress_health_check=list(HealthCheck),
     )
     @given(
@@ -442,7 +448,7 @@ class SinkSuite:
         origin = source(experiment(), *items)
         result = self.copy(origin, sink_location)
 
-        assert [] == result.of(Failed) == result.of(Conflict)
+        assert [*result.of(Failed), *result.of(Conflict)] == []
         assert self.differences(origin, sink_location) == []
         assert {"skipped"} == set(self.copy(origin, sink_location).counts())
 

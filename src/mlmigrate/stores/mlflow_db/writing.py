@@ -162,9 +162,7 @@ class DbSink:
     def _facts(self, url: sa.URL) -> Capabilities:
         if self._sqlite:
             # SQLite enforces no length, and stores -0.0 as the integer 0.
-            return Capabilities(
-                keeps_ids=True, needs_start=True, negative_zero=False
-            )
+            return Capabilities(keeps_ids=True, needs_start=True, negative_zero=False)
         text = {}
         for name, (table, column) in _TEXT_COLUMNS.items():
             length = getattr(self._tables[table].c[column].type, "length", None)

@@ -76,7 +76,7 @@ def open_sink(location: str, options: Mapping[str, Any]) -> Server:
     Raises:
         StoreError: it cannot be reached, refuses us, or is no MLflow server.
     """
-    return Server(location, options, default_threads=4)
+    return Server(location, options, default_threads=4, sink=True)
 
 
 class Server:
@@ -86,8 +86,14 @@ class Server:
     capabilities = CAPABILITIES
 
     def __init__(
-        self, location: str, options: Mapping[str, Any], *, default_threads: int
+        self,
+        location: str,
+        options: Mapping[str, Any],
+        *,
+        default_threads: int,
+        sink: bool = False,
     ) -> None:
+        self._sink = sink
         threads = int(options.get("threads") or default_threads)
         maps = parse_maps(options.get("map-artifacts") or ())
         self._rest = Rest(
@@ -124,7 +130,8 @@ class Server:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        return self._reader.findings()
+        # What a sink holds of its own is nobody's loss.
+        return () if self._sink else self._reader.findings()
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
