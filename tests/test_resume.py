@@ -38,7 +38,7 @@ from mlmigrate.testing.suite import (
     run,
     version,
 )
-from mlmigrate.verify import Different, Missing, verify
+from mlmigrate.verification import Different, Missing, verify
 
 REPOSITORY = Path(__file__).parents[1]
 #: Columns whose values are random by nature.

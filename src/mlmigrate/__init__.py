@@ -22,7 +22,7 @@ from mlmigrate.errors import (
 )
 
 if TYPE_CHECKING:
-    from mlmigrate.api import copy, open_store, plan, verify
+    from mlmigrate.api import copy, inspect, open_store, plan, scan, verify
     from mlmigrate.filters import Filters
     from mlmigrate.pipeline import Options
     from mlmigrate.report import Report, VerifyReport
@@ -42,8 +42,10 @@ __all__ = [
     "UsageError",
     "VerifyReport",
     "copy",
+    "inspect",
     "open_store",
     "plan",
+    "scan",
     "verify",
 ]
 
@@ -55,8 +57,10 @@ _LAZY = {
     "Report": "report",
     "VerifyReport": "report",
     "copy": "api",
+    "inspect": "api",
     "open_store": "api",
     "plan": "api",
+    "scan": "api",
     "verify": "api",
 }
 

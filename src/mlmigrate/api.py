@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mlmigrate import pipeline
+from mlmigrate import discover, inspection, pipeline
 from mlmigrate.artifacts import parse_maps
 from mlmigrate.contract import Source
 from mlmigrate.errors import UsageError
 from mlmigrate.locations import Opened, resolve
 from mlmigrate.pipeline import Options
 from mlmigrate.report import Report, VerifyReport
-from mlmigrate.verify import Verdict
-from mlmigrate.verify import verify as verdicts
+from mlmigrate.verification import Verdict
+from mlmigrate.verification import verify as verdicts
 
 
 def open_store(location: str, *options: str) -> Source:
@@ -30,6 +31,21 @@ def open_store(location: str, *options: str) -> Source:
     return resolve(location, options).source()
 
 
+def inspect(location: str, *options: str) -> dict[str, Any]:
+    """Count what the store at *location* holds, and tell what is wrong with it.
+
+    Returns:
+        The object that ``mlmigrate inspect --json`` prints.
+    """
+    return inspection.inspect(resolve(location, options))
+
+
+def scan(*paths: str) -> list[str]:
+    """Return the locations of every store below *paths*."""
+    found = discover.scan([Path(path) for path in paths])
+    return [place for place in found if isinstance(place, str)]
+
+
 def resolve_all(
     sources: Sequence[str],
     sink: str,
@@ -38,6 +54,7 @@ def resolve_all(
     sink_options: Sequence[str] = (),
     shared: Mapping[str, Any] | None = None,
     artifacts: str = "copy",
+    dry: bool = False,
 ) -> tuple[list[Opened], Opened]:
     """Find the adapters of the sources and the sink, and check their options."""
     try:
@@ -48,7 +65,7 @@ def resolve_all(
         resolve(source, source_options, shared=shared, strict=len(sources) == 1)
         for source in sources
     ]
-    target = resolve(sink, sink_options, shared={"artifacts": artifacts})
+    target = resolve(sink, sink_options, shared={"artifacts": artifacts, "dry": dry})
     return opened, target
 
 
@@ -87,6 +104,7 @@ def copy(
         sink_options=sink_options,
         shared=shared,
         artifacts=options.artifacts,
+        dry=dry,
     )
     report = Report(dry=dry)
     try:

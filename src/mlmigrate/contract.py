@@ -50,6 +50,8 @@ class Capabilities:
     infinities: bool = True
     negative_zero: bool = True
     negative_times: bool = True
+    folds_keys: bool = False
+    """Keys that differ only by case, accents or blanks at the end are equal."""
     nul: bool = True
     """Text may hold NUL characters."""
     max_experiment_id: int | None = None

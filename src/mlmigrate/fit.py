@@ -8,7 +8,8 @@ cannot hold is replaced; the whole of it is then carried in the copy's tags
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlmigrate.contract import Capabilities
+from mlmigrate.errors import ItemError
 from mlmigrate.marks import WHOLE
 from mlmigrate.metrics import history
 from mlmigrate.model import (
@@ -64,20 +66,52 @@ class _Fitting:
     def optional(self, kind: str, value: str | None, label: str) -> str | None:
         return None if value is None else self.text(kind, value, label)
 
-    def key(self, kind: str, value: str, taken: set[str], label: str) -> str:
-        """Return *value* as a key that no other fitted key equals."""
-        result = self.text(kind, value, label)
-        if (result != value and result in taken) or result != value:
+    def keys(self, kind: str, values: Sequence[str], word: str) -> list[str]:
+        """Return *values* as keys, no two of which are equal at the sink."""
+        texts = [self.text(kind, value, f"{word} {value}") for value in values]
+        folded = [self._folded(text) for text in texts]
+        taken = {
+            fold
+            for fold, text, value in zip(folded, texts, values, strict=True)
+            if text == value
+        }
+        seen: set[str] = set()
+        result = []
+        for fold, text, value in zip(folded, texts, values, strict=True):
+            own, key = fold, text
+            if text != value or fold in seen:
+                if text == value:
+                    self.losses.append(f"{word} {value}: equals another key there")
+                    self.whole.append({"field": f"{word} {value}", "text": value})
+                key, own = self._renamed(kind, text, value, taken | seen)
+            seen.add(own)
+            result.append(key)
+        return result
+
+    def _renamed(
+        self, kind: str, text: str, value: str, taken: set[str]
+    ) -> tuple[str, str]:
+        """Return a key made from *value* that is not taken, and how it compares."""
+        encoded = value.encode("utf-8", "surrogatepass")
+        for salt in range(1000):
             tail = (
                 "~"
                 + blake2b(
-                    value.encode("utf-8", "surrogatepass"), digest_size=4
+                    encoded, digest_size=4, salt=salt.to_bytes(2, "little")
                 ).hexdigest()
             )
-            limit = self.sink.text.get(kind, len(result) + len(tail))
-            result = result[: limit - len(tail)] + tail
-        taken.add(result)
-        return result
+            limit = self.sink.text.get(kind, len(text) + len(tail))
+            key = text[: limit - len(tail)] + tail
+            folded = self._folded(key)
+            if folded not in taken:
+                return key, folded
+        raise ItemError(f"no key like {text[:40]!r} is free")
+
+    def _folded(self, key: str) -> str:
+        if not self.sink.folds_keys:
+            return key
+        plain = unicodedata.normalize("NFKD", key.casefold()).rstrip()
+        return "".join(char for char in plain if not unicodedata.combining(char))
 
 
 def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
@@ -88,10 +122,9 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     """
     fitting = _Fitting(item, sink)
     header = _HEADERS[type(item.header)](item.header, fitting)
-    taken: set[str] = set()
     params = []
-    for param in item.params:
-        key = fitting.key("param.key", param.key, taken, f"param {param.key}")
+    keys = fitting.keys("param.key", [param.key for param in item.params], "param")
+    for key, param in zip(keys, item.params, strict=True):
         value = fitting.text("param.value", param.value, f"param {param.key}")
         params.append(
             param
@@ -99,8 +132,11 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
             else replace(param, key=key, value=value)
         )
     tags = _tags(item.tags, fitting, _TAG_FIELDS[item.ref.kind], "")
-    taken = set()
-    metrics = [_metric(metric, fitting, taken) for metric in item.metrics]
+    keys = fitting.keys("metric.key", [metric.key for metric in item.metrics], "metric")
+    metrics = [
+        _metric(key, metric, fitting)
+        for key, metric in zip(keys, item.metrics, strict=True)
+    ]
     inputs = tuple(
         replace(
             entry,
@@ -134,14 +170,11 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
 
 
 def _tags(tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str) -> list[Tag]:
-    taken: set[str] = set()
-    result = []
-    for tag in tags:
-        label = f"{owner}tag {tag.key}"
-        key = fitting.key(f"{kind}.key", tag.key, taken, label)
-        value = fitting.text(f"{kind}.value", tag.value, label)
-        result.append(Tag(key, value))
-    return result
+    keys = fitting.keys(f"{kind}.key", [tag.key for tag in tags], f"{owner}tag")
+    return [
+        Tag(key, fitting.text(f"{kind}.value", tag.value, f"{owner}tag {tag.key}"))
+        for key, tag in zip(keys, tags, strict=True)
+    ]
 
 
 def _carry(fitting: _Fitting) -> tuple[Tag, ...] | None:
@@ -155,8 +188,7 @@ def _carry(fitting: _Fitting) -> tuple[Tag, ...] | None:
     return tuple(Tag(f"{WHOLE}{n}", chunk) for n, chunk in enumerate(chunks, 1))
 
 
-def _metric(metric: MetricHistory, fitting: _Fitting, taken: set[str]) -> MetricHistory:
-    key = fitting.key("metric.key", metric.key, taken, f"metric {metric.key}")
+def _metric(key: str, metric: MetricHistory, fitting: _Fitting) -> MetricHistory:
     values, timestamps = metric.values, metric.timestamps
     replaced = np.zeros(len(values), dtype=bool)
     if not fitting.sink.infinities:
@@ -193,9 +225,7 @@ def _metric(metric: MetricHistory, fitting: _Fitting, taken: set[str]) -> Metric
 
 
 def _experiment(header: Any, fitting: _Fitting) -> Experiment:
-    name = header.name
-    if fitting.text("experiment.name", name, "experiment name") != name:
-        name = fitting.key("experiment.name", name, set(), "experiment name")
+    (name,) = fitting.keys("experiment.name", [header.name], "experiment")
     if not fitting.sink.keeps_times and header.creation_time is not None:
         fitting.losses.append("its creation time is given by the server")
         fitting.whole.append(

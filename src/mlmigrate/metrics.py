@@ -27,7 +27,7 @@ def history(
     key: str, steps: Int64s, timestamps: Int64s, values: Float64s
 ) -> MetricHistory:
     """Make a history in normal form: sorted, each point once."""
-    if len(steps) > 1 and not (np.diff(steps) > 0).all():
+    if len(steps) > 1 and not (steps[1:] > steps[:-1]).all():
         bits = value_bits(values)
         order = np.lexsort((bits, timestamps, steps))
         steps, timestamps, values, bits = (
@@ -39,7 +39,9 @@ def history(
         fresh = np.empty(len(steps), dtype=bool)
         fresh[0] = True
         fresh[1:] = (
-            (np.diff(steps) != 0) | (np.diff(timestamps) != 0) | (np.diff(bits) != 0)
+            (steps[1:] != steps[:-1])
+            | (timestamps[1:] != timestamps[:-1])
+            | (bits[1:] != bits[:-1])
         )
         if not fresh.all():
             steps, timestamps, values = steps[fresh], timestamps[fresh], values[fresh]

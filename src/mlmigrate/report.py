@@ -24,7 +24,7 @@ from mlmigrate.model import (
     Updated,
 )
 from mlmigrate.pipeline import Event, Total
-from mlmigrate.verify import Different, Extra, Missing, Same, Verdict
+from mlmigrate.verification import Different, Extra, Missing, Same, Verdict
 
 #: Equal notes and carried losses are told once, with the first places they concern.
 _EXAMPLES = 5

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mlmigrate.model import Conflict, Copied, Failed, Skipped, Updated
 from mlmigrate.pipeline import Total
-from mlmigrate.verify import Different, Missing, Same
+from mlmigrate.verification import Different, Missing, Same
 
 
 class Bars:

@@ -60,7 +60,7 @@ from mlmigrate.pipeline import Options
 from mlmigrate.stores import memory
 from mlmigrate.testing.faults import BrokenFile
 from mlmigrate.testing.strategies import runs as any_runs
-from mlmigrate.verify import Different, Missing, verify
+from mlmigrate.verification import Different, Missing, verify
 
 T = TypeVar("T")
 

@@ -75,6 +75,20 @@ def prepare(url: sa.URL) -> bool:
     return True
 
 
+def exists(url: sa.URL) -> bool:
+    """Tell whether there are tables of MLflow's at *url*.
+
+    Raises:
+        SchemaError: they have another revision, or are not MLflow's.
+        StoreError: it cannot be reached.
+    """
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "")
+        if not path.exists() or not path.stat().st_size:
+            return False
+    return _check(url)
+
+
 def _prepare_sqlite(url: sa.URL) -> bool:
     path = Path(url.database or "")
     if path.exists() and path.stat().st_size:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import md5
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Literal
 
 import sqlalchemy as sa
@@ -114,9 +115,15 @@ class DbSink:
     def __init__(self, url: sa.URL, options: Mapping[str, Any]) -> None:
         self.location = redact(url.render_as_string())
         self._artifact_root: str | None = _artifact_root(url, options)
-        self._made = schema.prepare(url)
-        self._sqlite = url.get_backend_name() == "sqlite"
-        self._engine = sa.create_engine(url, **_engine_options(url))
+        self._stand_in: TemporaryDirectory[str] | None = None
+        place = url
+        if options.get("dry") and not schema.exists(url):
+            # A plan makes no database: an empty one elsewhere stands in for it.
+            self._stand_in = TemporaryDirectory(prefix="mlmigrate-plan-")
+            place = sa.URL.create("sqlite", database=f"{self._stand_in.name}/plan.db")
+        self._made = schema.prepare(place)
+        self._sqlite = place.get_backend_name() == "sqlite"
+        self._engine = sa.create_engine(place, **_engine_options(place))
         if self._sqlite:
             sa.event.listen(self._engine, "connect", _configure_sqlite(self._made))
             sa.event.listen(self._engine, "begin", _begin_immediate)
@@ -145,7 +152,8 @@ class DbSink:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`: ``latest_metrics``, which MLflow
-        shows, must repeat what ``metrics`` holds."""
+        shows, must repeat what ``metrics`` holds.
+        """
         with self._engine.connect() as connection:
             quoted = connection.dialect.identifier_preparer.quote_identifier("key")
             for query, what in _LATEST_CHECKS:
@@ -156,11 +164,13 @@ class DbSink:
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
         self._engine.dispose()
+        if self._stand_in is not None:
+            self._stand_in.cleanup()
 
     # -- facts ------------------------------------------------------------------
 
     def _facts(self, url: sa.URL) -> Capabilities:
-        if self._sqlite:
+        if url.get_backend_name() == "sqlite":
             # SQLite enforces no length, and stores -0.0 as the integer 0.
             return Capabilities(keeps_ids=True, needs_start=True, negative_zero=False)
         text = {}
@@ -174,6 +184,8 @@ class DbSink:
             needs_start=True,
             text=text,
             infinities=not mysql,
+            negative_zero=not mysql,
+            folds_keys=mysql,
             nul=mysql,
             max_experiment_id=2**31 - 1,
         )
@@ -348,7 +360,7 @@ class DbSink:
             header = delivery.item.header
             match header:
                 case Experiment():
-                    ref = self._write_experiment(connection, delivery, kept[at])
+                    ref = self._write_experiment(connection, delivery, kept.get(at))
                 case Run():
                     ref = self._write_run(connection, delivery, stored, rows, metrics)
                 case RegisteredModel():

@@ -21,6 +21,7 @@ STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 SOURCE_TYPE = {1: "NOTEBOOK", 2: "JOB", 3: "PROJECT", 4: "LOCAL", 1000: "UNKNOWN"}
 
 _MAX_META = 4 << 20  # a real meta.yaml has under 2 KB; schemas and profiles some MB
+_DEEPEST_META = 50
 _DAY = 86_400_000
 
 _LINE = re.compile(
@@ -51,6 +52,8 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
     if plain is not None:
         return plain, None
     try:
+        if _is_deep(data):
+            return {}, "is nested too deeply: not read"
         loaded = yaml.load(data, _LOADER)
     except (yaml.YAMLError, ValueError, RecursionError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -59,6 +62,21 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
     if not isinstance(loaded, dict):
         return {}, "holds no fields"
     return {str(key): value for key, value in loaded.items()}, None
+
+
+def _is_deep(data: bytes) -> bool:
+    """Tell whether a YAML document is nested beyond reason: building it would exhaust
+    the stack, in C. Its events, unlike its tree, take none.
+    """
+    depth = 0
+    for event in yaml.parse(data, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST_META:
+                return True
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return False
 
 
 def _plain_meta(data: bytes) -> dict[str, Any] | None:
@@ -184,6 +202,11 @@ def _regular_columns(data: bytes) -> tuple[Any, Any, Any] | None:
     fields = data.split()
     if len(fields) != lines * width:
         return None
+    whole = b"".join(fields[0::width]) + b"".join(
+        fields[2::width] if width == 3 else ()
+    )
+    if whole.translate(None, b"0123456789-"):
+        return None  # a timestamp or step with a point or an exponent is none
     try:
         if lines > 64:
             with warnings.catch_warnings():

@@ -359,7 +359,14 @@ class _Verification:
             found = list(_differences(self._without_choice(expected, later.copy), held))
             if self._options.artifacts == "copy":
                 for at, item in _owners(items, expected):
-                    found += self._artifacts(at, item, held)
+                    found += [
+                        each
+                        for each in self._artifacts(at, item, held)
+                        if isinstance(each, Different)
+                    ]
+                known = {artifact.path for artifact in expected.artifacts}
+                extra = sum(file.path not in known for file in held.artifacts)
+                found += [Extra("artifact", extra)] * bool(extra)
             if best is None or _count(found) < _count(best):
                 best = found
             if not _count(best):
