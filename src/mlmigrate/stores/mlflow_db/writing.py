@@ -257,7 +257,7 @@ class DbSink:
         own = sa.select(tags.c.experiment_id, tags.c.key, tags.c.value).where(
             tags.c.key.in_([marks.ORIGIN, marks.MARK])
         )
-        for number, key, value in connection.execute(own).tuples():
+        for number, key, value in connection.execute(own):
             if key == marks.MARK:
                 marked[number] = value
             else:
@@ -281,15 +281,10 @@ class DbSink:
         renamed = self._renamed_runs(connection)
         ids = {renamed.get(ref.id, run_id(ref.id)): ref for ref in origins}
         runs, tags = self._t("runs"), self._t("tags")
-        texts = dict(
-            connection.execute(
-                sa.select(tags.c.run_uuid, tags.c.value).where(
-                    tags.c.key == marks.MARK, tags.c.run_uuid.in_(list(ids))
-                )
-            )
-            .tuples()
-            .all()
+        marked = sa.select(tags.c.run_uuid, tags.c.value).where(
+            tags.c.key == marks.MARK, tags.c.run_uuid.in_(list(ids))
         )
+        texts = {row[0]: row[1] for row in connection.execute(marked)}
         query = sa.select(runs.c.run_uuid, runs.c.lifecycle_stage)
         return {
             ids[id]: Copy(
@@ -297,7 +292,7 @@ class DbSink:
             )
             for id, lifecycle in connection.execute(
                 query.where(runs.c.run_uuid.in_(list(ids)))
-            ).tuples()
+            )
         }
 
     def _renamed_runs(self, connection: sa.Connection) -> dict[str, str]:
@@ -309,7 +304,7 @@ class DbSink:
             query = sa.select(tags.c.value, tags.c.run_uuid).where(
                 tags.c.key == marks.ORIGIN, tags.c.value != tags.c.run_uuid
             )
-            self._renamed = dict(connection.execute(query).tuples().all())
+            self._renamed = {row[0]: row[1] for row in connection.execute(query)}
         return self._renamed
 
     # -- writing ----------------------------------------------------------------

@@ -52,8 +52,9 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
     if plain is not None:
         return plain, None
     try:
-        if _is_deep(data):
-            return {}, "is nested too deeply: not read"
+        hostile = _hostile(data)
+        if hostile is not None:
+            return _salvage(data), hostile
         loaded = yaml.load(data, _LOADER)
     except (yaml.YAMLError, ValueError, RecursionError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -64,19 +65,21 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
     return {str(key): value for key, value in loaded.items()}, None
 
 
-def _is_deep(data: bytes) -> bool:
-    """Tell whether a YAML document is nested beyond reason: building it would exhaust
-    the stack, in C. Its events, unlike its tree, take none.
-    """
+def _hostile(data: bytes) -> str | None:
+    """Tell what makes a YAML document unsafe to build: nesting that exhausts the stack,
+    in C, or aliases, which MLflow never writes and which explode when walked. Its
+    events, unlike its tree, cost nothing."""
     depth = 0
     for event in yaml.parse(data, _LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            return "uses YAML aliases: only its plain lines are read"
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _DEEPEST_META:
-                return True
+                return "is nested too deeply: only its plain lines are read"
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-    return False
+    return None
 
 
 def _plain_meta(data: bytes) -> dict[str, Any] | None:
@@ -122,7 +125,7 @@ def _salvage(data: bytes) -> dict[str, Any]:
 
 def text(value: Any) -> str | None:
     """Return a meta field as text; None where it is absent or empty."""
-    if value is None or value == "":
+    if value is None or value == "" or isinstance(value, list | dict):
         return None
     return str(value)
 
