@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -180,6 +181,10 @@ class TestPostgreSQL(DatabaseSuite):
         return postgres_mlflow_uri
 
 
+@pytest.mark.torture
+@pytest.mark.skipif(
+    "MLMIGRATE_MARIADB" not in os.environ, reason="MLMIGRATE_MARIADB is not set"
+)
 @pytest.mark.xdist_group("mariadb")
 class TestMariaDB(DatabaseSuite):
     @pytest.fixture

@@ -68,7 +68,8 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
 def _hostile(data: bytes) -> str | None:
     """Tell what makes a YAML document unsafe to build: nesting that exhausts the stack,
     in C, or aliases, which MLflow never writes and which explode when walked. Its
-    events, unlike its tree, cost nothing."""
+    events, unlike its tree, cost nothing.
+    """
     depth = 0
     for event in yaml.parse(data, _LOADER):
         if isinstance(event, yaml.AliasEvent):
