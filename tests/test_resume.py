@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ class TestKilledAtEveryCall(Kills):
             for location in made:
                 memory.forget(location)
 
-    def test_sqlite(self, sources: MemorySources, when: When, tmp_path: Path) -> None:
+    def test_sqlite(self, sources: MemorySources, tmp_path: Path) -> None:
         """Into SQLite."""
 
         def fresh(name: str) -> str:
@@ -241,7 +241,8 @@ def start(name: str, *arguments: str) -> subprocess.Popen[str]:
 
 def kill(process: subprocess.Popen[str]) -> None:
     """End a command and its workers, as an empty battery would."""
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it was over before
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 

@@ -552,6 +552,14 @@ def _decide_update(
     held = _read_one(job.sink, copy.ref)
     assert isinstance(held.header, Run)
     mark = copy.mark
+    if (
+        mark is not None
+        and not job.sink.capabilities.keeps_ids
+        and (mark.lifecycle, copy.lifecycle) == ("deleted", "active")
+    ):
+        # Where a mark is no part of a transaction, the deletion comes after it: this
+        # copy was killed in between.
+        mark = None
     other_options = mark is not None and mark.options != job.options.key
     if other_options and job.options.artifacts == "copy":
         # What an earlier copy linked or skipped is now written.
