@@ -132,9 +132,6 @@ def one_of_each() -> tuple[list[Item], dict[Any, bytes]]:
 class Kills:
     """For each sink: die at every call, then copy undisturbed."""
 
-    def fresh(self, name: str) -> str:
-        raise NotImplementedError
-
     def check(
         self, sources: MemorySources, fresh: Callable[[str], str], when: When
     ) -> None:

@@ -23,6 +23,8 @@ from mlmigrate.model import Artifact, Finding, Note, Problem
 
 CHUNK = 1 << 20
 _DRIVE = re.compile(r"^/?[A-Za-z]:[\\/]")
+_RUN_SOURCE = re.compile(r"^runs:/([^/]+)/?(.*)$")
+_IN_RUN = re.compile(r"[/\\]([0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -63,6 +65,16 @@ def local_path(uri: str) -> PurePosixPath | PureWindowsPath:
     if "\\" in text and "/" not in text:
         return PureWindowsPath(text)
     return PurePosixPath(text)
+
+
+def lift_source(source: str | None) -> tuple[str | None, str | None]:
+    """Split a model version's source into a run id and a path below its artifacts,
+    where it leads there.
+    """
+    match = (_RUN_SOURCE.match(source) or _IN_RUN.search(source)) if source else None
+    if match is None:
+        return None, None
+    return match.group(1), (match.group(2) or "").replace("\\", "/")
 
 
 def mapped(uri: str, maps: Sequence[tuple[str, str]]) -> str | None:
@@ -340,7 +352,7 @@ class Remote:
 
     def write(self, path: str, source: BinaryIO) -> tuple[str, int]:
         """Upload one file. Returns its SHA-256 in hex and its size."""
-        pure = safe_join(PurePosixPath("/"), path)  # type: ignore[arg-type]
+        pure = safe_join(Path("/"), path)
         with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
             checksum, size = write_file(Path(folder), pure.name, source)
             parent = str(PurePosixPath(path).parent)

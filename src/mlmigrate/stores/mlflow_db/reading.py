@@ -23,6 +23,7 @@ from mlmigrate import marks
 from mlmigrate.artifacts import (
     Place,
     Remote,
+    lift_source,
     list_folder,
     locate,
     open_file,
@@ -86,8 +87,6 @@ _OWNED = (
     ("model_version_tags", "name", "model_versions", "model version"),
 )
 _STATUSES = frozenset({"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"})
-_RUN_SOURCE = re.compile(r"^runs:/([^/]+)/?(.*)$")
-_IN_RUN = re.compile(r"[/\\]([0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
 _PART = 20_000  # rows at a time on their way into columns
 #: From how many rows on a table without an index by run is sorted once, for all.
 _SORT = 50_000
@@ -1007,7 +1006,7 @@ def _version(
     lifted = marks.lift(pairs)
     created = _whole(fields["creation_time"])
     source = _text(fields["source"]) or None
-    match = source and (_RUN_SOURCE.match(source) or _IN_RUN.search(source))
+    source_run, source_path = lift_source(source)
     origin = lifted.origin if marks.load(lifted.mark) else None
     number = int(fields["version"])
     return ModelVersion(
@@ -1019,8 +1018,8 @@ def _version(
         user=_text(fields["user_id"]) or None,
         stage=fields["current_stage"] or "None",
         source=source,
-        source_run=Ref("run", match.group(1)) if match else None,
-        source_path=(match.group(2) or "").replace("\\", "/") if match else None,
+        source_run=Ref("run", source_run) if source_run else None,
+        source_path=source_path,
         storage_location=_text(fields["storage_location"]) or None,
         run=Ref("run", fields["run_id"]) if fields["run_id"] else None,
         run_link=_text(fields["run_link"]) or None,

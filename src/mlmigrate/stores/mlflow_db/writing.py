@@ -332,7 +332,7 @@ class DbSink:
                 return list(self._write_all(connection, sound))
         except sa.exc.SQLAlchemyError as error:
             return self._one_by_one(sound, error)
-        except Exception as error:
+        except Exception as error:  # bulk loads raise the driver's own; others pass
             if not _of_driver(error):
                 raise
             return self._one_by_one(sound, error)

@@ -6,7 +6,6 @@ The files are read directly: MLflow is never imported, and nothing is changed.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from mlmigrate.artifacts import (
     Place,
     Remote,
     is_local,
+    lift_source,
     list_folder,
     local_path,
     locate,
@@ -57,9 +57,6 @@ from mlmigrate.stores.mlflow_files.layout import (
 )
 
 __all__ = ["FileStore", "looks_like_store", "open_source"]
-
-_RUN_SOURCE = re.compile(r"^runs:/([^/]+)/?(.*)$")
-_IN_RUN = re.compile(r"[/\\]([0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
 
 
 def open_source(location: str, options: Mapping[str, Any]) -> FileStore:
@@ -440,18 +437,6 @@ class FileStore:
             ),
             findings,
         )
-
-
-def lift_source(source: str | None) -> tuple[str | None, str | None]:
-    """Split a model version's source into a run id and a path below its artifacts,
-    where it leads there.
-    """
-    if not source:
-        return None, None
-    match = _RUN_SOURCE.match(source) or _IN_RUN.search(source)
-    if match is None:
-        return None, None
-    return match.group(1), (match.group(2) or "").replace("\\", "/")
 
 
 def _old_tags(meta: Mapping[str, Any]) -> list[tuple[str, str]]:

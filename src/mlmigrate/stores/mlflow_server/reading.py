@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from mlmigrate import marks
 from mlmigrate.artifacts import (
     Remote,
     is_local,
+    lift_source,
     local_path,
     mapped,
     open_file,
@@ -63,8 +63,6 @@ _POINTS_A_PAGE = 25_000
 _RUNS_A_PAGE = 1000
 _EXPERIMENTS_A_SEARCH = 100
 _RUNS_KEPT = 4000
-_RUN_SOURCE = re.compile(r"^runs:/([^/]+)/?(.*)$")
-_IN_RUN = re.compile(r"[/\\]([0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
 
 
 class Reader:
@@ -567,14 +565,6 @@ def proxied_root(uri: str) -> str | None:
     if parts.scheme != PROXIED or parts.netloc:
         return None
     return parts.path.strip("/")
-
-
-def lift_source(source: str | None) -> tuple[str | None, str | None]:
-    """Split a version's source into a run id and a path below its artifacts."""
-    match = (_RUN_SOURCE.match(source) or _IN_RUN.search(source)) if source else None
-    if match is None:
-        return None, None
-    return match.group(1), (match.group(2) or "").replace("\\", "/")
 
 
 def _version(entry: Json) -> ModelVersion:
