@@ -159,7 +159,9 @@ class Source(Protocol):
 class Sink(Source, Protocol):
     """A store that can be written, and read back."""
 
-    capabilities: Capabilities
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the sink can hold."""
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """Find what the sink holds of each origin, in few requests.

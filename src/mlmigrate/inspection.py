@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from mlmigrate.ahead import reading
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Capabilities, Selection, Source
 from mlmigrate.locations import Opened
@@ -20,7 +21,6 @@ from mlmigrate.model import (
     RegisteredModel,
     Run,
 )
-from mlmigrate.pipeline import read_ahead
 
 #: Reading for a sink that holds everything changes nothing and loses nothing.
 _ANYTHING = Capabilities(keeps_ids=True, text={})
@@ -147,9 +147,10 @@ def inspect(opened: Opened, workers: int | None = None) -> dict[str, Any]:
     try:
         for kind in _READ:
             refs = list(source.refs(Selection(kind)))
-            for batch in read_ahead(opened, source, refs, _ANYTHING, workers=workers):
-                for entry in batch:
-                    found.add(entry if isinstance(entry, Failed) else entry.item)
+            with reading([(opened, source)], [refs], workers=workers) as read:
+                for _, batch in read:
+                    for entry in batch:
+                        found.add(entry if isinstance(entry, Failed) else entry.item)
         uncarried = _uncarried(source)
         found.logged_models = uncarried.get("logged_models", 0)
         found.traces = uncarried.get("traces", 0)

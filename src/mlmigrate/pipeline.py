@@ -8,19 +8,14 @@ what the sink's marks say, so a copy that was killed is simply run again.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import PurePath
 from typing import TypeAlias
 
 from mlmigrate import marks, merge
+from mlmigrate.ahead import Digested, Read, reading
 from mlmigrate.artifacts import checksum_of, redact
 from mlmigrate.contract import (
     ArtifactsMode,
@@ -56,11 +51,8 @@ from mlmigrate.model import (
 )
 from mlmigrate.redaction import redacted
 
-BATCH = 25
 _GROUP_RUNS = 100
 _GROUP_POINTS = 200_000
-#: Below this many runs, starting worker processes costs more than they save.
-_FEW = 150
 
 Event: TypeAlias = "Outcome | Finding | Total"
 
@@ -101,116 +93,11 @@ class Prepared:
     findings: tuple[Finding, ...]
 
 
-def prepare(item: Item, sink: Capabilities, *, redact_credentials: bool) -> Prepared:
-    """Digest an item, and fit it to the sink."""
-    fingerprint = digest(item)
-    if redact_credentials:
-        item = redacted(item)
+def prepare(read: Digested, options: Options, sink: Capabilities) -> Prepared:
+    """Make of an item what the sink can hold."""
+    item = redacted(read.item) if options.redact_credentials else read.item
     fitted, losses = fit(item, sink)
-    return Prepared(fitted, fingerprint, (*item.findings, *losses))
-
-
-_open_stores: dict[int, tuple[Opened, Source]] = {}
-
-
-def _worker_source(opened: Opened, token: int) -> Source:
-    """Return this process's own view of a source, opened once."""
-    held = _open_stores.get(token)
-    if held is None or held[0] != opened:
-        _open_stores[token] = held = (opened, opened.source())
-    return held[1]
-
-
-def _read_batch(
-    opened: Opened,
-    token: int,
-    refs: Sequence[Ref],
-    sink: Capabilities,
-    redact_credentials: bool,
-) -> list[Prepared | Failed]:
-    source = _worker_source(opened, token)
-    return [
-        item
-        if isinstance(item, Failed)
-        else prepare(item, sink, redact_credentials=redact_credentials)
-        for item in source.read(refs)
-    ]
-
-
-def batches(refs: Iterable[Ref], size: int = BATCH) -> Iterator[list[Ref]]:
-    """Cut *refs* into lists of at most *size*."""
-    batch: list[Ref] = []
-    for ref in refs:
-        batch.append(ref)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def read_ahead(
-    opened: Opened,
-    source: Source,
-    refs: Sequence[Ref],
-    sink: Capabilities,
-    *,
-    redact_credentials: bool = False,
-    workers: int | None = None,
-) -> Iterator[list[Prepared | Failed]]:
-    """Read *refs* in order, a few batches ahead of what is asked for.
-
-    A worker that dies costs only time: its batches are read again.
-    """
-    count = workers or min(os.cpu_count() or 1, 4)
-    if source.parallel == "process" and (len(refs) < _FEW or count == 1):
-        for batch in batches(refs):
-            yield [
-                item
-                if isinstance(item, Failed)
-                else prepare(item, sink, redact_credentials=redact_credentials)
-                for item in source.read(batch)
-            ]
-        return
-    token = id(source)
-    if source.parallel == "thread":
-        _open_stores[token] = (opened, source)  # threads share the open source
-    waiting = deque(batches(refs))
-    under_way: deque[tuple[list[Ref], Future[list[Prepared | Failed]]]] = deque()
-    executor = _executor(source, count)
-    deaths = 0
-    try:
-        while waiting or under_way:
-            while waiting and len(under_way) < count + 2:
-                batch = waiting.popleft()
-                future = executor.submit(
-                    _read_batch, opened, token, batch, sink, redact_credentials
-                )
-                under_way.append((batch, future))
-            batch, future = under_way.popleft()
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                deaths += 1
-                if deaths > 3:
-                    raise
-                waiting.extendleft(
-                    reversed([batch, *(again for again, _ in under_way)])
-                )
-                under_way.clear()
-                executor.shutdown(wait=False, cancel_futures=True)
-                executor = _executor(source, count)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-        _open_stores.pop(token, None)
-
-
-def _executor(source: Source, count: int) -> Executor:
-    if source.parallel == "thread":
-        return ThreadPoolExecutor(min(count, 2))
-    # A forked worker starts at once and needs no importable __main__.
-    method = "fork" if sys.platform == "linux" else "spawn"
-    return ProcessPoolExecutor(count, multiprocessing.get_context(method))
+    return Prepared(fitted, read.digest, (*read.item.findings, *losses))
 
 
 @dataclass(slots=True)
@@ -222,7 +109,6 @@ class Job:
     options: Options
     dry: bool
     experiments: dict[tuple[int, str], Ref | None] = field(default_factory=dict)
-    names: dict[tuple[int, str], str] = field(default_factory=dict)
     origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
     planned: dict[str, Ref] = field(default_factory=dict)
     renumbered: list[merge.Renumbered] = field(default_factory=list)
@@ -264,8 +150,14 @@ def copy(
             opened.append((store, store.source()))
         target = sink.sink()
         job = Job(opened, target, options, dry)
-        yield from _copy_experiments(job)
-        yield from _copy_runs(job)
+        groups, failed = read_experiments(opened, options)
+        yield from failed
+        wanted = wanted_runs(opened, groups)
+        # A sink may take seconds to open or to make: runs are read meanwhile.
+        with reading(opened, wanted, workers=options.workers) as read:
+            yield from _copy_experiments(job, groups)
+            yield Total("run", sum(map(len, wanted)))
+            yield from _copy_runs(job, read)
         yield from _copy_models(job)
         for _, source in opened:
             yield from source.findings()
@@ -288,9 +180,13 @@ def target_name(template: str, opened: Opened, name: str) -> str:
     return template.replace("{store}", label or store.name).replace("{name}", name)
 
 
+#: Name at the sink -> the experiments that bear it, each with its source's place.
+Groups: TypeAlias = "Mapping[str, Sequence[tuple[int, Item]]]"
+
+
 def read_experiments(
     sources: Sequence[tuple[Opened, Source]], options: Options
-) -> tuple[dict[str, list[tuple[int, Item]]], list[Failed]]:
+) -> tuple[Groups, list[Failed]]:
     """Read every wanted experiment, grouped by the name that it gets at the sink."""
     groups: dict[str, list[tuple[int, Item]]] = {}
     failed: list[Failed] = []
@@ -316,14 +212,12 @@ def _named(item: Item, opened: Opened, template: str | None) -> tuple[str, Item]
     return name, replace(item, header=header, origin=f"{item.ref.id}/{name}")
 
 
-def _copy_experiments(job: Job) -> Iterator[Event]:
-    groups, failed = read_experiments(job.sources, job.options)
-    yield from failed
+def _copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
     yield Total("experiment", len(groups))
-    deliveries: list[tuple[Delivery, list[tuple[int, Item]], tuple[Finding, ...]]] = []
-    for name, members in groups.items():
-        for at, item in members:
-            job.names[at, item.ref.id] = name
+    deliveries: list[
+        tuple[Delivery, Sequence[tuple[int, Item]], tuple[Finding, ...]]
+    ] = []
+    for members in groups.values():
         merged = merge.merge_experiments([item for _, item in members])
         fitted, losses = fit(merged, job.sink.capabilities)
         findings = (
@@ -403,56 +297,59 @@ def _deliver(job: Job, deliveries: Sequence[Delivery]) -> list[Written | Failed]
 # -- runs -----------------------------------------------------------------------------
 
 
-def _copy_runs(job: Job) -> Iterator[Event]:
-    selections = []
-    for at, (_, source) in enumerate(job.sources):
-        wanted = frozenset(id for index, id in job.names if index == at)
-        refs = list(source.refs(Selection("run", wanted)))
-        selections.append(refs)
-    yield Total("run", sum(map(len, selections)))
-    for at, refs in enumerate(selections):
-        opened, source = job.sources[at]
-        batches_read = read_ahead(
-            opened,
-            source,
-            refs,
-            job.sink.capabilities,
-            redact_credentials=job.options.redact_credentials,
-            workers=job.options.workers,
-        )
-        for group in _gathered(batches_read):
-            yield from _copy_batch(job, at, group)
+def wanted_runs(
+    sources: Sequence[tuple[Opened, Source]], groups: Groups
+) -> list[list[Ref]]:
+    """Return the refs of each source's runs in the experiments of *groups*."""
+    ids: list[set[str]] = [set() for _ in sources]
+    for members in groups.values():
+        for at, item in members:
+            ids[at].add(item.ref.id)
+    return [
+        list(source.refs(Selection("run", frozenset(ids[at]))))
+        for at, (_, source) in enumerate(sources)
+    ]
 
 
-def _gathered(
-    read: Iterator[list[Prepared | Failed]],
-) -> Iterator[list[Prepared | Failed]]:
-    """Join batches into groups worth a transaction: of so many runs or points."""
-    group: list[Prepared | Failed] = []
-    points = 0
-    for batch in read:
+def _copy_runs(job: Job, read: Iterator[Read]) -> Iterator[Event]:
+    for at, group in _gathered(read):
+        yield from _copy_group(job, at, group)
+
+
+def _gathered(read: Iterator[Read]) -> Iterator[Read]:
+    """Join a source's batches into groups worth a transaction: of so many runs or
+    points.
+    """
+    group: list[Digested | Failed] = []
+    points, of = 0, 0
+    for at, batch in read:
+        if group and at != of:
+            yield of, group
+            group, points = [], 0
+        of = at
         group += batch
         points += sum(
             len(metric.steps)
             for entry in batch
-            if isinstance(entry, Prepared)
+            if isinstance(entry, Digested)
             for metric in entry.item.metrics
         )
         if len(group) >= _GROUP_RUNS or points >= _GROUP_POINTS:
-            yield group
+            yield of, group
             group, points = [], 0
     if group:
-        yield group
+        yield of, group
 
 
-def _copy_batch(
-    job: Job, at: int, batch: Sequence[Prepared | Failed]
+def _copy_group(
+    job: Job, at: int, group: Sequence[Digested | Failed]
 ) -> Iterator[Event]:
     prepared: dict[str, Prepared] = {}
-    for entry in batch:
-        if isinstance(entry, Failed):
-            yield entry
+    for read in group:
+        if isinstance(read, Failed):
+            yield read
             continue
+        entry = prepare(read, job.options, job.sink.capabilities)
         if not job.options.filters.takes_run(entry.item):
             continue
         if entry.item.mark is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mlmigrate import marks, merge
+from mlmigrate.ahead import Digested, reading
 from mlmigrate.artifacts import checksum_of
 from mlmigrate.contract import Copy, Selection, Sink, Source
 from mlmigrate.errors import ItemError
@@ -32,14 +33,15 @@ from mlmigrate.model import (
     Run,
 )
 from mlmigrate.pipeline import (
+    Groups,
     Job,
     Options,
-    Prepared,
     Total,
     check_distinct,
-    read_ahead,
+    prepare,
     read_experiments,
     resolve_versions,
+    wanted_runs,
 )
 
 
@@ -150,8 +152,11 @@ class _Verification:
         self._several: set[str] = set()
 
     def verdicts(self) -> Iterator[Verdict]:
-        yield from self._verify_experiments()
-        yield from self._verify_runs()
+        groups, failed = read_experiments(self._sources, self._options)
+        for failure in failed:
+            yield Problem(str(failure.ref), failure.why)
+        yield from self._verify_experiments(groups)
+        yield from self._verify_runs(groups)
         yield from self._verify_models()
         yield from self._sink.findings()
         for kind, seen in self._seen.items():
@@ -161,11 +166,8 @@ class _Verification:
 
     # -- experiments ----------------------------------------------------------
 
-    def _verify_experiments(self) -> Iterator[Verdict]:
-        groups, failed = read_experiments(self._sources, self._options)
+    def _verify_experiments(self, groups: Groups) -> Iterator[Verdict]:
         self._seen["experiment"] = set()
-        for failure in failed:
-            yield Problem(str(failure.ref), failure.why)
         yield Total("experiment", len(groups))
         for members in groups.values():
             merged = merge.merge_experiments([item for _, item in members])
@@ -196,45 +198,31 @@ class _Verification:
 
     # -- runs -----------------------------------------------------------------
 
-    def _verify_runs(self) -> Iterator[Verdict]:
+    def _verify_runs(self, groups: Groups) -> Iterator[Verdict]:
         self._seen["run"] = set()
-        wanted: list[list[Ref]] = []
-        times: dict[str, int] = defaultdict(int)
-        for at, (_, source) in enumerate(self._sources):
-            ids = frozenset(id for index, id in self._experiments if index == at)
-            wanted.append(list(source.refs(Selection("run", ids))))
-            for ref in wanted[-1]:
-                times[ref.id] += 1
+        wanted = wanted_runs(self._sources, groups)
+        times = Counter(ref.id for refs in wanted for ref in refs)
         self._several = {id for id, count in times.items() if count > 1}
         yield Total("run", sum(map(len, wanted)))
         later: dict[str, _Later] = {}
-        done: dict[str, tuple[int, Ref]] = {}
-        for at, refs in enumerate(wanted):
-            opened, source = self._sources[at]
-            for batch in read_ahead(
-                opened,
-                source,
-                refs,
-                self._sink.capabilities,
-                redact_credentials=self._options.redact_credentials,
-                workers=self._options.workers,
-            ):
-                yield from self._verify_batch(at, batch, later, done)
+        with reading(self._sources, wanted, workers=self._options.workers) as read:
+            for at, batch in read:
+                yield from self._verify_batch(at, batch, later)
         for origin, versions in later.items():
             yield from self._verify_versions(origin, versions)
 
     def _verify_batch(
         self,
         at: int,
-        batch: Sequence[Prepared | Failed],
+        batch: Sequence[Digested | Failed],
         later: dict[str, _Later],
-        done: dict[str, tuple[int, Ref]],
     ) -> Iterator[Verdict]:
         items: list[Item] = []
-        for entry in batch:
-            if isinstance(entry, Failed):
-                yield Problem(str(entry.ref), entry.why)
+        for read in batch:
+            if isinstance(read, Failed):
+                yield Problem(str(read.ref), read.why)
                 continue
+            entry = prepare(read, self._options, self._sink.capabilities)
             for finding in entry.findings:
                 if isinstance(finding, Problem):
                     yield finding

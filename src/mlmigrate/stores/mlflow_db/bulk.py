@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any
 
@@ -15,6 +16,8 @@ from mlmigrate.model import MetricHistory
 RunMetric = tuple[str, MetricHistory]
 
 _COLUMNS = "key, value, timestamp, run_uuid, step, is_nan"
+#: Points of one history that are made rows at once.
+_SLICE = 20_000
 
 
 def insert(connection: sa.Connection, metrics: Sequence[RunMetric]) -> None:
@@ -25,7 +28,7 @@ def insert(connection: sa.Connection, metrics: Sequence[RunMetric]) -> None:
     """
     if not metrics:
         return
-    ordered = sorted(metrics, key=lambda entry: (entry[1].key, entry[0]))
+    ordered = _slices(sorted(metrics, key=lambda entry: (entry[1].key, entry[0])))
     match connection.dialect.name:
         case "sqlite":
             cursor: Any = connection.connection.cursor()
@@ -37,6 +40,19 @@ def insert(connection: sa.Connection, metrics: Sequence[RunMetric]) -> None:
             _copy(connection, ordered)
         case _:
             _generic(connection, ordered)
+
+
+def _slices(metrics: Iterable[RunMetric]) -> Iterator[RunMetric]:
+    """Cut long histories: a row takes many times the memory of a point in columns."""
+    for run, metric in metrics:
+        for at in range(0, len(metric.steps), _SLICE):
+            part = slice(at, at + _SLICE)
+            yield run, replace(
+                metric,
+                steps=metric.steps[part],
+                timestamps=metric.timestamps[part],
+                values=metric.values[part],
+            )
 
 
 def _tuples(entry: RunMetric) -> Iterable[tuple[Any, ...]]:
@@ -53,7 +69,7 @@ def _tuples(entry: RunMetric) -> Iterable[tuple[Any, ...]]:
     )
 
 
-def _copy(connection: sa.Connection, metrics: Sequence[RunMetric]) -> None:
+def _copy(connection: sa.Connection, metrics: Iterable[RunMetric]) -> None:
     """COPY in PostgreSQL's binary format, each history one array of row structs."""
     driver: Any = connection.connection.driver_connection
     with (
@@ -98,7 +114,7 @@ def _blocks(metrics: Iterable[RunMetric]) -> Iterator[bytes]:
         yield rows.tobytes()
 
 
-def _generic(connection: sa.Connection, metrics: Sequence[RunMetric]) -> None:
+def _generic(connection: sa.Connection, metrics: Iterable[RunMetric]) -> None:
     table = sa.table("metrics", *map(sa.column, _COLUMNS.split(", ")))
     names = _COLUMNS.split(", ")
     rows: list[dict[str, Any]] = []

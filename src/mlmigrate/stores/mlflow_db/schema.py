@@ -10,12 +10,18 @@ import os
 import re
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
+from platformdirs import user_cache_path
 
 from mlmigrate.artifacts import redact, short
 from mlmigrate.errors import SchemaError, StoreError
@@ -24,6 +30,12 @@ from mlmigrate.errors import SchemaError, StoreError
 METRIC_INDEXES = {
     "index_metrics_run_uuid": ("run_uuid",),
     "index_metrics_run_uuid_key_step": ("run_uuid", "key", "step"),
+}
+
+#: How a session takes a lock that it holds until it ends.
+_LOCKS = {
+    "postgresql": "select pg_advisory_lock(7239051140)",
+    "mysql": "select get_lock('mlmigrate.schema', 600)",
 }
 
 _MAKE = """
@@ -57,22 +69,163 @@ def newest_revision() -> str:
     return newest
 
 
-def prepare(url: sa.URL) -> bool:
-    """Make sure that the database at *url* has the installed MLflow's schema.
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A schema on its way."""
 
-    Returns:
-        True where the schema was made just now.
+    url: sa.URL
+    child: subprocess.Popen[str] | None  # None: it was made earlier
+    keep: Callable[[], bool]
+    held: ExitStack  # a folder or a lock, until the schema stands
+
+    def wait(self) -> bool:
+        """Wait until the schema stands.
+
+        Returns:
+            True where it was made here; False where another process was first.
+
+        Raises:
+            StoreError: MLflow failed to make it.
+        """
+        with self.held:
+            said = self.child.communicate()[1] if self.child else ""
+            if self.child and self.child.returncode:
+                last = redact((said.strip().splitlines() or ["no message"])[-1])
+                shown = redact(self.url.render_as_string())
+                raise StoreError(f"MLflow could not make its tables in {shown}: {last}")
+            return self.keep()
+
+    def abandon(self) -> None:
+        """Stop. What a server database holds by then, the next copy completes."""
+        with self.held:
+            if self.child:
+                self.child.kill()
+                self.child.communicate()
+
+
+def begin(url: sa.URL) -> Making | None:
+    """Begin to make the installed MLflow's schema at *url*; None where it stands.
 
     Raises:
         SchemaError: it has another revision, or tables that are not MLflow's.
         StoreError: it cannot be reached.
     """
-    if url.get_backend_name() == "sqlite":
-        return _prepare_sqlite(url)
-    if _check(url):
-        return False
-    _make(url)
+    if exists(url):
+        return None
+    with ExitStack() as held:
+        place, keep = url, _stands
+        if url.get_backend_name() != "sqlite":
+            held.enter_context(_locked(url))
+            if exists(url):  # made while this process waited for the lock
+                return None
+        elif not _has_bytes(path := Path(url.database or "")):
+            # A SQLite file appears whole: it is made elsewhere.
+            kept = kept_copy()
+            if _is_newest(kept):
+                return Making(url, None, partial(_put, kept, path), held.pop_all())
+            folder = held.enter_context(TemporaryDirectory(prefix="mlmigrate-schema-"))
+            made = Path(folder) / "mlflow.db"
+            place, keep = url.set(database=str(made)), partial(_keep, made, kept, path)
+        return Making(url, _child(place), keep, held.pop_all())
+
+
+def _stands() -> bool:
     return True
+
+
+def kept_copy() -> Path:
+    """Return where a copy of an empty SQLite database is kept: MLflow takes seconds to
+    make one, and all that one release makes are alike.
+    """
+    name = f"mlflow-{version('mlflow')}-{newest_revision()}.db"
+    return user_cache_path("mlmigrate") / name
+
+
+def _is_newest(path: Path) -> bool:
+    """Tell whether *path* is an empty database of the installed MLflow's schema."""
+    if not _has_bytes(path):
+        return False
+    url = sa.URL.create("sqlite", database=f"file:{path}", query={"mode": "ro"})
+    engine = sa.create_engine(url.update_query_dict({"uri": "true"}))
+    try:
+        with engine.connect() as connection:
+            found = connection.scalar(
+                sa.text("select version_num from alembic_version")
+            )
+            return found == newest_revision() and _is_bare(connection)
+    except sa.exc.SQLAlchemyError:
+        return False  # whatever it is, a new one takes its place
+    finally:
+        engine.dispose()
+
+
+def _keep(made: Path, kept: Path, path: Path) -> bool:
+    """Put a new SQLite file in its place, and a copy where the next one finds it."""
+    # A home that cannot be written only costs the next copy some seconds.
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f"{kept.name}.{os.getpid()}")
+        copyfile(made, beside)
+        beside.replace(kept)
+    return _put(made, path)
+
+
+def _put(made: Path, path: Path) -> bool:
+    """Put a new SQLite file in its place; False where another process was first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.mlmigrate-{os.getpid()}")
+    try:
+        copyfile(made, beside)
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
+        # A link, unlike a rename, fails where another process was first.
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    finally:
+        beside.unlink(missing_ok=True)
+    return True
+
+
+@contextmanager
+def _locked(url: sa.URL) -> Iterator[None]:
+    """Hold a lock that the database server knows: of two processes, one makes the
+    schema, the other waits.
+    """
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        if (lock := _LOCKS.get(url.get_backend_name())) is not None:
+            connection.execute(sa.text(lock))
+            connection.commit()  # it is the session's, not the transaction's
+        yield
+
+
+def _child(place: sa.URL) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _MAKE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )
+    assert child.stdin is not None
+    child.stdin.write(place.render_as_string(hide_password=False))
+    child.stdin.close()
+    child.stdin = None
+    return child
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _is_bare(connection: sa.Connection) -> bool:
+    """Tell whether nothing was ever written to MLflow's first tables."""
+    return not any(
+        connection.scalar(sa.text(f"select count(*) from {table}"))
+        for table in ("runs", "experiments")
+    )
 
 
 def exists(url: sa.URL) -> bool:
@@ -82,39 +235,9 @@ def exists(url: sa.URL) -> bool:
         SchemaError: they have another revision, or are not MLflow's.
         StoreError: it cannot be reached.
     """
-    if url.get_backend_name() == "sqlite":
-        path = Path(url.database or "")
-        if not path.exists() or not path.stat().st_size:
-            return False
-    return _check(url)
-
-
-def _prepare_sqlite(url: sa.URL) -> bool:
     path = Path(url.database or "")
-    if path.exists() and path.stat().st_size:
-        if _check(url):
-            return False
-        _make(url)
-        return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.mlmigrate-{os.getpid()}")
-    try:
-        _make(url.set(database=str(partial)))
-        if path.exists() and not path.stat().st_size:
-            path.unlink()
-        try:
-            # A link, unlike a rename, fails where another process was first.
-            os.link(partial, path)
-        except FileExistsError:
-            return not _check(url)
-    finally:
-        for left in (partial, Path(f"{partial}-journal"), Path(f"{partial}-wal")):
-            left.unlink(missing_ok=True)
-    return True
-
-
-def _check(url: sa.URL) -> bool:
-    """Tell whether MLflow's tables are there; False for an empty database."""
+    if url.get_backend_name() == "sqlite" and not _has_bytes(path):
+        return False
     shown = redact(url.render_as_string())
     engine = sa.create_engine(url)
     try:
@@ -127,6 +250,8 @@ def _check(url: sa.URL) -> bool:
                 if "alembic_version" in tables
                 else None
             )
+            if "runs" in tables and found is None and _is_bare(connection):
+                return False  # somebody was killed while making it: MLflow goes on
     except sa.exc.SQLAlchemyError as error:
         raise StoreError(f"{shown} cannot be opened: {short(error)}") from error
     finally:
@@ -143,19 +268,3 @@ def _check(url: sa.URL) -> bool:
             f" mlflow db upgrade {shown}"
         )
     return True
-
-
-def _make(url: sa.URL) -> None:
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    made = subprocess.run(
-        [sys.executable, "-c", _MAKE],
-        input=url.render_as_string(hide_password=False),
-        text=True,
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
-    if made.returncode:
-        last = redact((made.stderr.strip().splitlines() or ["no message"])[-1])
-        shown = redact(url.render_as_string())
-        raise StoreError(f"MLflow could not make its tables in {shown}: {last}")

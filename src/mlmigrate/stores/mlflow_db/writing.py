@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import md5
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -121,20 +122,37 @@ class DbSink:
             # A plan makes no database: an empty one elsewhere stands in for it.
             self._stand_in = TemporaryDirectory(prefix="mlmigrate-plan-")
             place = sa.URL.create("sqlite", database=f"{self._stand_in.name}/plan.db")
-        self._made = schema.prepare(place)
-        self._sqlite = place.get_backend_name() == "sqlite"
-        self._engine = sa.create_engine(place, **_engine_options(place))
-        if self._sqlite:
-            sa.event.listen(self._engine, "connect", _configure_sqlite(self._made))
-            sa.event.listen(self._engine, "begin", _begin_immediate)
+        self._url, self._place = url, place
+        #: A schema takes seconds to make: nothing waits for it before it must.
+        self._making = schema.begin(place)
+        self._renamed: dict[str, str] | None = None
+
+    @cached_property
+    def _made(self) -> bool:
+        """Whether this process made the database, which it waits for here."""
+        making, self._making = self._making, None
+        return making is not None and making.wait()
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        made = self._made
+        engine = sa.create_engine(self._place, **_engine_options(self._place))
+        if self._place.get_backend_name() == "sqlite":
+            sa.event.listen(engine, "connect", _configure_sqlite(made))
+            sa.event.listen(engine, "begin", _begin_immediate)
+        return engine
+
+    @cached_property
+    def _tables(self) -> Mapping[str, sa.Table]:
         metadata = sa.MetaData()
         metadata.reflect(self._engine)
-        self._tables = metadata.tables
         if self._made:
-            self._drop_metric_indexes()
-        self.capabilities = self._facts(url)
-        self._reader = DbReader.over(self._engine, self.location)
-        self._renamed: dict[str, str] | None = None
+            _drop_metric_indexes(self._engine, metadata.tables)
+        return metadata.tables
+
+    @cached_property
+    def _reader(self) -> DbReader:
+        return DbReader.over(self._engine, self.location)
 
     # -- the source half --------------------------------------------------------
 
@@ -163,13 +181,20 @@ class DbSink:
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
-        self._engine.dispose()
+        if self._making is not None:
+            self._making.abandon()
+            self._making = None
+        if "_engine" in self.__dict__:
+            self._engine.dispose()
         if self._stand_in is not None:
             self._stand_in.cleanup()
 
     # -- facts ------------------------------------------------------------------
 
-    def _facts(self, url: sa.URL) -> Capabilities:
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """See `mlmigrate.contract.Sink.capabilities`."""
+        url = self._url
         if url.get_backend_name() == "sqlite":
             # SQLite enforces no length, and stores -0.0 as the integer 0.
             return Capabilities(keeps_ids=True, needs_start=True, negative_zero=False)
@@ -189,16 +214,6 @@ class DbSink:
             nul=mysql,
             max_experiment_id=2**31 - 1,
         )
-
-    def _drop_metric_indexes(self) -> None:
-        with self._engine.begin() as connection:
-            if connection.scalar(
-                sa.select(sa.func.count()).select_from(self._t("runs"))
-            ):
-                return
-            for index in list(self._t("metrics").indexes):
-                if index.name in schema.METRIC_INDEXES:
-                    index.drop(connection)
 
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`: make the indexes that are missing."""
@@ -597,7 +612,8 @@ class DbSink:
         if delivery.into is not None and header.artifact_uri:
             uri = header.artifact_uri
         limit = getattr(self._t("runs").c.artifact_uri.type, "length", None)
-        if not self._sqlite and limit is not None and len(uri) > limit:
+        bounded = self._url.get_backend_name() != "sqlite"
+        if bounded and limit is not None and len(uri) > limit:
             why = f"its artifact URI would have {len(uri)} characters; the column holds"
             return Failed(item.ref, f"{why} {limit}: give a shorter -o artifact-root")
         checksums: dict[str, str] = {}
@@ -800,6 +816,17 @@ def _artifact_root(url: sa.URL, options: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _drop_metric_indexes(engine: sa.Engine, tables: Mapping[str, sa.Table]) -> None:
+    """Put aside what `finish` makes faster than rows could maintain it."""
+    with engine.begin() as connection:
+        query = sa.select(sa.func.count()).select_from(tables["runs"])
+        if connection.scalar(query):
+            return  # somebody else writes to it already
+        for index in list(tables["metrics"].indexes):
+            if index.name in schema.METRIC_INDEXES:
+                index.drop(connection)
+
+
 def _engine_options(url: sa.URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": 60}}
@@ -809,7 +836,7 @@ def _engine_options(url: sa.URL) -> dict[str, Any]:
 def _configure_sqlite(made: bool) -> Any:
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, immediately
-        connection.execute("pragma cache_size=-65536")
+        connection.execute("pragma cache_size=-32768")
         # Every reference is written with what it refers to; checking costs a third.
         connection.execute("pragma foreign_keys=off")
         if made:
