@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import corpus as corpus_
@@ -153,10 +154,8 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., str]]:
     with ExitStack() as running:
         count = iter(range(1000))
 
-        def start(**options: object) -> str:
+        def start(**options: Any) -> str:
             folder = tmp_path / f"server-{next(count)}"
-            return running.enter_context(
-                servers.mlflow_server(folder, **options)  # type: ignore[arg-type]
-            )
+            return running.enter_context(servers.mlflow_server(folder, **options))
 
         yield start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
+from support.servers import fresh_database
 
-from mlmigrate import doctor
 from mlmigrate.cli import group
-from mlmigrate.doctor import Check, diagnose
+from mlmigrate.doctor import Check, diagnose, servers, sqlite_files
 from mlmigrate.errors import LocationError
+from mlmigrate.stores.mlflow_db.schema import newest_revision
 
 STORES = Path(__file__).parents[1] / "fixtures" / "stores"
 EMPTY = Path(__file__).parent / "support"  # no stores are below
@@ -43,9 +46,7 @@ def database(tmp_path: Path) -> Path:
     path = tmp_path / "mlflow.db"
     shutil.copy(STORES / "server-3.17" / "mlflow.db", path)
     with closing(sqlite3.connect(path)) as db:
-        db.execute(
-            "UPDATE alembic_version SET version_num = ?", [doctor.newest_revision()]
-        )
+        db.execute("UPDATE alembic_version SET version_num = ?", [newest_revision()])
         db.commit()
     return path
 
@@ -85,6 +86,49 @@ def test_stray_stores_beside_the_tracking_uri(tmp_path: Path) -> None:
     check = failing(diagnose(None, environ, tmp_path))["stray-stores"]
     assert "project/mlruns" in check.what
     assert "good," not in check.what
+    # A folder is never a sink: both go into a database.
+    assert f"copy {good.as_uri()} {tmp_path}/project/mlruns sqlite:///" in check.fix
+
+
+def test_stray_stores_are_not_sent_to_a_tracking_uri_that_is_wrong(
+    tmp_path: Path,
+) -> None:
+    store(tmp_path / "project" / "mlruns")
+    environ = {"MLFLOW_TRACKING_URI": "localhost:5000"}
+    check = failing(diagnose(None, environ, tmp_path))["stray-stores"]
+    assert "mlmigrate copy" not in check.fix
+
+
+def test_stray_stores_beside_what_is_no_sink(tmp_path: Path) -> None:
+    root = store(tmp_path / "mlruns")
+    environ = {"MLFLOW_TRACKING_URI": "databricks"}
+    check = failing(diagnose(None, environ, tmp_path))["stray-stores"]
+    assert f"copy {root} sqlite:///{tmp_path}/all-runs.db" in check.fix
+
+
+def test_a_store_is_not_to_be_copied_into_itself(
+    tmp_path: Path, database: Path
+) -> None:
+    database.rename(tmp_path / "all-runs.db")
+    check = failing(diagnose(None, {}, tmp_path))["tracking-uri"]
+    assert "export MLFLOW_TRACKING_URI=" in check.fix
+    assert "mlmigrate copy" not in check.fix
+
+
+def test_commands_are_quoted(tmp_path: Path) -> None:
+    folder = tmp_path / "my work"
+    store(folder / "mlruns")
+    check = failing(diagnose(None, {}, folder))["tracking-uri"]
+    assert f"copy '{folder}/mlruns' 'sqlite:///{folder}/all-runs.db'" in check.fix
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.1.1", socket.gethostname()])
+def test_stores_of_a_server_on_this_machine_may_be_its_own(
+    tmp_path: Path, host: str
+) -> None:
+    store(tmp_path / "mlruns")
+    environ = {"MLFLOW_TRACKING_URI": f"http://{host}:9"}
+    assert named(diagnose(None, environ, tmp_path), "stray-stores").ok
 
 
 @pytest.mark.parametrize(
@@ -99,7 +143,18 @@ def test_stray_stores_beside_the_tracking_uri(tmp_path: Path) -> None:
         ("sqlite://mlflow.db", "sqlite:///mlflow.db"),
         ("sqlite:///nowhere/mlflow.db", "mkdir"),
         ("sqlite://", "sqlite:////PATH"),
-        ("postgres://me:secret@host/db", "postgresql://"),
+        ("postgres://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgres://host/db?password=secret", "postgresql://host/db?password=***"),
+        ("postgresql:me", "postgresql://"),
+        ("postgresql://me:secret@host:port/db", "postgresql://"),
+        ("sqlite:mlflow.db", "sqlite:///mlflow.db"),
+        ("sqlite:/var/mlflow.db", "sqlite:////var/mlflow.db"),
+        ("mysql", "the folder"),
+        ("me:secret@host:5000", "http://me:***@host:5000"),
+        ("http://[::1", "http://HOST:PORT"),
+        ("http://localhost:50o0", "http://HOST:PORT"),
+        ("'http://localhost:5000'", "=http://localhost:5000"),
+        ("http://localhost:5000\n", "=http://localhost:5000"),
     ],
 )
 def test_an_invalid_tracking_uri(tmp_path: Path, uri: str, fix: str) -> None:
@@ -111,7 +166,14 @@ def test_an_invalid_tracking_uri(tmp_path: Path, uri: str, fix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["databricks", "databricks://me", "mlruns", "file:mlruns"]
+    "uri",
+    [
+        "databricks",
+        "databricks://me",
+        "mlruns",
+        "file:mlruns",
+        "mssql+pyodbc://me@host/db",
+    ],
 )
 def test_a_valid_tracking_uri(tmp_path: Path, uri: str) -> None:
     store(tmp_path / "mlruns")
@@ -140,7 +202,9 @@ def serving(answer: Callable[[str, Mapping[str, str]], Answer]) -> Iterator[str]
             self.send_response(status)
             self.send_header("Content-Type", kind)
             if status in (302, 307):
-                self.send_header("Location", "https://login.example/")
+                self.send_header("Location", f"https://login.example/?rd={self.path}")
+            if status == 308:
+                self.send_header("Location", f"https://new.example/ml{self.path}")
             self.end_headers()
             self.wfile.write(text.encode())
 
@@ -192,6 +256,82 @@ def test_server_that_wants_a_login() -> None:
     assert given == {}
 
 
+def test_login_in_the_url_comes_first() -> None:
+    def picky(path: str, headers: Mapping[str, str]) -> Answer:
+        right = headers.get("Authorization") == "Basic bWU6cmlnaHQ="  # me:right
+        return healthy(path, headers) if right else (401, HTML, "")
+
+    environ = {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "old"}
+    with serving(picky) as url:
+        checks = check_server(url.replace("://", "://me:right@"), **environ)
+    assert failing(checks) == {}
+
+
+@pytest.mark.parametrize("token", ["right\n", "r€ght"])
+def test_a_token_that_cannot_be_sent(token: str) -> None:
+    with serving(guarded) as url:
+        checks = check_server(url, MLFLOW_TRACKING_TOKEN=token)
+    assert "MLFLOW_TRACKING_TOKEN" in failing(checks)["login"].what
+    assert token.strip() not in repr(checks)
+    environ = {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "x"}
+    with serving(healthy) as url:  # it is not sent then
+        assert failing(check_server(url, MLFLOW_TRACKING_TOKEN=token, **environ)) == {}
+
+
+def test_who_may_not_read_the_first_experiment_may_read_others() -> None:
+    def restricted(path: str, headers: Mapping[str, str]) -> Answer:
+        if "experiments/get" in path:
+            return 403, JSON, '{"error_code": "PERMISSION_DENIED"}'
+        return healthy(path, headers)
+
+    with serving(restricted) as url:
+        assert failing(check_server(url)) == {}
+
+
+@pytest.mark.parametrize("answer", [(302, "text/html", ""), (503, "text/html", "")])
+def test_only_the_api_counts(answer: Answer) -> None:
+    """A proxy may guard or hide the pages that no client of MLflow's asks for."""
+
+    def half(path: str, headers: Mapping[str, str]) -> Answer:
+        return healthy(path, headers) if path.startswith("/api") else answer
+
+    with serving(half) as url:
+        assert failing(check_server(url)) == {}
+
+
+def test_server_that_has_moved() -> None:
+    with serving(lambda *_: (308, HTML, "")) as url:
+        check = failing(check_server(url))["server"]
+    assert check.fix == "give https://new.example/ml instead"
+
+
+def test_server_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a machine's own settings, none comes before MLflow's.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+    environ = {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
+    with serving(healthy) as url:
+        checks = check_server(url.replace("http", "https"), **environ)
+    assert "http://" in failing(checks)["server"].fix
+
+
+def test_a_certificate_that_is_not_there() -> None:
+    environ = {"MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere/ca.pem"}
+    check = failing(check_server("https://127.0.0.1:9", **environ))["server"]
+    assert "/nowhere/ca.pem" in check.what
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in check.fix
+
+
+def test_a_proxy_that_is_not_there() -> None:
+    # The settings of this session name one at which nobody listens.
+    check = failing(check_server("https://tracking.example"))["server"]
+    assert "proxy" in check.what
+    assert "NO_PROXY" in check.fix
+
+
+def test_a_location_that_is_no_url() -> None:
+    assert list(failing(diagnose("http://a..b:5000", {}, "."))) == ["server"]
+
+
 @pytest.mark.parametrize(
     ("answer", "name", "what"),
     [
@@ -200,6 +340,7 @@ def test_server_that_wants_a_login() -> None:
         ((302, HTML, ""), "login", "https://login.example/"),
         ((404, HTML, "<h1>nginx</h1>"), "server", "not as an MLflow server"),
         ((200, HTML, "<h1>hello</h1>"), "server", "not as an MLflow server"),
+        ((404, JSON, '{"detail": "Not Found"}'), "server", "not as an MLflow server"),
         ((503, TEXT, "down"), "server", "HTTP 503"),
     ],
 )
@@ -217,7 +358,7 @@ def test_server_that_is_not_there() -> None:
 
 
 def test_server_that_keeps_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
+    monkeypatch.setattr(servers, "TIMEOUT", 0.2)
     release = threading.Event()
 
     def silent(path: str, _: Mapping[str, str]) -> Answer:
@@ -267,7 +408,7 @@ def test_network_file_systems(
     mounts = tmp_path / "mounts.txt"
     point = str(database.parent).replace(" ", "\\040")
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nhost:/x {point} {system} rw 0 0\n")
-    monkeypatch.setattr(doctor, "_MOUNTS", mounts)
+    monkeypatch.setattr(sqlite_files, "_MOUNTS", mounts)
     check = named(diagnose(str(database), {}, "."), "file-system")
     assert check.ok is ok
     assert system in check.what
@@ -393,6 +534,50 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert list(failing(diagnose("sqlite:///gone.db", {}, tmp_path))) == ["file"]
 
 
+def test_a_folder_where_a_file_should_be(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    checks = diagnose("sqlite:///mlflow.db", {}, tmp_path)
+    assert "is no file" in failing(checks)["file"].what
+
+
+def test_file_systems_that_cannot_be_known(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_files, "_MOUNTS", database / "nowhere")
+    assert "local" not in named(diagnose(str(database), {}, "."), "file-system").what
+
+
+# -- database servers ---------------------------------------------------------------
+
+
+def test_a_postgresql_database_without_runs(postgres_mlflow_uri: str) -> None:
+    checks = diagnose(f"{postgres_mlflow_uri}&password=hunter2", {}, ".")
+    assert list(failing(checks)) == ["contents"]
+    assert named(checks, "indexes").ok
+    assert "hunter2" not in repr(checks)
+
+
+def test_sqlite_is_not_what_mends_a_postgresql_database(
+    postgres_mlflow_uri: str,
+) -> None:
+    engine = sa.create_engine(postgres_mlflow_uri)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE alembic_version RENAME version_num TO x"
+        )
+    engine.dispose()
+    check = failing(diagnose(postgres_mlflow_uri, {}, "."))["integrity"]
+    assert "version_num" in check.what
+    assert "sqlite" not in check.fix
+
+
+@pytest.mark.parametrize("port", ["9", "port"])
+def test_a_database_server_that_is_not_there(port: str) -> None:
+    checks = diagnose(f"mysql+pymysql://me:secret@127.0.0.1:{port}/db", {}, ".")
+    assert list(failing(checks)) == ["integrity"]
+    assert "secret" not in repr(checks)
+
+
 # -- what a store holds -------------------------------------------------------------
 
 
@@ -407,6 +592,32 @@ def test_dead_artifact_uris(tmp_path: Path) -> None:
     check = failing(diagnose(str(root), {}, "."))["artifacts"]
     assert "1 run lead nowhere" in check.what
     assert "--map-artifacts" in check.fix
+
+
+def test_artifacts_that_a_server_holds_are_not_dead(
+    tmp_path: Path, database: Path
+) -> None:
+    root = store(tmp_path / "mlruns")
+    meta = root / "1" / RUN / "meta.yaml"
+    meta.write_text(
+        f"run_id: {RUN}\nexperiment_id: '1'\n"
+        f"artifact_uri: mlflow-artifacts:/1/{RUN}/artifacts\n"
+    )
+    for location, runs in ((root, "1 run"), (database, "11 runs")):
+        check = named(diagnose(str(location), {}, "."), "artifacts")
+        assert check.ok
+        assert f"{runs} are held by an artifact server" in check.what
+
+
+def test_artifacts_that_cannot_be_reached(tmp_path: Path) -> None:
+    root = store(tmp_path / "mlruns")
+    meta = root / "1" / RUN / "meta.yaml"
+    meta.write_text(
+        f"run_id: {RUN}\nexperiment_id: '1'\nartifact_uri: nonesuch://x/{RUN}\n"
+    )
+    check = failing(diagnose(str(root), {}, "."))["artifacts"]
+    assert "nowhere" not in check.what
+    assert "what the message says" in check.fix
 
 
 def test_artifact_uris_of_a_store_that_was_moved(tmp_path: Path) -> None:
@@ -425,6 +636,21 @@ def test_credentials_are_named_but_not_told(tmp_path: Path) -> None:
     assert "tag url of 1 run" in check.what
     assert "--redact-credentials" in check.fix
     assert "hunter2" not in repr(checks)
+
+
+def test_a_folder_may_be_called_sqlite(tmp_path: Path) -> None:
+    store(tmp_path / "sqlite-runs")
+    assert failing(diagnose("sqlite-runs", {}, tmp_path)) == {}
+
+
+def test_an_empty_database_is_not_looked_for_in_folders(tmp_path: Path) -> None:
+    location = fresh_database(tmp_path / "empty.db")
+    with closing(sqlite3.connect(tmp_path / "empty.db")) as db:
+        db.execute("DELETE FROM experiments")
+        db.commit()
+    check = failing(diagnose(location, {}, "."))["contents"]
+    assert "holds no experiment" in check.what
+    assert "folder" not in check.fix
 
 
 def test_a_folder_that_is_no_store(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from mlmigrate.model import (
     Experiment,
     Failed,
     Item,
+    Kind,
     Loss,
     MetricHistory,
     ModelVersion,
@@ -239,8 +240,9 @@ def test_reading_changes_nothing(server: str) -> None:
         put(store, run(at))
     with faults.fault_proxy(server) as proxy:
         source = open_source(proxy.url, {})
-        for kind in ("experiment", "run", "registered_model"):
-            refs = list(source.refs(Selection(kind)))  # type: ignore[arg-type]
+        kinds: tuple[Kind, ...] = ("experiment", "run", "registered_model")
+        for kind in kinds:
+            refs = list(source.refs(Selection(kind)))
             assert not [one for one in source.read(refs) if isinstance(one, Failed)]
         assert list(source.findings()) == []
         source.close()
@@ -401,7 +403,9 @@ def test_a_parent_that_comes_later_is_linked(server: str) -> None:
             artifact_uri=f"mlflow-artifacts:/{at.id}/{_id_of(server, 'd')}/artifacts",
         )
         list(store.finish())
-        assert get(store, child.ref).header.parent is None  # type: ignore[union-attr]
+        orphan = get(store, child.ref).header
+        assert isinstance(orphan, Run)
+        assert orphan.parent is None
     with sink(server) as store:
         parent = put(store, run(at, "f" * 32))
         list(store.finish())
@@ -473,7 +477,8 @@ def test_versions_keep_their_numbers_sources_and_stages(server: str) -> None:
     assert second.source == f"runs:/{home.id}/model"
     assert third.source == "s3://bucket/model"
     assert back.aliases == (Alias("best", 5),)
-    assert back.header.description == "Who leaves?"  # type: ignore[union-attr]
+    assert isinstance(back.header, RegisteredModel)
+    assert back.header.description == "Who leaves?"
     assert back.tags == (Tag("owner", "ops"),)
     assert marks.load(back.mark) is not None
     # A second time changes nothing, and an alias that stands is not moved.

@@ -8,15 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mlmigrate.metrics import history
-from mlmigrate.model import (
-    DatasetInput,
-    Item,
-    MetricHistory,
-    Param,
-    Ref,
-    Run,
-    Tag,
-)
+from mlmigrate.model import DatasetInput, Item, MetricHistory, Param, Ref, Run, Tag
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 #: Milliseconds that people have logged: years 1970 to 2100, and none at all.

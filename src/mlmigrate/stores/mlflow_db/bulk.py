@@ -47,11 +47,14 @@ def _slices(metrics: Iterable[RunMetric]) -> Iterator[RunMetric]:
     for run, metric in metrics:
         for at in range(0, len(metric.steps), _SLICE):
             part = slice(at, at + _SLICE)
-            yield run, replace(
-                metric,
-                steps=metric.steps[part],
-                timestamps=metric.timestamps[part],
-                values=metric.values[part],
+            yield (
+                run,
+                replace(
+                    metric,
+                    steps=metric.steps[part],
+                    timestamps=metric.timestamps[part],
+                    values=metric.values[part],
+                ),
             )
 
 

@@ -1,0 +1,104 @@
+"""What an MLflow database holds of each origin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import md5
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+
+from mlmigrate import marks
+from mlmigrate.contract import Copy
+from mlmigrate.merge import origins_of
+from mlmigrate.model import Ref
+
+Tables: TypeAlias = Mapping[str, sa.Table]
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")
+
+
+def run_id(origin: str) -> str:
+    """Return the run id that a copy gets: its origin where that is one that MLflow
+    accepts, otherwise one made from it, always the same.
+    """
+    if _RUN_ID.match(origin):
+        return origin
+    return md5(origin.encode(), usedforsecurity=False).hexdigest()
+
+
+def experiment_copies(
+    connection: sa.Connection, tables: Tables, origins: Sequence[Ref]
+) -> dict[Ref, Copy]:
+    """Find the experiment that bears each origin, else the one of its name."""
+    table, tags = tables["experiments"], tables["experiment_tags"]
+    by_name: dict[str, Any] = {}
+    by_id: dict[int, Any] = {}
+    query = sa.select(table.c.experiment_id, table.c.name, table.c.lifecycle_stage)
+    for standing in connection.execute(query):
+        by_name[standing.name] = by_id[standing.experiment_id] = standing
+    bearing: dict[str, int] = {}
+    marked: dict[int, str] = {}
+    own = sa.select(tags.c.experiment_id, tags.c.key, tags.c.value).where(
+        tags.c.key.in_([marks.ORIGIN, marks.MARK])
+    )
+    for number, key, value in connection.execute(own):
+        if key == marks.MARK:
+            marked[number] = value
+        else:
+            for origin in origins_of(value or ""):
+                bearing.setdefault(origin, number)
+    found = {}
+    for ref in origins:
+        bearer = by_id.get(bearing.get(ref.id, -1))
+        row: Any = bearer or by_name.get(ref.id.partition("/")[2])
+        if row is not None:
+            found[ref] = Copy(
+                Ref("experiment", str(row.experiment_id)),
+                marks.load(marked.get(row.experiment_id)),
+                row.lifecycle_stage or "active",
+            )
+    return found
+
+
+def run_copies(
+    connection: sa.Connection,
+    tables: Tables,
+    origins: Sequence[Ref],
+    renamed: Mapping[str, str],
+) -> dict[Ref, Copy]:
+    """Find the runs of these origins, of which *renamed* names those of other ids."""
+    ids = {renamed.get(ref.id, run_id(ref.id)): ref for ref in origins}
+    runs, tags = tables["runs"], tables["tags"]
+    marked = sa.select(tags.c.run_uuid, tags.c.value).where(
+        tags.c.key == marks.MARK, tags.c.run_uuid.in_(list(ids))
+    )
+    texts = {row[0]: row[1] for row in connection.execute(marked)}
+    query = sa.select(runs.c.run_uuid, runs.c.lifecycle_stage)
+    return {
+        ids[id]: Copy(Ref("run", id), marks.load(texts.get(id)), lifecycle or "active")
+        for id, lifecycle in connection.execute(
+            query.where(runs.c.run_uuid.in_(list(ids)))
+        )
+    }
+
+
+def renamed_runs(connection: sa.Connection, tables: Tables) -> dict[str, str]:
+    """Return origin -> run id for the runs that bear another id than their origin:
+    those that a server once minted an id for.
+    """
+    tags = tables["tags"]
+    query = sa.select(tags.c.value, tags.c.run_uuid).where(
+        tags.c.key == marks.ORIGIN, tags.c.value != tags.c.run_uuid
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def model_copies(
+    connection: sa.Connection, tables: Tables, names: Collection[str]
+) -> dict[Ref, Copy]:
+    """Find the registered models of these names."""
+    query = sa.select(tables["registered_models"].c.name)
+    found = (Ref("registered_model", name) for name in connection.scalars(query))
+    return {ref: Copy(ref, None) for ref in found if ref.id in names}

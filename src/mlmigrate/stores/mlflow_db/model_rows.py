@@ -1,0 +1,116 @@
+"""Registered models into the ``registered_model…`` and ``model_version…`` tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from mlmigrate import marks
+from mlmigrate.contract import Delivery
+from mlmigrate.model import ModelVersion, Ref, RegisteredModel
+from mlmigrate.stores.mlflow_db.transaction import Transaction
+
+
+def write_model(
+    transaction: Transaction, delivery: Delivery, header: RegisteredModel
+) -> Ref:
+    """Insert a registered model, or what the one that stands lacks."""
+    tables, connection = transaction.tables, transaction.connection
+    item, name = delivery.item, header.name
+    models, tags = tables["registered_models"], tables["registered_model_tags"]
+    if delivery.into is None:
+        connection.execute(
+            sa.insert(models).values(
+                name=name,
+                creation_time=header.creation_time,
+                last_updated_time=header.last_updated_time,
+                description=header.description,
+            )
+        )
+    elif header.description:
+        connection.execute(
+            sa.update(models)
+            .where(models.c.name == name)
+            .values(description=header.description)
+        )
+    new = {tag.key: tag.value for tag in item.tags}
+    if delivery.into is None:
+        new[marks.SOURCE] = delivery.source
+    for key, value in new.items():
+        connection.execute(sa.insert(tags).values(name=name, key=key, value=value))
+    for version in item.versions:
+        _write_version(transaction, delivery, name, version)
+    aliases = tables["registered_model_aliases"]
+    for alias in item.aliases:
+        connection.execute(
+            sa.insert(aliases).values(
+                name=name, alias=alias.name, version=alias.version
+            )
+        )
+    return Ref("registered_model", name)
+
+
+def _write_version(
+    transaction: Transaction, delivery: Delivery, name: str, version: ModelVersion
+) -> None:
+    tables, connection = transaction.tables, transaction.connection
+    table, tags = tables["model_versions"], tables["model_version_tags"]
+    where = (table.c.name == name, table.c.version == version.version)
+    standing = connection.scalar(
+        sa.select(sa.func.count()).select_from(table).where(*where)
+    )
+    if not standing:
+        source, storage = _version_source(transaction, version)
+        connection.execute(
+            sa.insert(table).values(
+                name=name,
+                version=version.version,
+                creation_time=version.creation_time,
+                last_updated_time=version.last_updated_time,
+                description=version.description,
+                user_id=version.user,
+                current_stage=version.stage,
+                source=source,
+                run_id=version.run.id if version.run else None,
+                run_link=version.run_link,
+                status=version.status,
+                status_message=version.status_message,
+                storage_location=storage,
+            )
+        )
+    mark = replace(delivery.mark, tags=None)
+    new = {tag.key: tag.value for tag in version.tags}
+    new[marks.ORIGIN], new[marks.MARK] = version.origin, marks.dump(mark)
+    connection.execute(
+        sa.delete(tags).where(
+            tags.c.name == name,
+            tags.c.version == version.version,
+            tags.c.key.in_(list(new)),
+        )
+    )
+    for key, value in new.items():
+        connection.execute(
+            sa.insert(tags).values(
+                name=name, version=version.version, key=key, value=value
+            )
+        )
+
+
+def _version_source(
+    transaction: Transaction, version: ModelVersion
+) -> tuple[str | None, str | None]:
+    """Return the source and storage location, rewritten to the copied artifacts."""
+    source, storage = version.source, version.storage_location
+    if version.source_run is None or source is None:
+        return source, storage
+    runs = transaction.tables["runs"]
+    uri = transaction.connection.scalar(
+        sa.select(runs.c.artifact_uri).where(runs.c.run_uuid == version.source_run.id)
+    )
+    if uri is None:
+        return source, storage
+    below = f"/{version.source_path}" if version.source_path else ""
+    if source.startswith("runs:/"):
+        return f"runs:/{version.source_run.id}{below}", f"{uri}{below}"
+    return f"{uri}{below}", f"{uri}{below}" if storage else storage

@@ -1,0 +1,182 @@
+"""Registered models, from the tables ``registered_model*`` and ``model_version*``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from mlmigrate import marks
+from mlmigrate.artifacts import lift_source
+from mlmigrate.model import (
+    Alias,
+    Finding,
+    Item,
+    ModelVersion,
+    Note,
+    Problem,
+    Ref,
+    RegisteredModel,
+)
+from mlmigrate.stores.mlflow_db.tables import Tables
+from mlmigrate.stores.mlflow_db.values import text, time, whole
+
+_VERSION = (
+    "version",
+    "creation_time",
+    "last_updated_time",
+    "description",
+    "user_id",
+    "current_stage",
+    "source",
+    "run_id",
+    "status",
+    "status_message",
+    "run_link",
+    "storage_location",
+)
+
+
+def names(tables: Tables) -> Iterator[str]:
+    """Yield the names of all models, each once.
+
+    A name that several workspaces have bears a number in all but the first.
+    """
+    if "registered_models" not in tables.columns:
+        return
+    if "workspace" not in tables.columns["registered_models"]:
+        for (name,) in tables.keyed("registered_models", "name"):
+            yield str(name)
+        return
+    query = tables.select("registered_models", "name").distinct()
+    for (name,) in tables.fetch(query.order_by(sa.column("name"))):
+        yield str(name)
+        for number in range(1, len(_workspaces(tables, name))):
+            yield f"{name}~{number + 1}"
+
+
+def read(tables: Tables, ref: Ref) -> Item | None:
+    """Read one model with its versions and aliases; None where there is none."""
+    model, workspace = _key(tables, ref.id)
+    only: dict[str, Any] = {"name": model}
+    if workspace is not None:
+        only["workspace"] = workspace
+    rows = tables.rows(
+        "registered_models",
+        "name",
+        "description",
+        "creation_time",
+        "last_updated_time",
+        where=only,
+    )
+    if not rows:
+        return None
+    _, description, created, updated = rows[0]
+    tags = tables.rows("registered_model_tags", "key", "value", where=only)
+    pairs = [(text(key) or "", text(value) or "") for key, value in tags]
+    aliases = tables.rows("registered_model_aliases", "alias", "version", where=only)
+    where = f"{tables.location} model {ref.id}"
+    findings: list[Finding] = []
+    if workspace not in (None, "default"):
+        findings.append(Problem(where, f"its workspace {workspace!r} is not kept"))
+    if ref.id != model:
+        what = f"another workspace has a model {model!r}: read as {ref.id!r}"
+        findings.append(Problem(where, what))
+    versions = _versions(tables, ref.id, only, where, findings)
+    header = RegisteredModel(
+        ref.id,
+        text(description) or None,
+        time(created, "creation_time", where, findings),
+        time(updated, "last_updated_time", where, findings),
+    )
+    return Item(
+        ref,
+        header,
+        origin=ref.id,
+        tags=marks.lift(pairs).tags,
+        versions=tuple(versions),
+        aliases=tuple(
+            Alias(text(alias) or "", number)
+            for alias, number in aliases
+            if isinstance(number, int)
+        ),
+        findings=tuple(findings),
+    )
+
+
+def _workspaces(tables: Tables, model: str) -> list[str]:
+    rows = tables.rows("registered_models", "workspace", where={"name": model})
+    return sorted((str(row[0]) for row in rows), key=lambda w: (w != "default", w))
+
+
+def _key(tables: Tables, id: str) -> tuple[str, str | None]:
+    """Return the name and the workspace of a model."""
+    if "workspace" not in tables.columns.get("registered_models", ()):
+        return id, None
+    spaces = _workspaces(tables, id)
+    stem, _, number = id.rpartition("~")
+    if not spaces and stem and number.isdigit():
+        spaces = _workspaces(tables, stem)[int(number) - 1 : int(number)]
+        return stem, spaces[0] if spaces else None
+    return id, spaces[0] if spaces else None
+
+
+def _versions(
+    tables: Tables,
+    model: str,
+    only: Mapping[str, Any],
+    where: str,
+    findings: list[Finding],
+) -> list[ModelVersion]:
+    tags: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for number, key, value in tables.rows(
+        "model_version_tags", "version", "key", "value", where=only
+    ):
+        tags[number].append((text(key) or "", text(value) or ""))
+    versions, hidden = [], 0
+    for row in tables.rows("model_versions", *_VERSION, where=only):
+        fields = dict(zip(_VERSION, row, strict=True))
+        number = fields["version"]
+        if fields["current_stage"] == "Deleted_Internal":
+            hidden += 1
+        elif isinstance(number, int):
+            versions.append(_version(model, number, fields, tags[number]))
+        else:
+            what = f"version {number!r} is no number: not copied"
+            findings.append(Problem(where, what))
+    if hidden:
+        what = f"{hidden} internally deleted versions are not copied"
+        findings.append(Note(where, what))
+    return versions
+
+
+def _version(
+    model: str, number: int, fields: Mapping[str, Any], pairs: list[tuple[str, str]]
+) -> ModelVersion:
+    lifted = marks.lift(pairs)
+    created = whole(fields["creation_time"])
+    source = text(fields["source"]) or None
+    source_run, source_path = lift_source(source)
+    origin = lifted.origin if marks.load(lifted.mark) else None
+    run = text(fields["run_id"])
+    return ModelVersion(
+        version=number,
+        origin=origin or f"{model}/{number}@{created}",
+        creation_time=created,
+        last_updated_time=whole(fields["last_updated_time"]),
+        description=text(fields["description"]) or None,
+        user=text(fields["user_id"]) or None,
+        stage=text(fields["current_stage"]) or "None",
+        source=source,
+        source_run=Ref("run", source_run) if source_run else None,
+        source_path=source_path,
+        storage_location=text(fields["storage_location"]) or None,
+        run=Ref("run", run) if run else None,
+        run_link=text(fields["run_link"]) or None,
+        status=text(fields["status"]) or "READY",
+        status_message=text(fields["status_message"]) or None,
+        tags=lifted.tags,
+        mark=lifted.mark,
+    )

@@ -1,0 +1,63 @@
+"""Single values of a row: SQLite holds anything in any column, and bytes as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlmigrate import marks
+from mlmigrate.model import Finding, MetricHistory, Problem
+
+
+class Escaped(str):
+    """Text that was not UTF-8, with escapes for what was not."""
+
+    __slots__ = ()
+
+
+def decoded(data: bytes) -> str:
+    """Return *data* as text: `Escaped` where it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return Escaped(data.decode("utf-8", "backslashreplace"))
+
+
+def text(value: Any) -> str | None:
+    """Return a value of any type as text."""
+    if value is None or isinstance(value, str):
+        return value
+    return decoded(value) if isinstance(value, bytes) else str(value)
+
+
+def whole(value: Any) -> int | None:
+    """Return a time as an integer; None where it is absent or no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return int(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def time(value: Any, name: str, where: str, findings: list[Finding]) -> int | None:
+    """Return a time in milliseconds; what is none is told in *findings*."""
+    found = whole(value)
+    if found is None and value is not None:
+        findings.append(Problem(where, f"{name} {value!r} is no time: not copied"))
+    return found
+
+
+def escapes(where: str, header: Any, lifted: marks.Lifted, *more: Any) -> list[Finding]:
+    """Name the fields whose text was not UTF-8."""
+    names = [name for name in header.__slots__ if _is_escaped(getattr(header, name))]
+    pairs: list[tuple[str, str]] = [(tag.key, tag.value) for tag in lifted.tags]
+    for entries in more:
+        for entry in entries:
+            pairs.append((entry.key, "") if isinstance(entry, MetricHistory) else entry)
+    names += [str(pair[0]) for pair in pairs if any(map(_is_escaped, pair))]
+    what = "is not UTF-8: kept with \\x escapes"
+    return [Problem(where, f"{name} {what}") for name in names]
+
+
+def _is_escaped(value: Any) -> bool:
+    return isinstance(value, Escaped)

@@ -1,0 +1,105 @@
+"""Several sources into one sink: experiments and registered models."""
+
+from __future__ import annotations
+
+from mlmigrate.model import Alias, Experiment, Item, Run
+from mlmigrate.testing.items import NOW, OTHER, RUN, experiment, model, run, version
+from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
+
+
+class Merging(SinkUnderTest):
+    """Experiments of one name become one; versions keep their numbers."""
+
+    def test_experiments_of_one_name_merge(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Two sources' experiments of one name become one that holds both's runs."""
+        one = source(experiment("1"), run())
+        other = source(experiment("7"), run(OTHER, "7"))
+        for _ in range(2):
+            self.copy([one, other], sink_location)
+        experiments = self.read(sink_location, "experiment")
+        named = [
+            id
+            for id, item in experiments.items()
+            if isinstance(item.header, Experiment) and item.header.name == "churn"
+        ]
+        runs = self.read(sink_location, "run")
+
+        assert len(named) == 1
+        assert {named[0]} == {
+            item.header.experiment.id
+            for item in runs.values()
+            if isinstance(item.header, Run)
+        }
+        assert self.differences([one, other], sink_location) == []
+
+    def test_equal_ids_are_renumbered(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Experiments of one id stay two, and so does one whose id does not fit."""
+        large = "123456789012345678"
+        one = source(experiment("1", "a"), run())
+        other = source(
+            experiment("1", "b"),
+            run(OTHER),
+            experiment(large, "large"),
+            run("a" * 32, large),
+        )
+        for _ in range(2):
+            self.copy([one, other], sink_location)
+        names = {
+            id: item.header.name
+            for id, item in self.read(sink_location, "experiment").items()
+            if isinstance(item.header, Experiment) and item.header.name != "Default"
+        }
+        homes = {
+            id: names[item.header.experiment.id]
+            for id, item in self.read(sink_location, "run").items()
+            if isinstance(item.header, Run)
+        }
+
+        assert sorted(names.values()) == ["a", "b", "large"]
+        assert homes == {RUN: "a", OTHER: "b", "a" * 32: "large"}
+        assert self.differences([one, other], sink_location) == []
+
+    def test_versions_keep_their_numbers(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Later arrivals follow the highest; repeats change no number."""
+        one = source(model("m", version("m", 1, NOW + 1), version("m", 2, NOW + 2)))
+        other = source(model("m", version("m", 1, NOW), version("m", 5, NOW + 5)))
+        self.copy(one, sink_location)
+        first = _numbers(self.read(sink_location, "registered_model")["m"])
+        self.copy(other, sink_location)
+        second = _numbers(self.read(sink_location, "registered_model")["m"])
+        for sources in ([one, other], [other, one], [other]):
+            self.copy(sources, sink_location)
+        last = _numbers(self.read(sink_location, "registered_model")["m"])
+
+        assert {f"m/1@{NOW + 1}": 1, f"m/2@{NOW + 2}": 2} == first
+        assert {**first, f"m/1@{NOW}": 6, f"m/5@{NOW + 5}": 5} == second == last
+        assert self.differences([one, other], sink_location) == []
+
+    def test_aliases_stay(self, source: MemorySources, sink_location: str) -> None:
+        """An alias that stands at the sink is never moved, and that is told."""
+        versions = (version("m", 1, NOW + 1), version("m", 2, NOW + 2))
+        origin = source(model("m", *versions, aliases=[Alias("champion", 1)]))
+        self.copy(origin, sink_location)
+        source.put(
+            origin,
+            model(
+                "m", *versions, aliases=[Alias("champion", 2), Alias("challenger", 2)]
+            ),
+        )
+        result = self.copy(origin, sink_location)
+        back = self.read(sink_location, "registered_model")["m"]
+
+        assert {("champion", 1), ("challenger", 2)} == {
+            (alias.name, alias.version) for alias in back.aliases
+        }
+        assert any("champion stays" in each.what for each in result.findings())
+
+
+def _numbers(item: Item) -> dict[str, int]:
+    return {each.origin: each.version for each in item.versions}

@@ -1,0 +1,196 @@
+"""A sink under test: its hooks, the sources, and what a copy into it makes."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+
+from mlmigrate import pipeline
+from mlmigrate.contract import Selection
+from mlmigrate.locations import Opened, resolve
+from mlmigrate.model import (
+    Conflict,
+    Copied,
+    Failed,
+    Item,
+    Kind,
+    Loss,
+    Note,
+    Problem,
+    Ref,
+    Skipped,
+    Updated,
+)
+from mlmigrate.pipeline import Options
+from mlmigrate.stores import memory
+from mlmigrate.testing.items import RUN
+from mlmigrate.verification import Different, Missing, verify
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Result:
+    """The events of one copy."""
+
+    events: list[pipeline.Event] = field(default_factory=list)
+
+    def of(self, type_: type[T]) -> list[T]:
+        """Return the events of one type."""
+        return [event for event in self.events if isinstance(event, type_)]
+
+    def counts(self, kind: Kind | None = "run") -> dict[str, int]:
+        """Return how often each outcome befell an item of a kind."""
+        outcomes = (Copied, Updated, Skipped, Conflict, Failed)
+        found = [event for event in self.events if isinstance(event, outcomes)]
+        return dict(
+            Counter(
+                type(event).__name__.lower()
+                for event in found
+                if kind in (None, event.ref.kind)
+            )
+        )
+
+    def findings(self) -> list[Problem | Note | Loss]:
+        """Return all findings, also those of outcomes."""
+        found: list[Problem | Note | Loss] = []
+        for event in self.events:
+            if isinstance(event, Problem | Note | Loss):
+                found.append(event)
+            else:
+                found += getattr(event, "findings", ())
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """What a store holds of a run, seen past its adapter."""
+
+    status: str
+    start_time: int | None
+    end_time: int | None
+    lifecycle: str
+    params: dict[str, str]
+    tags: dict[str, str]  # without mlmigrate.*
+    metrics: list[tuple[str, int, int, float]]  # key, step, timestamp, value; sorted
+    marked: bool
+
+
+class MemorySources:
+    """Makes sources in memory, and forgets them afterwards."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def __call__(
+        self, *items: Item, files: dict[tuple[Ref, str], bytes] | None = None
+    ) -> str:
+        """Return the location of a new source that holds *items*."""
+        location = f"memory:source-{uuid.uuid4().hex}"
+        self.made.append(location)
+        self.put(location, *items, files=files)
+        return location
+
+    def put(
+        self,
+        location: str,
+        *items: Item,
+        files: dict[tuple[Ref, str], bytes] | None = None,
+    ) -> None:
+        """Put *items* into a source, over those of equal refs."""
+        held = memory.contents(location)
+        held.items.update((item.ref, item) for item in items)
+        held.blobs.update(files or {})
+
+
+class SinkUnderTest:
+    """The hooks that a sink's own tests fill in, and what is done to the sink."""
+
+    #: ``KEY=VALUE`` texts for the sink's adapter.
+    options: Sequence[str] = ()
+
+    # -- hooks ------------------------------------------------------------------
+
+    @pytest.fixture
+    def sink_location(self) -> str:
+        """Return the location of a fresh, empty store."""
+        raise NotImplementedError
+
+    def peek(self, location: str, run: str) -> Peeked | None:
+        """Read a run without the adapter; None where there is none."""
+        raise NotImplementedError
+
+    def edit_tag(self, location: str, run: str, key: str, value: str) -> None:
+        """Change a tag of a run, as someone at the sink would."""
+        raise NotImplementedError
+
+    def delete_run(self, location: str, run: str) -> None:
+        """Mark a run as deleted, as someone at the sink would."""
+        raise NotImplementedError
+
+    def partial_files(self, location: str) -> list[str]:
+        """Return what is left of files that were not wholly written; a hook."""
+        return []
+
+    # -- acts -------------------------------------------------------------------
+
+    @pytest.fixture
+    def source(self) -> Iterator[MemorySources]:
+        """Make sources in memory."""
+        sources = MemorySources()
+        yield sources
+        for location in sources.made:
+            memory.forget(location)
+
+    def opened(self, location: str, artifacts: str = "copy") -> Opened:
+        """Resolve the sink."""
+        return resolve(location, self.options, shared={"artifacts": artifacts})
+
+    def copy(self, sources: str | list[str], sink: str, **options: Any) -> Result:
+        """Copy, and return what happened."""
+        locations = [sources] if isinstance(sources, str) else sources
+        chosen = Options(**options)
+        return Result(
+            list(
+                pipeline.copy(
+                    [resolve(location) for location in locations],
+                    self.opened(sink, chosen.artifacts),
+                    chosen,
+                )
+            )
+        )
+
+    def differences(
+        self, sources: str | list[str], sink: str, **options: Any
+    ) -> list[Any]:
+        """Verify, and return what differs or is missing."""
+        locations = [sources] if isinstance(sources, str) else sources
+        found = verify(
+            [resolve(location) for location in locations],
+            self.opened(sink),
+            Options(**options),
+        )
+        return [each for each in found if isinstance(each, Different | Missing)]
+
+    def read(self, location: str, kind: Kind) -> dict[str, Item]:
+        """Read back all items of a kind, by id."""
+        store = self.opened(location).sink()
+        try:
+            found = {}
+            for item in store.read(list(store.refs(Selection(kind)))):
+                assert isinstance(item, Item), item
+                found[item.ref.id] = item
+            return found
+        finally:
+            store.close()
+
+    def held(self, location: str, run: str = RUN) -> Peeked:
+        """Peek at a run that must be there."""
+        found = self.peek(location, run)
+        assert found is not None
+        return found
