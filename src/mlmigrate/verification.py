@@ -16,7 +16,6 @@ from mlmigrate.ahead import Digested, reading
 from mlmigrate.artifacts import checksum_of
 from mlmigrate.contract import Copy, Selection, Sink, Source
 from mlmigrate.errors import ItemError
-from mlmigrate.fit import fit
 from mlmigrate.locations import Opened
 from mlmigrate.metrics import missing
 from mlmigrate.model import (
@@ -32,17 +31,17 @@ from mlmigrate.model import (
     RegisteredModel,
     Run,
 )
-from mlmigrate.pipeline import (
-    Groups,
+from mlmigrate.pipeline.experiments import Groups, read_experiments
+from mlmigrate.pipeline.job import (
     Job,
     Options,
     Total,
-    check_distinct,
+    fitted,
+    open_stores,
     prepare,
-    read_experiments,
-    resolve_versions,
-    wanted_runs,
 )
+from mlmigrate.pipeline.models import resolve_versions
+from mlmigrate.pipeline.runs import wanted_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +116,8 @@ def verify(
         UsageError: the sink is a source, too.
         StoreError: a store cannot be opened at all.
     """
-    check_distinct(sources, sink)
-    opened: list[tuple[Opened, Source]] = []
-    target: Sink | None = None
-    try:
-        for store in sources:
-            opened.append((store, store.source()))
-        target = sink.sink()
+    with open_stores(sources, sink) as (opened, target):
         yield from _Verification(opened, target, options).verdicts()
-    finally:
-        for _, source in opened:
-            source.close()
-        if target is not None:
-            target.close()
 
 
 @dataclass(slots=True)
@@ -164,6 +152,9 @@ class _Verification:
             if count:
                 yield Extra(kind, count)
 
+    def _fitted(self, item: Item) -> Item:
+        return fitted(item, self._options, self._sink.capabilities)[0]
+
     # -- experiments ----------------------------------------------------------
 
     def _verify_experiments(self, groups: Groups) -> Iterator[Verdict]:
@@ -171,7 +162,7 @@ class _Verification:
         yield Total("experiment", len(groups))
         for members in groups.values():
             merged = merge.merge_experiments([item for _, item in members])
-            wanted, _ = fit(merged, self._sink.capabilities)
+            wanted = self._fitted(merged)
             refs = [Ref("experiment", each) for each in merge.origins_of(merged.origin)]
             found = self._sink.copies(refs)
             copy = next((found[ref] for ref in refs if ref in found), None)
@@ -330,8 +321,10 @@ class _Verification:
         for at, ref in later.versions:
             item = next(iter(self._sources[at][1].read([ref])))
             if isinstance(item, Item):
-                fitted, _ = fit(item, self._sink.capabilities)
-                items.append((at, fitted))
+                items.append((at, self._fitted(item)))
+        if not items:  # they went away, or broke, since they were read
+            yield Problem(f"run/{origin}", "can no longer be read from its sources")
+            return
         first = items[0][1]
         if later.copy is None:
             yield Missing(first.ref)
@@ -379,9 +372,9 @@ class _Verification:
                 resolved = resolve_versions(job, at, item)
                 if resolved is None:
                     continue
-                fitted, _ = fit(resolved, self._sink.capabilities)
-                assert isinstance(fitted.header, RegisteredModel)
-                groups.setdefault(fitted.header.name, []).append(fitted)
+                wanted = self._fitted(resolved)
+                assert isinstance(wanted.header, RegisteredModel)
+                groups.setdefault(wanted.header.name, []).append(wanted)
         for name, items in groups.items():
             yield from self._verify_model(name, items)
 

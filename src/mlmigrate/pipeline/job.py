@@ -1,0 +1,156 @@
+"""A copy under way: what it was asked for, and what all its parts share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TypeAlias
+
+from mlmigrate import merge
+from mlmigrate.ahead import Digested
+from mlmigrate.artifacts import redact
+from mlmigrate.contract import (
+    ArtifactsMode,
+    Capabilities,
+    Delivery,
+    Sink,
+    Source,
+    Written,
+)
+from mlmigrate.errors import UsageError
+from mlmigrate.filters import Filters
+from mlmigrate.fit import fit
+from mlmigrate.locations import Opened, identity
+from mlmigrate.model import Failed, Finding, Item, Outcome, Ref
+from mlmigrate.redaction import redacted
+
+Event: TypeAlias = "Outcome | Finding | Total"
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many items of a kind are to come: for progress bars."""
+
+    kind: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a copy is asked for beside its stores."""
+
+    filters: Filters = field(default_factory=Filters)
+    artifacts: ArtifactsMode = "copy"
+    on_conflict: merge.OnConflict = "fail"
+    experiment_name: str | None = None  # a template of {store} and {name}
+    redact_credentials: bool = False
+    deep: bool = False
+    workers: int | None = None
+
+    @property
+    def key(self) -> str:
+        """The options that change what is written, as a mark holds them."""
+        changing = [self.artifacts, self.redact_credentials]
+        return blake2b(json.dumps(changing).encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """An item, read and fitted, with the digest that it had before."""
+
+    item: Item
+    digest: str
+    findings: tuple[Finding, ...]
+
+
+def fitted(
+    item: Item, options: Options, sink: Capabilities
+) -> tuple[Item, tuple[Finding, ...]]:
+    """Make of *item* what the sink can hold and may see, and tell all that was found
+    or lost on the way.
+    """
+    fitting, losses = fit(redacted(item) if options.redact_credentials else item, sink)
+    return fitting, (*item.findings, *losses)
+
+
+def prepare(read: Digested, options: Options, sink: Capabilities) -> Prepared:
+    """Make ready what was read."""
+    item, findings = fitted(read.item, options, sink)
+    return Prepared(item, read.digest, findings)
+
+
+@dataclass(slots=True)
+class Job:
+    """One copy under way."""
+
+    sources: list[tuple[Opened, Source]]
+    sink: Sink
+    options: Options
+    dry: bool
+    experiments: dict[tuple[int, str], Ref | None] = field(default_factory=dict)
+    origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
+    planned: dict[str, Ref] = field(default_factory=dict)
+    renumbered: list[merge.Renumbered] = field(default_factory=list)
+
+
+@contextmanager
+def open_stores(
+    sources: Sequence[Opened], sink: Opened
+) -> Iterator[tuple[list[tuple[Opened, Source]], Sink]]:
+    """Open the sources, then the sink, and close them all in the end.
+
+    Raises:
+        UsageError: the sink is also a source.
+        StoreError: a store cannot be opened at all.
+    """
+    for source in sources:
+        if identity(source) == identity(sink):
+            raise UsageError(
+                f"{redact(sink.location)} is both a source and the sink: nothing to do"
+            )
+    with ExitStack() as stack:
+        yield (
+            [(one, stack.enter_context(closing(one.source()))) for one in sources],
+            stack.enter_context(closing(sink.sink())),
+        )
+
+
+def label(job: Job, at: int) -> str:
+    """Name a source for people."""
+    return redact(job.sources[at][0].location)
+
+
+def read_one(store: Source, ref: Ref) -> Item:
+    """Read back one item that is known to be there."""
+    item = next(iter(store.read([ref])))
+    if isinstance(item, Failed):
+        raise UsageError(f"{ref} at {store.location} cannot be read back: {item.why}")
+    return item
+
+
+def deliver(job: Job, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+    """Hand *deliveries* to the sink, or only say what would be written."""
+    if not job.dry:
+        return job.sink.write(deliveries)
+    return [
+        Written(
+            delivery.into or delivery.item.ref,
+            files=len(delivery.item.artifacts),
+            bytes=sum(entry.size for entry in delivery.item.artifacts),
+        )
+        for delivery in deliveries
+    ]
+
+
+def origin_of(job: Job, at: int, ref: Ref) -> str:
+    """Return the origin of a run of a source: its id, unless it is itself a copy."""
+    known = job.origins.get((at, ref))
+    if known is not None:
+        return known
+    item = next(iter(job.sources[at][1].read([ref])), None)
+    origin = item.origin if isinstance(item, Item) else ref.id
+    job.origins[at, ref] = origin
+    return origin

@@ -1,0 +1,122 @@
+"""The registry: models of one name become one, and each version keeps its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from mlmigrate import marks, merge
+from mlmigrate.contract import Delivery, Selection
+from mlmigrate.digest import digest
+from mlmigrate.model import (
+    Copied,
+    Failed,
+    Finding,
+    Item,
+    Note,
+    Ref,
+    RegisteredModel,
+    Skipped,
+    Updated,
+)
+from mlmigrate.pipeline.job import (
+    Event,
+    Job,
+    Total,
+    deliver,
+    fitted,
+    label,
+    origin_of,
+    read_one,
+)
+
+
+def copy_models(job: Job) -> Iterator[Event]:
+    """Copy registered models whose runs are at the sink by now."""
+    groups: dict[str, list[tuple[int, Item]]] = {}
+    for at, (_, source) in enumerate(job.sources):
+        for item in source.read(list(source.refs(Selection("registered_model")))):
+            if isinstance(item, Failed):
+                yield item
+                continue
+            resolved = resolve_versions(job, at, item)
+            if resolved is not None:
+                assert isinstance(item.header, RegisteredModel)
+                groups.setdefault(item.header.name, []).append((at, resolved))
+    yield Total("registered_model", len(groups))
+    for name, members in groups.items():
+        yield from _copy_model(job, name, members)
+
+
+def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
+    """Return the model with its versions' runs replaced by the sink's; None where a
+    filter leaves none of its runs.
+    """
+    versions = []
+    for version in item.versions:
+        origins = {
+            ref: Ref("run", origin_of(job, at, ref))
+            for ref in (version.run, version.source_run)
+            if ref is not None
+        }
+        found = job.sink.copies(list(origins.values()))
+        here = {
+            ref: found[origin].ref for ref, origin in origins.items() if origin in found
+        }
+        for ref, origin in origins.items():
+            if origin.id in job.planned:
+                here.setdefault(ref, job.planned[origin.id])
+        if job.options.filters.narrow and not here:
+            continue
+        keep = job.sink.capabilities.keeps_ids
+        versions.append(
+            replace(
+                version,
+                run=here.get(version.run, version.run if keep else None)
+                if version.run
+                else None,
+                source_run=here.get(version.source_run) if version.source_run else None,
+            )
+        )
+    if job.options.filters.narrow and not versions:
+        return None
+    return replace(item, versions=tuple(versions))
+
+
+def _copy_model(
+    job: Job, name: str, members: Sequence[tuple[int, Item]]
+) -> Iterator[Event]:
+    items: list[Item] = []
+    findings: list[Finding] = []
+    for _, item in members:
+        fitting, found = fitted(item, job.options, job.sink.capabilities)
+        items.append(fitting)
+        findings += found
+    ref = Ref("registered_model", name)
+    copy = job.sink.copies([ref]).get(ref)
+    held = read_one(job.sink, copy.ref) if copy is not None else None
+    merged, renumbered, notes = merge.merge_models(items, held)
+    findings += notes
+    for change in renumbered:
+        if change not in job.renumbered:
+            job.renumbered.append(change)
+            what = f"version {change.old} is version {change.new} at the sink"
+            findings.append(Note(f"registered_model/{name}", what))
+    if merged is None:
+        assert copy is not None
+        yield Skipped(ref, copy.ref, tuple(findings))
+        return
+    mark = marks.mark_of(
+        merged,
+        digest=digest(merged),
+        options=job.options.key,
+        source=label(job, members[0][0]),
+    )
+    into = copy.ref if copy is not None else None
+    delivery = Delivery(merged, mark, label(job, members[0][0]), into=into)
+    (answer,) = deliver(job, [delivery])
+    if isinstance(answer, Failed):
+        yield answer
+        return
+    made = Copied if into is None else Updated
+    yield made(ref, answer.ref, (*findings, *answer.findings))
