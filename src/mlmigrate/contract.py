@@ -113,6 +113,25 @@ class Written:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What shows whether a run has changed, without reading all of it."""
+
+    ref: Ref
+    origin: str
+    status: str
+    end_time: int | None
+    lifecycle: Lifecycle
+
+
+@runtime_checkable
+class Glancing(Protocol):
+    """A source that can tell much cheaper how runs stand than read them."""
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """Yield how each run stands; none for a run of which that is not known."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """A store that can be read. It is never changed, not a byte, not an mtime."""

@@ -14,7 +14,7 @@ from mlmigrate.locations import Opened
 from mlmigrate.pipeline.experiments import copy_experiments, read_experiments
 from mlmigrate.pipeline.job import Event, Job, Options, Total, open_stores
 from mlmigrate.pipeline.models import copy_models
-from mlmigrate.pipeline.runs import copy_runs, wanted_runs
+from mlmigrate.pipeline.runs import copy_runs, unread, wanted_runs
 
 __all__ = ["Event", "Options", "Total", "copy"]
 
@@ -39,10 +39,13 @@ def copy(
         groups, failed = read_experiments(opened, options)
         yield from failed
         wanted = wanted_runs(opened, groups)
+        total = sum(map(len, wanted))
+        skipped, wanted = unread(job, wanted) if options.quick else ([], wanted)
         # A sink may take seconds to open or to make: runs are read meanwhile.
         with reading(opened, wanted, workers=options.workers) as read:
             yield from copy_experiments(job, groups)
-            yield Total("run", sum(map(len, wanted)))
+            yield Total("run", total)
+            yield from skipped
             yield from copy_runs(job, read)
         yield from copy_models(job)
         for _, source in opened:

@@ -48,6 +48,7 @@ class Options:
     experiment_name: str | None = None  # a template of {store} and {name}
     redact_credentials: bool = False
     deep: bool = False
+    quick: bool = False
     workers: int | None = None
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
 from mlmigrate import marks, merge
-from mlmigrate.ahead import Digested, Read
+from mlmigrate.ahead import Digested, Read, batches
 from mlmigrate.artifacts import checksum_of
-from mlmigrate.contract import Copy, Delivery, Selection, Source
+from mlmigrate.contract import Copy, Delivery, Glance, Glancing, Selection, Source
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     Conflict,
@@ -37,6 +37,8 @@ from mlmigrate.pipeline.job import (
 #: A group is worth a transaction: of so many runs or points.
 _GROUP_RUNS = 100
 _GROUP_POINTS = 200_000
+#: Runs whose state is asked for at once.
+_GLANCES = 500
 
 
 def wanted_runs(
@@ -51,6 +53,44 @@ def wanted_runs(
         list(source.refs(Selection("run", frozenset(ids[at]))))
         for at, (_, source) in enumerate(sources)
     ]
+
+
+_TERMINAL = ("FINISHED", "FAILED", "KILLED")
+
+
+def unread(
+    job: Job, wanted: Sequence[Sequence[Ref]]
+) -> tuple[list[Skipped], list[list[Ref]]]:
+    """Sort out runs that need not be read: they had ended when they were copied, and
+    neither they nor their copies have changed state since.
+    """
+    skipped: list[Skipped] = []
+    rest: list[list[Ref]] = []
+    for (_, source), refs in zip(job.sources, wanted, strict=True):
+        known: dict[Ref, Ref] = {}
+        if isinstance(source, Glancing):
+            for part in batches(refs, _GLANCES):
+                known.update(_unchanged(job, source.glance(part)))
+        skipped += [Skipped(ref, copy) for ref, copy in known.items()]
+        rest.append([ref for ref in refs if ref not in known])
+    return skipped, rest
+
+
+def _unchanged(job: Job, glances: Iterable[Glance]) -> Iterator[tuple[Ref, Ref]]:
+    seen = {glance: Ref("run", glance.origin) for glance in glances}
+    found = job.sink.copies(seen.values())
+    for glance, origin in seen.items():
+        copy = found.get(origin)
+        if copy is None or copy.mark is None or glance.status not in _TERMINAL:
+            continue
+        mark = copy.mark
+        if (mark.status, mark.end_time, mark.lifecycle, mark.options) == (
+            glance.status,
+            glance.end_time,
+            glance.lifecycle,
+            job.options.key,
+        ) and copy.lifecycle == mark.lifecycle:
+            yield glance.ref, copy.ref
 
 
 def copy_runs(job: Job, read: Iterator[Read]) -> Iterator[Event]:

@@ -12,7 +12,14 @@ from typing import Any, BinaryIO, Literal
 
 from mlmigrate import marks
 from mlmigrate.artifacts import checksum_of, combined_checksum
-from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.contract import (
+    Capabilities,
+    Copy,
+    Delivery,
+    Glance,
+    Selection,
+    Written,
+)
 from mlmigrate.errors import ItemError
 from mlmigrate.merge import origins_of
 from mlmigrate.metrics import union
@@ -86,6 +93,14 @@ class MemoryStore:
         for ref in refs:
             item = self._held.items.get(ref)
             yield item or Failed(ref, f"{self.location} holds no such {ref.kind}")
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`."""
+        for ref in refs:
+            item = self._held.items.get(ref)
+            if item is not None and isinstance(item.header, Run):
+                run = item.header
+                yield Glance(ref, item.origin, run.status, run.end_time, run.lifecycle)
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""

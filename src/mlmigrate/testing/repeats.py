@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import pytest
+
 from mlmigrate.merge import OnConflict
-from mlmigrate.model import Artifact, Param, Tag, Updated
+from mlmigrate.model import Artifact, Failed, Item, Param, Ref, Tag, Updated
+from mlmigrate.stores import memory
 from mlmigrate.testing.items import (
     NOW,
     OTHER,
@@ -30,6 +35,47 @@ class Repeats(SinkUnderTest):
 
         assert again.counts(None) == {"skipped": 4}
         assert before == self.held(sink_location)
+
+    def test_quickly(
+        self,
+        source: MemorySources,
+        sink_location: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """In a hurry, a run that had ended is read only if its state changed."""
+        ended, going = run(), run(OTHER, status="RUNNING", end_time=None)
+        origin = source(experiment(), ended, going)
+        self.copy(origin, sink_location)
+        read: list[Ref] = []
+        plain = memory.MemoryStore.read
+
+        def watched(
+            store: memory.MemoryStore, refs: Sequence[Ref]
+        ) -> Iterator[Item | Failed]:
+            if store.location == origin:
+                read.extend(ref for ref in refs if ref.kind == "run")
+            return plain(store, refs)
+
+        monkeypatch.setattr(memory.MemoryStore, "read", watched)
+        again = self.copy(origin, sink_location, quick=True)
+        assert again.counts() == {"skipped": 2}
+        assert read == [going.ref]
+
+        for changed in (
+            run(end_time=NOW + 90_000),
+            run(end_time=NOW + 90_000, lifecycle="deleted"),
+        ):
+            read.clear()
+            source.put(origin, changed)
+            later = self.copy(origin, sink_location, quick=True)
+            assert later.counts() == {"skipped": 1, "updated": 1}
+            assert read == [changed.ref, going.ref]
+            assert self.differences(origin, sink_location) == []
+
+        # What was linked or skipped so far is not the copy that is asked for now.
+        read.clear()
+        self.copy(origin, sink_location, quick=True, redact_credentials=True)
+        assert len(read) == 2
 
     def test_update_adds_what_is_missing(
         self, source: MemorySources, sink_location: str

@@ -124,7 +124,7 @@ class DbSink:
         if made and self._place.get_backend_name() == "postgresql":
             sa.event.listen(engine, "begin", _trust_references)
         if self._place.get_backend_name() == "sqlite":
-            sa.event.listen(engine, "connect", _configure_sqlite(made))
+            sa.event.listen(engine, "connect", _configure_sqlite)
             sa.event.listen(engine, "begin", _begin_immediate)
         return engine
 
@@ -371,18 +371,11 @@ def _engine_options(url: sa.URL) -> dict[str, Any]:
     return {"pool_pre_ping": True}
 
 
-def _configure_sqlite(made: bool) -> Any:
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, immediately
-        connection.execute("pragma cache_size=-32768")
-        # Every reference is written with what it refers to; checking costs a third.
-        connection.execute("pragma foreign_keys=off")
-        if made:
-            # Nobody else reads a new database: with the rollback journal, unlike the
-            # write-ahead log, each page is written once.
-            connection.execute("pragma synchronous=normal")
-
-    return configure
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin below, immediately
+    connection.execute("pragma cache_size=-32768")
+    # Every reference is written with what it refers to; checking costs a third.
+    connection.execute("pragma foreign_keys=off")
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

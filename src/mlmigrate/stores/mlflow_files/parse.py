@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import yaml
 
 from mlmigrate.metrics import history
-from mlmigrate.model import MetricHistory
+from mlmigrate.model import Float64s, Int64s, MetricHistory
 
 #: MLflow's integers for ``status`` (RunStatus) and ``source_type`` (SourceType).
 STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
@@ -178,19 +180,55 @@ def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     Returns:
         The history, and what is wrong with the lines that could not be read.
     """
-    columns = _regular_columns(data)
-    if columns is not None:
-        timestamps, values, steps = columns
-        return history(key, steps, timestamps, values), []
-    return _read_lines(key, data)
+    parts: list[_Points] = []
+    wrong: list[str] = []
+    for first, block in _blocks(data):
+        points = _regular_points(first, block)
+        if points is None:
+            points, unread = _read_lines(first, block)
+            wrong += unread
+        parts.append(points)
+    total = sum(len(points.steps) for points in parts)
+    stepless = [number for points in parts for number in points.stepless]
+    if len(stepless) < total:
+        wrong += [f"line {number} has no step: read as 0" for number in stepless]
+    metric = history(
+        key,
+        np.concatenate([points.steps for points in parts]),
+        np.concatenate([points.timestamps for points in parts]),
+        np.concatenate([points.values for points in parts]),
+    )
+    return metric, wrong
+
+
+#: Bytes of text that are parsed at once: fields take many times their text's memory.
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    timestamps: Int64s
+    values: Float64s
+    steps: Int64s
+    stepless: Sequence[int]  # the numbers of the lines that gave no step
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Cut a file behind line ends; yield each block's first line's number, too."""
+    first, at = 1, 0
+    while len(data) - at > _BLOCK and (end := data.rfind(b"\n", at, at + _BLOCK)) > 0:
+        block = data[at : end + 1]
+        yield first, block
+        first, at = first + block.count(b"\n"), end + 1
+    yield first, data[at:] if at else data
 
 
 _SEPARATORS = bytes(set(range(256)) - set(b" \n"))
 _PLAIN_NUMBERS = b"0123456789+-.eE \n"
 
 
-def _regular_columns(data: bytes) -> tuple[Any, Any, Any] | None:
-    """Return the columns of a file whose lines all have the same 2 or 3 plain numeric
+def _regular_points(first: int, data: bytes) -> _Points | None:
+    """Return the points of a block whose lines all have the same 2 or 3 plain numeric
     fields; None for any other, which `_read_lines` reads.
     """
     if data.translate(None, _PLAIN_NUMBERS):
@@ -211,17 +249,20 @@ def _regular_columns(data: bytes) -> tuple[Any, Any, Any] | None:
     )
     if whole.translate(None, b"0123456789-"):
         return None  # a timestamp or step with a point or an exponent is none
+    stepless = range(first, first + lines) if width == 2 else ()
     try:
         if lines > 64:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 table = np.fromstring(data, sep=" ").reshape(lines, width)
             times, values = table[:, 0], np.ascontiguousarray(table[:, 1])
-            steps = table[:, 2] if width == 3 else np.zeros(lines)
+            counted = table[:, 2] if width == 3 else np.zeros(lines)
             # Beyond 2**53 a float no longer holds every integer.
-            if not (_exact(times) and _exact(steps)):
+            if not (_exact(times) and _exact(counted)):
                 return None
-            return times.astype(np.int64), values, steps.astype(np.int64)
+            return _Points(
+                times.astype(np.int64), values, counted.astype(np.int64), stepless
+            )
         timestamps = np.array(list(map(int, fields[0::width])), dtype=np.int64)
         values = np.array(list(map(float, fields[1::width])), dtype=np.float64)
         steps = (
@@ -231,24 +272,24 @@ def _regular_columns(data: bytes) -> tuple[Any, Any, Any] | None:
         )
     except (ValueError, OverflowError, DeprecationWarning):
         return None
-    return timestamps, values, steps
+    return _Points(timestamps, values, steps, stepless)
 
 
 def _exact(column: Any) -> bool:
     return bool((np.abs(column) < 2**53).all() and (column == np.floor(column)).all())
 
 
-def _read_lines(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
+def _read_lines(first: int, data: bytes) -> tuple[_Points, list[str]]:
     timestamps: list[int] = []
     values: list[float] = []
     steps: list[int] = []
     wrong: list[str] = []
     stepless: list[int] = []
     lines = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         fields = line.split()
         if not fields:
-            if number < len(lines):
+            if number - first < len(lines) - 1:
                 wrong.append(f"line {number} is blank")
             continue
         try:
@@ -267,15 +308,13 @@ def _read_lines(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
         steps.append(step)
         if len(fields) == 2:
             stepless.append(number)
-    if stepless and len(stepless) < len(steps):
-        wrong += [f"line {number} has no step: read as 0" for number in stepless]
-    metric = history(
-        key,
-        np.array(steps, dtype=np.int64),
+    points = _Points(
         np.array(timestamps, dtype=np.int64),
         np.array(values, dtype=np.float64),
+        np.array(steps, dtype=np.int64),
+        stepless,
     )
-    return metric, wrong
+    return points, wrong
 
 
 def seconds_to_millis(
