@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -286,6 +287,93 @@ def test_over_an_engine_sees_what_is_new(store: Path) -> None:
     engine.dispose()
 
 
+def test_over_an_engine_in_autocommit(postgres_mlflow_uri: str) -> None:
+    fill(postgres_mlflow_uri)
+    engine = sa.create_engine(postgres_mlflow_uri)
+    for one in (engine, engine.execution_options(isolation_level="AUTOCOMMIT")):
+        found = items(DbReader.over(one, "here"), "run")
+        assert sum(len(m.steps) for i in found.values() for m in i.metrics) == 52
+    engine.dispose()
+
+
+# -- points -------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgres_mlflow", "mariadb_mlflow"])
+def any_uri(request: pytest.FixtureRequest) -> str:
+    """An empty database of each kind; all but the first are servers."""
+    return str(request.getfixturevalue(f"{request.param}_uri"))
+
+
+def test_points_come_in_parts_and_blocks(
+    any_uri: str,
+    tmp_path: Path,
+    read: Callable[..., DbReader],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, size in (("tables._PART", 7), ("tables._PART_OF_FILE", 7)):
+        monkeypatch.setattr(f"mlmigrate.stores.mlflow_db.{name}", size)
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.points._BLOCK", 20)
+    engine = sa.create_engine(any_uri)
+    metrics = sa.Table("metrics", sa.MetaData(), autoload_with=engine)
+    runs = sa.Table("runs", sa.MetaData(), autoload_with=engine)
+    rows = [
+        {
+            "run_uuid": f"{run:032x}",
+            "key": f"m{key}",
+            "step": (step * 7) % 50,  # out of order
+            "timestamp": 1_700_000_000_000 + step,
+            "value": 0.0 if step == 5 else step / 3,
+            "is_nan": step == 5,
+        }
+        for step in range(50)  # as training writes: keys and runs take turns
+        for key in range(3)
+        for run in range(2)
+    ]
+    with engine.begin() as connection:
+        connection.execute(runs.insert(), [{"run_uuid": f"{n:032x}"} for n in range(3)])
+        connection.execute(metrics.insert(), rows)
+    engine.dispose()
+    if any_uri.startswith("sqlite"):
+        age(tmp_path / "fresh.db")
+    found = items(read(any_uri), "run")
+    assert [len(found[f"{n:032x}"].metrics) for n in range(3)] == [3, 3, 0]
+    for run in range(2):
+        for metric in found[f"{run:032x}"].metrics:
+            assert metric.steps.tolist() == list(range(50))
+            order = sorted(range(50), key=lambda step: (step * 7) % 50)
+            times = [1_700_000_000_000 + step for step in order]
+            assert metric.timestamps.tolist() == times
+            values = [None if math.isnan(v) else v for v in metric.values.tolist()]
+            assert values == [None if step == 5 else step / 3 for step in order]
+
+
+def test_a_long_history_takes_little_more_than_its_columns(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    points = 200_000
+    change(
+        store,
+        f"""
+        INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN}', 0);
+        WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n
+            WHERE i < {points - 1})
+        INSERT INTO metrics {POINT}
+            SELECT 'm' || (i % 2), i / 3.0, i + 1000, i, 0, '{RUN}' FROM n;
+        """,
+    )
+    reader = read(store)
+    list(reader.refs(Selection("run")))
+    tracemalloc.start()
+    (item,) = reader.read([Ref("run", RUN)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(item, Item)
+    assert [len(metric.steps) for metric in item.metrics] == [points / 2, points / 2]
+    # A block of points on their way takes 8 MB at most, each point 24 bytes for good.
+    assert peak < 1.2 * 24 * points + (8 << 20)
+
+
 def test_selects_the_runs_of_an_experiment(
     store: Path, read: Callable[..., DbReader]
 ) -> None:
@@ -300,8 +388,8 @@ def test_selects_the_runs_of_an_experiment(
 def test_many_runs_are_read_in_pages(
     store: Path, read: Callable[..., DbReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._PART", 7)
-    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._IN", 5)
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.tables._PAGE", 7)
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._AT_ONCE", 5)
     script = "".join(
         f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{n:032x}', 0);"
         f"INSERT INTO metrics {POINT} VALUES ('m', {n}, 1, 1, 0, '{n:032x}');"
@@ -704,7 +792,7 @@ def test_the_first_schema(
     monkeypatch: pytest.MonkeyPatch,
     sort: int,
 ) -> None:
-    monkeypatch.setattr("mlmigrate.stores.mlflow_db.reading._SORT", sort)
+    monkeypatch.setattr("mlmigrate.stores.mlflow_db.tables._SORT", sort)
     path = tmp_path / "old.db"
     change(path, FIRST_SCHEMA)
     before = state(tmp_path)

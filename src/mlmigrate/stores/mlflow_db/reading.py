@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 import sqlalchemy as sa
 
 from mlmigrate.artifacts import Place, Remote, open_file, parse_maps
-from mlmigrate.contract import Selection
+from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import Failed, Finding, Item, Ref
 from mlmigrate.stores.mlflow_db import (
@@ -25,7 +25,7 @@ from mlmigrate.stores.mlflow_db import (
     snapshot,
 )
 from mlmigrate.stores.mlflow_db.places import Around, place
-from mlmigrate.stores.mlflow_db.tables import Tables
+from mlmigrate.stores.mlflow_db.tables import IN, Tables
 
 #: Items that are read at once: all their points are in memory together.
 _AT_ONCE = 50
@@ -126,6 +126,15 @@ class DbReader:
                     if model is not None:
                         found[ref] = model
         return found
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`."""
+        for at in range(0, len(refs), IN):
+            with self._tables.lock:
+                ids = [ref.id for ref in refs[at : at + IN]]
+                found = list(runs.glances(self._tables, ids))
+            snapshot.check_unchanged(self._shared)
+            yield from found
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmigrate import marks
+from mlmigrate.contract import Glance
 from mlmigrate.model import Finding, Item, Param, Problem, Ref, Run
 from mlmigrate.stores.mlflow_db import inputs, points
 from mlmigrate.stores.mlflow_db.experiments import id_of
@@ -84,6 +85,23 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
     return found
 
 
+def glances(tables: Tables, ids: list[str]) -> Iterator[Glance]:
+    """Yield how some runs stand, at most `tables.IN` at once."""
+    own = _pairs(tables, "tags", ids, [marks.ORIGIN, marks.MARK])
+    for row in rows(tables, ids):
+        id = str(row["run_uuid"])
+        lifted = marks.lift(own[id])
+        origin = lifted.origin if marks.load(lifted.mark) else None
+        header = _header(row, {}, None, "", [])
+        yield Glance(
+            Ref("run", id),
+            origin or id,
+            header.status,
+            header.end_time,
+            header.lifecycle,
+        )
+
+
 def _header(
     row: Mapping[str, Any],
     tags: Mapping[str, str],
@@ -118,12 +136,15 @@ def _status(value: Any, where: str, findings: list[Finding]) -> str:
 
 
 def _pairs(
-    tables: Tables, table: str, ids: list[str]
+    tables: Tables, table: str, ids: list[str], keys: list[str] | None = None
 ) -> dict[str, list[tuple[str, str]]]:
-    """Return the params or the tags of each run."""
+    """Return the params or the tags of each run; all keys' if None."""
     pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
     if table in tables.columns:
         query = tables.select(tables.by_run(table), "run_uuid", "key", "value")
-        for id, key, value in tables.fetch(query.where(sa.column("run_uuid").in_(ids))):
+        query = query.where(sa.column("run_uuid").in_(ids))
+        if keys is not None:
+            query = query.where(sa.column("key").in_(keys))
+        for id, key, value in tables.fetch(query):
             pairs[id].append((text(key) or "", text(value) or ""))
     return pairs

@@ -3,8 +3,7 @@
 SQLite: a file that nobody writes is opened ``immutable``. One with a write-ahead log or
 a hot journal beside it, or in use, is copied into a private folder first: ``immutable``
 would miss the rows of the log and show those of the unfinished transaction, and any
-other way of opening it could write. PostgreSQL and MySQL: one read-only transaction
-with a snapshot; PostgreSQL's is shared by every connection, also of other processes.
+other way of opening it could write. PostgreSQL and MySQL: `server_snapshot`.
 """
 
 from __future__ import annotations
@@ -17,28 +16,25 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from mlmigrate.artifacts import short
 from mlmigrate.errors import LocationError, SourceChanged, StoreError, StoreNotFound
+from mlmigrate.stores.mlflow_db.server_snapshot import Cleanup, open_server, redacted
 
-Cleanup: TypeAlias = Callable[[], None]
+__all__ = ["check_unchanged", "open_readonly", "redacted", "sqlite_path"]
+
 _Stamp: TypeAlias = tuple[int, int, int] | None
 
 _HEADER = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-journal")
 _SHARED = re.compile(r"^sqlite:///(.*)\?immutable=1&seen=([\d.]+)$", re.DOTALL)
-_SHARED_SNAPSHOT = "mlmigrate_snapshot"
-_SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
-_DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 
 #: A file written so lately is taken for one in use: between two transactions a writer
 #: leaves no other trace.
@@ -73,7 +69,7 @@ def open_readonly(
         return _immutable(Path(shared.group(1))), location, _nothing
     path = sqlite_path(location)
     if path is None:
-        return _open_server(location)
+        return open_server(location)
     return _open_file(path, Path(temp_dir or tempfile.gettempdir()))
 
 
@@ -93,21 +89,6 @@ def sqlite_path(location: str) -> Path | None:
     if name in ("", ":memory:"):
         raise LocationError(f"{location} names no file: give sqlite:///PATH")
     return Path(name)
-
-
-def redacted(location: str) -> str:
-    """Return *location* without its secrets."""
-    if "://" not in location or location.startswith("sqlite"):
-        return location
-    url = _server_url(location)
-    query = {
-        name: "***" if _SECRET.search(name) else value
-        for name, value in url.query.items()
-        if name != _SHARED_SNAPSHOT
-    }
-    text = url.set(query=query).render_as_string(hide_password=True)
-    # SQLAlchemy percent-encodes what stands in a query.
-    return text.replace("%2A%2A%2A", "***")
 
 
 def check_unchanged(shared_location: str) -> None:
@@ -332,94 +313,3 @@ def _immutable(path: Path) -> Engine:
 
 def _nothing() -> None:
     pass
-
-
-# -- servers ------------------------------------------------------------------------
-
-
-def _server_url(location: str) -> URL:
-    try:
-        url = make_url(re.sub(r"^postgres(?=[:+])", "postgresql", location))
-    except sa.exc.ArgumentError as error:
-        raise LocationError(
-            f"{location.split(':', maxsplit=1)[0]}: is no database URL"
-        ) from error
-    if "+" not in url.drivername and url.drivername in _DRIVERS:
-        url = url.set(drivername=f"{url.drivername}+{_DRIVERS[url.drivername]}")
-    return url
-
-
-def _open_server(location: str) -> tuple[Engine, str, Cleanup]:
-    url = _server_url(location)
-    kind = url.get_backend_name()
-    if kind not in _DRIVERS:
-        raise LocationError(
-            f"{kind}: databases are read from SQLite, PostgreSQL, MySQL"
-        )
-    snapshot = url.query.get(_SHARED_SNAPSHOT)
-    url = url.difference_update_query([_SHARED_SNAPSHOT])
-    try:
-        if kind == "postgresql":
-            return _open_postgres(url, str(snapshot) if snapshot else None)
-        return _open_mysql(url)
-    except ImportError as error:
-        raise StoreError(
-            f"{redacted(location)}: its driver is not installed:"
-            f" pip install {error.name or url.get_driver_name()}"
-        ) from error
-    except sa.exc.SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise StoreError(
-            f"{redacted(location)} cannot be opened: {short(cause)}: check the URL, the"
-            " password and that the server is up"
-        ) from error
-
-
-def _open_postgres(url: URL, snapshot: str | None) -> tuple[Engine, str, Cleanup]:
-    engine = sa.create_engine(
-        url,
-        poolclass=NullPool,
-        isolation_level="REPEATABLE READ",
-        execution_options={"postgresql_readonly": True},
-    )
-    held: dict[str, Any] = {"snapshot": snapshot}
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        if held["snapshot"]:
-            name = held["snapshot"].replace("'", "")
-            connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{name}'")
-        # A transaction that waits for the sink is not a forgotten one.
-        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-
-    # The snapshot lasts as long as the connection that exported it.
-    keeper = engine.connect()
-    shared = url.render_as_string(hide_password=False)
-    if snapshot is None:
-        try:
-            held["snapshot"] = keeper.scalar(sa.text("SELECT pg_export_snapshot()"))
-        except sa.exc.DBAPIError:
-            keeper.rollback()  # a standby cannot: each process has its own snapshot
-    else:
-        keeper.exec_driver_sql("SELECT 1")
-    if held["snapshot"]:
-        shared = url.update_query_dict(
-            {_SHARED_SNAPSHOT: held["snapshot"]}
-        ).render_as_string(hide_password=False)
-    return engine, shared, keeper.close
-
-
-def _open_mysql(url: URL) -> tuple[Engine, str, Cleanup]:
-    engine = sa.create_engine(
-        url, poolclass=NullPool, isolation_level="REPEATABLE READ"
-    )
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(
-            "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
-        )
-
-    with engine.connect() as connection:
-        connection.exec_driver_sql("SELECT 1")
-    return engine, url.render_as_string(hide_password=False), _nothing

@@ -7,8 +7,9 @@ holds NULL.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
+from importlib import import_module
 from threading import RLock
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,9 +26,9 @@ _T = TypeVar("_T")
 IN = 500
 #: Rows of a long listing that one query answers with.
 _PAGE = 20_000
-#: Rows that are fetched at once: few stay in the processor's cache until they are put
-#: away, but each time waits for a server's answer.
-_PART = 2_000
+#: Rows that are fetched at once. Few are put away before they leave the processor's
+#: cache, and before garbage is collected; but a server takes its time for each answer.
+_PART_OF_FILE, _PART = 400, 2_000
 #: From how many rows on a table without an index by run is sorted once, for all.
 _SORT = 50_000
 
@@ -187,7 +188,8 @@ class Tables:
         with self.lock, self._connected() as connection:
             try:
                 try:
-                    return consume(self._parts(connection, query, stream))
+                    with closing(self._parts(connection, query, stream)) as parts:
+                        return consume(parts)
                 except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
                     if "decode to UTF-8" not in str(error):
                         raise
@@ -195,7 +197,8 @@ class Tables:
                 driver: Any = connection.connection.driver_connection
                 driver.text_factory = decoded
                 try:
-                    return consume(self._parts(connection, query, stream))
+                    with closing(self._parts(connection, query, stream)) as parts:
+                        return consume(parts)
                 finally:
                     driver.text_factory = str
             except self._errors as error:
@@ -206,7 +209,7 @@ class Tables:
 
     def _parts(
         self, connection: sa.Connection, query: sa.Select[Any], stream: bool
-    ) -> Iterator[Rows]:
+    ) -> Generator[Rows, None, None]:
         # Straight from the driver: SQLAlchemy's rows take several times as long.
         cursor = _server_side(connection) if stream else None
         if cursor is None:
@@ -216,9 +219,12 @@ class Tables:
             rendered: Any = query.compile(
                 connection, compile_kwargs={"render_postcompile": True}
             )
+            if not connection.in_transaction():
+                connection.begin()
             cursor.execute(str(rendered), rendered.params)
         with closing(cursor):
-            while part := cursor.fetchmany(_PART):
+            size = _PART_OF_FILE if self.is_file else _PART
+            while part := cursor.fetchmany(size):
                 yield part
 
 
@@ -226,16 +232,12 @@ def _server_side(connection: sa.Connection) -> Any:
     """Return a driver's cursor that leaves rows at the server until they are fetched;
     None where there is none, or no need of one.
     """
-    if not connection.in_transaction():
-        connection.begin()
     driver: Any = connection.connection.driver_connection
     match connection.dialect.driver:
         case "psycopg" if not driver.autocommit:  # it lives as long as a transaction
             return driver.cursor("mlmigrate", binary=True)
         case "pymysql":
-            from pymysql.cursors import SSCursor
-
-            return driver.cursor(SSCursor)
+            return driver.cursor(import_module("pymysql.cursors").SSCursor)
         case _:
             return None
 
