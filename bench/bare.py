@@ -25,7 +25,6 @@ from typing import Any
 METRICS = 20
 STEPS = 100
 BATCH = 1000
-THREADS = 4
 
 COLUMNS = "key, value, timestamp, run_uuid, step, is_nan"
 
@@ -63,7 +62,7 @@ def write_postgres(uri: str, runs: int) -> None:
                 copy.write_row(row)
 
 
-def write_server(url: str, runs: int) -> None:
+def write_server(url: str, runs: int, threads: int) -> None:
     import requests
 
     api = f"{url}/api/2.0/mlflow"
@@ -89,7 +88,7 @@ def write_server(url: str, runs: int) -> None:
             ]
             post("runs/log-batch", {"run_id": run_id, "metrics": metrics})
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(write_run, range(runs)):
             pass
 
@@ -120,13 +119,14 @@ def main() -> None:
     parser.add_argument("what", choices=["sqlite", "postgres", "server", "filestore"])
     parser.add_argument("where")
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=4, help="of a server's client")
     options = parser.parse_args()
     if options.what == "sqlite":
         write_sqlite(options.where, options.runs)
     elif options.what == "postgres":
         write_postgres(options.where, options.runs)
     elif options.what == "server":
-        write_server(options.where, options.runs)
+        write_server(options.where, options.runs, options.threads)
     else:
         read_filestore(options.where)
 

@@ -14,13 +14,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+from generate import Shape, generate  # noqa: E402
 from support import postgres, servers  # noqa: E402
 
 FILE_STORE = {"MLFLOW_ALLOW_FILE_STORE": "true"}
@@ -91,15 +92,15 @@ def scaled(contender: Contender, scale: int) -> Contender:
     return Contender(name, contender.prepare, contender.ours, scale)
 
 
-def _ours(task: Task, sink: str) -> list[str]:
+def _ours(task: Task, *arguments: str, command: str = "copy") -> list[str]:
     workers = [] if task.workers is None else ["--workers", str(task.workers)]
-    command = [sys.executable, "-m", "mlmigrate", "copy", str(task.store), sink]
-    return [*command, *workers]
+    words = [sys.executable, "-m", "mlmigrate", command, str(task.store)]
+    return [*words, *arguments, *workers]
 
 
-def _bare(what: str, where: str | Path, runs: int) -> list[str]:
-    script = str(HERE / "bare.py")
-    return [sys.executable, script, what, str(where), "--runs", str(runs)]
+def _bare(what: str, where: str | Path, runs: int, threads: int = 4) -> list[str]:
+    command = [sys.executable, str(HERE / "bare.py"), what, str(where)]
+    return [*command, "--runs", str(runs), "--threads", str(threads)]
 
 
 def _sqlite_points(path: Path) -> Callable[[], int]:
@@ -127,8 +128,24 @@ def _postgres_points(uri: str) -> Callable[[], int]:
 
 @contextmanager
 def ours_sqlite(task: Task) -> Iterator[Job]:
-    target = task.folder / "target.db"
-    yield Job([_ours(task, f"sqlite:///{target}")], points=_sqlite_points(target))
+    # The first new database of a machine: with an empty cache.
+    target, cache = task.folder / "target.db", task.folder / "cache"
+    command = _ours(task, f"sqlite:///{target}")
+    yield Job([command], {"XDG_CACHE_HOME": str(cache)}, _sqlite_points(target))
+
+
+@contextmanager
+def ours_sqlite_later(task: Task) -> Iterator[Job]:
+    first = f"sqlite:///{task.folder / 'first.db'}"
+    with ours_sqlite(task) as job:
+        empty = [sys.executable, "-m", "mlmigrate", "copy", str(task.store), first]
+        subprocess.run(
+            [*empty, "--experiment", "none of this name"],
+            env={**os.environ, **job.env},
+            capture_output=True,
+            check=True,
+        )
+        yield job
 
 
 @contextmanager
@@ -146,13 +163,29 @@ def bare_sqlite(task: Task) -> Iterator[Job]:
     yield Job([_bare("sqlite", target, task.runs)], points=_sqlite_points(target))
 
 
-# Into PostgreSQL, where the schema is there already
+# Into PostgreSQL
 
 
 @contextmanager
-def ours_postgres(task: Task) -> Iterator[Job]:
+def ours_postgres_new(task: Task) -> Iterator[Job]:
+    with postgres.postgres_database() as uri:
+        yield Job([_ours_postgres(task, uri)], points=_postgres_points(uri))
+
+
+@contextmanager
+def ours_postgres_filled(task: Task) -> Iterator[Job]:
+    # With as many runs of another store.
+    other = task.store.parent / "other" / "mlruns"
+    if not other.exists():
+        generate(other, Shape(runs=task.runs), seed=1)
     with postgres.postgres_database(schema=True) as uri:
-        yield Job([_ours(task, uri)], points=_postgres_points(uri))
+        filling = _ours_postgres(replace(task, store=other), uri)
+        subprocess.run(filling, capture_output=True, check=True)
+        yield Job([_ours_postgres(task, uri)], points=_postgres_points(uri))
+
+
+def _ours_postgres(task: Task, uri: str) -> list[str]:
+    return _ours(task, uri, "-o", f"artifact-root={task.folder / 'artifacts'}")
 
 
 @contextmanager
@@ -194,6 +227,19 @@ def bare_server(task: Task) -> Iterator[Job]:
         yield Job([_bare("server", url, task.runs)], points=_server_points(task))
 
 
+@contextmanager
+def ours_server_alone(task: Task) -> Iterator[Job]:
+    with servers.mlflow_server(task.folder / "server") as url:
+        yield Job([_ours(task, url, "-o", "threads=1")], points=_server_points(task))
+
+
+@contextmanager
+def bare_server_alone(task: Task) -> Iterator[Job]:
+    with servers.mlflow_server(task.folder / "server") as url:
+        command = _bare("server", url, task.runs, threads=1)
+        yield Job([command], points=_server_points(task))
+
+
 def _server_points(task: Task) -> Callable[[], int]:
     return _sqlite_points(task.folder / "server" / "mlflow.db")
 
@@ -203,7 +249,7 @@ def _server_points(task: Task) -> Callable[[], int]:
 
 @contextmanager
 def ours_read(task: Task) -> Iterator[Job]:
-    yield Job([_ours(task, "memory:")])
+    yield Job([_ours(task, "--json", command="inspect")])
 
 
 @contextmanager
@@ -254,11 +300,13 @@ EXPORT_IMPORT_SERVER = Contender("mlflow-export-import", export_import_server)
 SCENARIOS: dict[str, list[Contender]] = {
     "sqlite": [
         MLMIGRATE_SQLITE,
+        Contender("mlmigrate, later", ours_sqlite_later, ours=True),
         MIGRATE_FILESTORE,
         Contender("executemany alone", bare_sqlite),
     ],
     "postgres": [
-        Contender("mlmigrate", ours_postgres, ours=True),
+        Contender("mlmigrate, new", ours_postgres_new, ours=True),
+        Contender("mlmigrate, filled", ours_postgres_filled, ours=True),
         Contender("mlflow-export-import", export_import_postgres),
         Contender("COPY alone", bare_postgres),
     ],
@@ -267,6 +315,10 @@ SCENARIOS: dict[str, list[Contender]] = {
         EXPORT_IMPORT_SERVER,
         Contender("log-batch alone", bare_server),
     ],
+    "one-thread": [
+        Contender("mlmigrate, 1 thread", ours_server_alone, ours=True),
+        Contender("log-batch alone, 1 thread", bare_server_alone),
+    ],
     "read": [
         Contender("mlmigrate", ours_read, ours=True),
         Contender("mlflow's client", mlflow_client),
@@ -274,9 +326,7 @@ SCENARIOS: dict[str, list[Contender]] = {
     ],
     "memory": [
         MLMIGRATE_SQLITE,
-        scaled(MLMIGRATE_SQLITE, 4),
-        MIGRATE_FILESTORE,
-        scaled(MIGRATE_FILESTORE, 4),
+        scaled(MLMIGRATE_SQLITE, 10),
     ],
     "repeat": [
         MLMIGRATE_SQLITE,

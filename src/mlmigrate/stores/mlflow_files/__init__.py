@@ -5,7 +5,6 @@ The files are read directly: MLflow is never imported, and nothing is changed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,44 +16,44 @@ from mlmigrate.artifacts import (
     Place,
     Remote,
     is_local,
-    lift_source,
     list_folder,
     local_path,
     locate,
     open_file,
     parse_maps,
+    safe_join,
 )
 from mlmigrate.contract import Selection
-from mlmigrate.errors import ItemError, StoreError, StoreNotFound
+from mlmigrate.errors import ItemError, StoreError, StoreNotFound, UnsafePath
 from mlmigrate.model import (
-    Alias,
     Artifact,
-    DatasetInput,
     Experiment,
     Failed,
     Finding,
     Item,
-    MetricHistory,
-    ModelVersion,
     Note,
     Param,
     Problem,
     Ref,
-    RegisteredModel,
     Run,
-    Tag,
 )
 from mlmigrate.stores.mlflow_files import parse
+from mlmigrate.stores.mlflow_files.checks import doubts
+from mlmigrate.stores.mlflow_files.inputs import read_inputs
 from mlmigrate.stores.mlflow_files.layout import (
-    SYNC_COPY,
     ExperimentFolder,
     Layout,
     RunFolder,
-    is_litter,
     looks_like_store,
     read_meta_file,
     scan,
 )
+from mlmigrate.stores.mlflow_files.records import (
+    read_metrics,
+    read_old_tags,
+    read_pairs,
+)
+from mlmigrate.stores.mlflow_files.registry import read_model
 
 __all__ = ["FileStore", "looks_like_store", "open_source"]
 
@@ -115,7 +114,11 @@ class FileStore:
                     case "run":
                         yield self._read_run(ref)
                     case "registered_model":
-                        yield self._read_model(ref)
+                        yield read_model(
+                            ref,
+                            self._layout.models[ref.id],
+                            f"{self._where}models/{ref.id}",
+                        )
                     case _:
                         yield Failed(ref, f"{self.location} holds no {ref.kind}")
             except KeyError:
@@ -150,8 +153,9 @@ class FileStore:
         meta = folder.meta
         where = self._where + ref.id
         findings = [self._placed(finding) for finding in folder.findings]
+        findings += doubts(meta, "experiment", where)
         pairs, wrong = (
-            _read_pairs(folder.path / "tags", where) if folder.path else ([], [])
+            read_pairs(folder.path / "tags", where) if folder.path else ([], [])
         )
         lifted = marks.lift(pairs)
         name = parse.text(meta.get("name")) or f"recovered-{ref.id}"
@@ -173,7 +177,10 @@ class FileStore:
 
     def _placed(self, finding: Finding) -> Finding:
         if isinstance(finding, Problem | Note):
-            return type(finding)(self._where + finding.where, finding.what)
+            where = (
+                self.location if finding.where == "." else self._where + finding.where
+            )
+            return type(finding)(where, finding.what)
         return finding
 
     # -- runs -------------------------------------------------------------------
@@ -187,9 +194,12 @@ class FileStore:
         if problems:
             problems.append(Problem(where, "run recovered from its other files"))
         findings += problems
-        pairs, wrong = _read_pairs(path / "tags", where)
+        pairs, wrong = read_pairs(path / "tags", where)
         findings += wrong
-        pairs += _old_tags(meta)
+        old, wrong = read_old_tags(meta, pairs, where)
+        pairs += old
+        findings += wrong
+        findings += doubts(meta, "run", where)
         lifted = marks.lift(pairs)
         said = parse.text(meta.get("run_id")) or parse.text(meta.get("run_uuid"))
         if said is not None and said != ref.id.split("~")[0]:
@@ -205,13 +215,13 @@ class FileStore:
                     f" folder holds it, {folder.experiment}",
                 )
             )
-        params, wrong = _read_pairs(path / "params", where)
+        params, wrong = read_pairs(path / "params", where)
         findings += wrong
         start = parse.millis(meta.get("start_time"))
         end = parse.millis(meta.get("end_time"))
-        metrics, wrong = _read_metrics(path / "metrics", where, start, end)
+        metrics, wrong = read_metrics(path / "metrics", where, start, end)
         findings += wrong
-        inputs, wrong = self._read_inputs(path, where)
+        inputs, wrong = read_inputs(path, where)
         findings += wrong
         artifacts, wrong = self._list_artifacts(ref.id, where)
         findings += wrong
@@ -283,6 +293,25 @@ class FileStore:
             maps=self._maps,
         )
 
+    def _passed_over(
+        self, id: str, folder: Path, files: list[Artifact], where: str
+    ) -> list[Finding]:
+        """Tell of artifacts in the run's own folder, where others are copied: a store
+        that was copied elsewhere still names the place of the first.
+        """
+        own = self._layout.runs[id].path / "artifacts"
+        if not own.is_dir() or own.samefile(folder):
+            return []
+        passed = [each for each in list_folder(own, where)[0] if each not in files]
+        if not passed:
+            return []
+        what = (
+            f"its artifacts were read from {folder}; {len(passed)} files in its own"
+            f" artifacts folder are not there, or not of that size: not copied, such as"
+            f" {passed[0].path!r}; --map-artifacts {folder}={own} copies those instead"
+        )
+        return [Problem(where, what)]
+
     def _list_artifacts(
         self, id: str, where: str
     ) -> tuple[list[Artifact], list[Finding]]:
@@ -290,7 +319,8 @@ class FileStore:
         found: list[Finding] = list(place.findings)
         if place.folder is not None:
             files, problems = list_folder(place.folder, where)
-            return files, [*found, *problems]
+            found += [*problems, *self._passed_over(id, place.folder, files, where)]
+            return [each for each in files if _is_safe(each.path, where, found)], found
         if place.uri is None:
             return [], found
         if place.uri.startswith("mlflow-artifacts:"):
@@ -304,242 +334,15 @@ class FileStore:
         except ItemError as error:
             return [], [*found, Problem(where, str(error))]
 
-    def _read_inputs(
-        self, path: Path, where: str
-    ) -> tuple[list[DatasetInput], list[Finding]]:
-        inputs: list[DatasetInput] = []
-        findings: list[Finding] = []
-        if not (path / "inputs").is_dir():
-            return inputs, findings
-        for folder in sorted((path / "inputs").iterdir()):
-            if not folder.is_dir():
-                continue
-            place = f"{where}/inputs/{folder.name}"
-            meta, problems = read_meta_file(folder, place)
-            findings += problems
-            source = parse.text(meta.get("source_id"))
-            if source is None:
-                continue
-            if str(meta.get("source_type", "DATASET")).upper().endswith("MODEL"):
-                what = "a logged model as input is not carried over"
-                findings.append(Problem(place, what))
-                continue
-            if "/" in source or source in (".", ".."):
-                findings.append(Problem(place, f"names no dataset: {source!r}"))
-                continue
-            dataset = path.parent / "datasets" / source
-            data, problems = read_meta_file(dataset, f"{place}: dataset {source}")
-            findings += problems
-            if not data:
-                continue
-            tags = meta.get("tags")
-            inputs.append(
-                DatasetInput(
-                    name=str(data.get("name") or ""),
-                    digest=str(data.get("digest") or ""),
-                    source_type=str(data.get("source_type") or ""),
-                    source=str(data.get("source") or ""),
-                    schema=parse.text(data.get("schema")),
-                    profile=parse.text(data.get("profile")),
-                    tags=tuple(Tag(str(key), str(value)) for key, value in tags.items())
-                    if isinstance(tags, dict)
-                    else (),
-                )
-            )
-        return inputs, findings
 
-    # -- the registry -----------------------------------------------------------
-
-    def _read_model(self, ref: Ref) -> Item:
-        folder = self._layout.models[ref.id]
-        where = f"{self._where}models/{ref.id}"
-        meta, problems = read_meta_file(folder, where)
-        findings: list[Finding] = list(problems)
-        pairs, wrong = _read_pairs(folder / "tags", where)
-        findings += wrong
-        alias_pairs, wrong = _read_pairs(folder / "aliases", where)
-        findings += wrong
-        aliases = []
-        for alias, value in alias_pairs:
-            if value.strip().isdigit():
-                aliases.append(Alias(alias, int(value)))
-            else:
-                findings.append(
-                    Problem(where, f"alias {alias!r} names no version: {value!r}")
-                )
-        name = parse.text(meta.get("name")) or ref.id
-        versions, hidden = [], 0
-        for path in sorted(folder.iterdir()):
-            if not path.is_dir() or not path.name.startswith("version-"):
-                continue
-            version, wrong = self._read_version(path, name, f"{where}/{path.name}")
-            findings += wrong
-            if version is None:
-                continue
-            if version.stage == "Deleted_Internal":
-                hidden += 1
-            else:
-                versions.append(version)
-        if hidden:
-            what = f"{hidden} internally deleted versions are not copied"
-            findings.append(Note(where, what))
-        return Item(
-            ref,
-            RegisteredModel(
-                name=name,
-                description=parse.text(meta.get("description")),
-                creation_time=parse.millis(meta.get("creation_timestamp")),
-                last_updated_time=parse.millis(meta.get("last_updated_timestamp")),
-            ),
-            origin=name,
-            tags=marks.lift(pairs).tags,
-            versions=tuple(sorted(versions, key=lambda version: version.version)),
-            aliases=tuple(aliases),
-            findings=tuple(findings),
-        )
-
-    def _read_version(
-        self, path: Path, name: str, where: str
-    ) -> tuple[ModelVersion | None, list[Finding]]:
-        meta, problems = read_meta_file(path, where)
-        findings: list[Finding] = list(problems)
-        number = path.name.removeprefix("version-")
-        if not number.isdigit():
-            findings.append(Problem(where, "is no version folder: not copied"))
-            return None, findings
-        pairs, wrong = _read_pairs(path / "tags", where)
-        findings += wrong
-        lifted = marks.lift(pairs)
-        created = parse.millis(meta.get("creation_timestamp"))
-        source = parse.text(meta.get("source"))
-        run, below = lift_source(source)
-        said = parse.text(meta.get("run_id"))
-        origin = lifted.origin if marks.load(lifted.mark) else None
-        return (
-            ModelVersion(
-                version=int(number),
-                origin=origin or f"{name}/{number}@{created}",
-                creation_time=created,
-                last_updated_time=parse.millis(meta.get("last_updated_timestamp")),
-                description=parse.text(meta.get("description")),
-                user=parse.text(meta.get("user_id")),
-                stage=str(meta.get("current_stage") or "None"),
-                source=source,
-                source_run=Ref("run", run) if run else None,
-                source_path=below,
-                storage_location=parse.text(meta.get("storage_location")),
-                run=Ref("run", said) if said else None,
-                run_link=parse.text(meta.get("run_link")),
-                status=str(meta.get("status") or "READY"),
-                status_message=parse.text(meta.get("status_message")),
-                tags=lifted.tags,
-                mark=lifted.mark,
-            ),
-            findings,
-        )
-
-
-def _old_tags(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the tags that MLflow < 0.5 kept inside meta.yaml."""
-    tags = meta.get("tags")
-    if not isinstance(tags, list):
-        return []
-    return [
-        (str(tag["key"]), str(tag["value"]))
-        for tag in tags
-        if isinstance(tag, dict) and "key" in tag and "value" in tag
-    ]
-
-
-def _files(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield (key, path) for every file below *folder*: a key with slashes is a path."""
-    stack = [(str(folder), "")]
-    while stack:
-        path, prefix = stack.pop()
-        try:
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                stack.append((entry.path, f"{prefix}{entry.name}/"))
-            elif not is_litter(entry.name):
-                yield prefix + entry.name, entry.path
-
-
-def _bytes(path: str) -> bytes:
-    """Read a whole small file: three system calls, where `open` makes seven."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+def _is_safe(path: str, where: str, found: list[Finding]) -> bool:
+    """Tell whether a sink would write an artifact; one that it would not must not cost
+    the others.
+    """
     try:
-        data = os.read(handle, 65536)
-        if len(data) < 65536:
-            return data
-        parts = [data]
-        while data := os.read(handle, 1 << 20):
-            parts.append(data)
-        return b"".join(parts)
-    finally:
-        os.close(handle)
-
-
-def _key(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _read_pairs(
-    folder: Path, where: str
-) -> tuple[list[tuple[str, str]], list[Finding]]:
-    """Read a folder of one file a key: params, tags, aliases."""
-    pairs: list[tuple[str, str]] = []
-    problems: list[Finding] = []
-    for name, path in _files(folder):
-        key = _key(name)
-        try:
-            value, sound = parse.read_text(_bytes(path))
-        except OSError as error:
-            what = f"{folder.name}/{key} cannot be read: {error.strerror}"
-            problems.append(Problem(where, what))
-            continue
-        if not sound:
-            problems.append(
-                Problem(
-                    where, f"{folder.name}/{key} is not UTF-8: kept with \\x escapes"
-                )
-            )
-        pairs.append((key, value))
-    return pairs, problems
-
-
-def _read_metrics(
-    folder: Path, where: str, start: int | None, end: int | None
-) -> tuple[list[MetricHistory], list[Finding]]:
-    metrics: list[MetricHistory] = []
-    findings: list[Finding] = []
-    seconds = 0
-    for name, path in _files(folder):
-        key = _key(name)
-        try:
-            metric, wrong = parse.read_metric(key, _bytes(path))
-        except OSError as error:
-            what = f"metrics/{key} cannot be read: {error.strerror}"
-            findings.append(Problem(where, what))
-            continue
-        findings += [Problem(where, f"metrics/{key}: {what}") for what in wrong[:20]]
-        if len(wrong) > 20:
-            what = f"metrics/{key}: {len(wrong) - 20} more lines are no points"
-            findings.append(Problem(where, what))
-        if SYNC_COPY.match(name):
-            findings.append(
-                Note(where, f"metrics/{key} looks like a sync tool's copy: kept as is")
-            )
-        if not len(metric.steps):
-            if not wrong:
-                findings.append(Problem(where, f"metrics/{key} is empty: not copied"))
-            continue
-        converted = parse.seconds_to_millis(metric, start, end)
-        seconds += converted is not None
-        metrics.append(converted or metric)
-    if seconds:
-        what = "metric timestamps in seconds, as MLflow 0.x wrote them: read as such"
-        findings.append(Note(where, what))
-    return metrics, findings
+        safe_join(Path("/"), path)
+    except UnsafePath:
+        what = f"artifact {path}: its name would lead out of a folder: not copied"
+        found.append(Problem(where, what))
+        return False
+    return True

@@ -12,23 +12,30 @@ Listing reads no run: a thousand runs cost a few folder scans.
 
 from __future__ import annotations
 
-import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlmigrate.model import Finding, Note, Problem
 from mlmigrate.stores.mlflow_files import parse
+from mlmigrate.stores.mlflow_files.strays import (
+    SYNC_COPY,
+    entries,
+    files_below,
+    is_litter,
+    loose_files,
+    strangers,
+    stray,
+)
 
 RESERVED = {"tags", "datasets", "traces", "models", "artifacts", "assessments"}
 RECORDS = ("metrics", "params", "tags", "inputs", "outputs")
-LITTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".gitignore", ".keep"}
+RUN_FOLDERS = frozenset({*RECORDS, "artifacts"})
+EXPERIMENT_FOLDERS = frozenset({"tags", "datasets", "traces", "models"})
 RUN_ID = re.compile(r"[0-9a-f]{32}$")
-#: What Finder and iCloud make of a name when they copy it: "meta 2.yaml", "run 2".
-SYNC_COPY = re.compile(r"^(.+) ([2-9])(\.[a-z]+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +69,8 @@ class Layout:
     models: dict[str, Path] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     uncarried: Counter[str] = field(default_factory=Counter)  # kind -> items
-
-
-def is_litter(name: str) -> bool:
-    """Tell whether a file belongs to the system it lay on rather than to MLflow."""
-    return name in LITTER or name.startswith("._")
+    #: The meta.yaml of the root, where that is an experiment's own folder.
+    home: dict[str, Any] = field(default_factory=dict)
 
 
 def looks_like_store(root: Path) -> bool:
@@ -82,122 +86,132 @@ def scan(root: Path) -> Layout:
         OSError: *root* itself cannot be listed.
     """
     layout = Layout()
-    trash = root / ".trash"
-    for folder in _folders(root):
-        if folder.name == ".trash":
+    names, files = entries(root)
+    if "meta.yaml" in files:
+        meta, _ = read_meta_file(root, "")
+        if "experiment_id" in meta and not _names_run(meta):
+            layout.home = meta
+            files.remove("meta.yaml")
+    layout.findings += loose_files(files, ".")
+    for name in names:
+        if name == ".trash":
             continue
-        if folder.name == "models" and not (folder / "meta.yaml").exists():
-            _scan_models(folder, layout)
+        if name in RESERVED and layout.home:
+            if name != "tags":  # which `_adopt_orphans` has them read
+                layout.findings += stray(root / name, name)
+        elif name == "models" and not (root / name / "meta.yaml").exists():
+            _scan_models(root / name, layout)
         else:
-            _scan_folder(folder, layout, root, trashed=False)
-    if trash.is_dir():
-        for folder in _folders(trash):
-            _scan_folder(folder, layout, root, trashed=True)
+            _scan_folder(root / name, layout, root, trashed=False)
+    if ".trash" in names:
+        names, files = _listed(root / ".trash", layout, ".trash") or ([], [])
+        layout.findings += loose_files(files, ".trash")
+        for name in names:
+            _scan_folder(root / ".trash" / name, layout, root, trashed=True)
     _adopt_orphans(layout, root)
     return layout
 
 
-def _folders(path: Path) -> list[Path]:
-    with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir())
-    return [path / name for name in names]
+def _listed(
+    path: Path, layout: Layout, where: str
+) -> tuple[list[str], list[str]] | None:
+    try:
+        return entries(path)
+    except OSError as error:
+        layout.findings.append(Problem(where, f"cannot be listed: {error.strerror}"))
+        return None
 
 
-def _entries(path: Path) -> tuple[list[str], list[str]]:
-    """Return the names of folders and of files, sorted."""
-    folders: list[str] = []
-    files: list[str] = []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            (folders if entry.is_dir() else files).append(entry.name)
-    return sorted(folders), sorted(files)
+def _names_run(meta: dict[str, Any]) -> bool:
+    return "run_id" in meta or "run_uuid" in meta
 
 
 def read_meta_file(folder: Path, where: str) -> tuple[dict[str, Any], list[Problem]]:
     """Read ``meta.yaml``, or the copy that a sync tool left where it is damaged."""
     problems: list[Problem] = []
-    meta: dict[str, Any] = {}
-    try:
-        meta, wrong = parse.read_meta((folder / "meta.yaml").read_bytes())
-        if wrong:
-            problems.append(Problem(where, f"meta.yaml {wrong}"))
-    except FileNotFoundError:
-        problems.append(Problem(where, "meta.yaml is missing"))
-    except OSError as error:
-        problems.append(Problem(where, f"meta.yaml cannot be read: {error.strerror}"))
-    if problems:
-        for name in ("meta 2.yaml", "meta 3.yaml"):
-            if (folder / name).is_file():
-                other, wrong = parse.read_meta((folder / name).read_bytes())
-                if not wrong:
-                    problems.append(Problem(where, f"recovered from {name!r}"))
-                    return other, problems
+    meta, wrong = _read_meta(folder / "meta.yaml")
+    if wrong is None:
+        return meta, problems
+    problems.append(Problem(where, f"meta.yaml {wrong}"))
+    for name in ("meta 2.yaml", "meta 3.yaml"):
+        other, wrong = _read_meta(folder / name)
+        if wrong is None:
+            problems.append(Problem(where, f"recovered from {name!r}"))
+            return other, problems
     return meta, problems
 
 
+def _read_meta(path: Path) -> tuple[dict[str, Any], str | None]:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return {}, "is no regular file"  # to open a pipe would wait for ever
+        return parse.read_meta(path.read_bytes())
+    except FileNotFoundError:
+        return {}, "is missing"
+    except OSError as error:
+        return {}, f"cannot be read: {error.strerror}"
+
+
 def _is_run(path: Path, names: list[str], files: list[str]) -> bool:
-    """A run has a meta.yaml of its own or at least one record."""
+    """A run has a meta.yaml of its own or at least one record; but so has an experiment
+    of a store that lies within this one.
+    """
+    if not RUN_ID.match(path.name):
+        if any(RUN_ID.match(name) for name in names):
+            return False
+        if "meta.yaml" in files and not any(name in RUN_FOLDERS for name in names):
+            meta, _ = read_meta_file(path, "")
+            if "experiment_id" in meta and not _names_run(meta):
+                return False
     if "meta.yaml" in files:
         return True
     return any(
-        name in names and any(True for _ in _record_files(path / name))
+        name in names and any(True for _ in files_below(path / name))
         for name in RECORDS
     )
 
 
-def _record_files(path: Path) -> Iterator[str]:
-    for _, _, files in os.walk(path):
-        yield from (name for name in files if not is_litter(name))
-
-
 def _scan_folder(folder: Path, layout: Layout, root: Path, *, trashed: bool) -> None:
     where = folder.relative_to(root).as_posix()
-    try:
-        names, files = _entries(folder)
-    except OSError as error:
-        layout.findings.append(Problem(where, f"cannot be listed: {error.strerror}"))
+    listed = _listed(folder, layout, where)
+    if listed is None:
         return
+    names, files = listed
     meta: dict[str, Any] = {}
     problems: list[Problem] = []
     if "meta.yaml" in files or "meta 2.yaml" in files:
         meta, problems = read_meta_file(folder, where)
     if _is_lone_run(folder, meta, names, files):
         _add_lone_run(folder, meta, layout, where, trashed=trashed)
+        layout.findings += strangers(folder, names, files, RUN_FOLDERS, where)
         return
     found: list[tuple[str, list[str], list[str]]] = []
     for name in names:
-        if name in RESERVED or name.startswith("."):
-            continue
-        try:
-            found.append((name, *_entries(folder / name)))
-        except OSError as error:
-            layout.findings.append(
-                Problem(f"{where}/{name}", f"cannot be listed: {error.strerror}")
-            )
+        if name not in RESERVED:
+            listed = _listed(folder / name, layout, f"{where}/{name}")
+            if listed is not None:
+                found.append((name, *listed))
     runs = [name for name, inner, own in found if _is_run(folder / name, inner, own)]
     if not meta and not runs and "meta.yaml" not in files:
-        _report_stray(folder, layout, where)
+        layout.findings += stray(folder, where)
         return
     if not meta and not problems:
         problems = [Problem(where, "meta.yaml is missing")]
     experiment = _add_experiment(folder, meta, problems, layout, where, trashed=trashed)
     _report_uncarried(folder, names, layout, where)
-    for name, _inner, _own in found:
+    for name, inner, own in found:
         if name in runs:
-            _add_run(folder / name, experiment, layout, f"{where}/{name}")
-        else:
-            _report_stray(folder / name, layout, f"{where}/{name}")
-    for name in files:
-        if name != "meta.yaml" and not is_litter(name):
-            layout.findings.append(
-                Problem(f"{where}/{name}", "is no file of MLflow's: not copied")
-            )
+            place = f"{where}/{name}"
+            _add_run(folder / name, experiment, layout, place)
+            layout.findings += strangers(folder / name, inner, own, RUN_FOLDERS, place)
+    known = {*runs, *EXPERIMENT_FOLDERS}
+    layout.findings += strangers(folder, names, files, known, where)
 
 
 def _is_lone_run(
     folder: Path, meta: dict[str, Any], names: list[str], files: list[str]
 ) -> bool:
-    if "run_id" in meta or "run_uuid" in meta:
+    if _names_run(meta):
         return True
     if "experiment_id" in meta or "name" in meta or not RUN_ID.match(folder.name):
         return False
@@ -281,26 +295,25 @@ def _add_lone_run(
     finding: Finding = Note(where, f"run lies directly in {place}")
     if id != wanted:
         finding = Problem(where, f"run {wanted} stands twice; this one is {id}")
-    experiment = parse.text(meta.get("experiment_id")) or "0"
+    home = parse.text(layout.home.get("experiment_id"))
+    experiment = parse.text(meta.get("experiment_id")) or home or "0"
     layout.runs[id] = RunFolder(id, folder, experiment, trashed, (finding,))
 
 
 def _adopt_orphans(layout: Layout, root: Path) -> None:
-    """Make the experiments that only runs lying outside of one still name."""
+    """Make the experiments that only runs lying outside of one still name, and the one
+    whose own folder the root is.
+    """
+    home = parse.text(layout.home.get("experiment_id"))
+    if home is not None and home not in layout.experiments:
+        layout.experiments[home] = ExperimentFolder(home, root, layout.home, False)
     for run in list(layout.runs.values()):
-        if run.experiment not in layout.experiments:
-            layout.experiments[run.experiment] = ExperimentFolder(
-                run.experiment,
-                None,
-                {},
-                run.trashed,
-                (
-                    Problem(
-                        run.path.relative_to(root).as_posix(),
-                        f"its experiment {run.experiment} is gone;"
-                        f" recovered as 'recovered-{run.experiment}'",
-                    ),
-                ),
+        id = run.experiment
+        if id not in layout.experiments:
+            where = run.path.relative_to(root).as_posix()
+            what = f"its experiment {id} is gone; recovered as 'recovered-{id}'"
+            layout.experiments[id] = ExperimentFolder(
+                id, None, {}, run.trashed, (Problem(where, what),)
             )
 
 
@@ -311,50 +324,29 @@ def _free(wanted: str, taken: dict[str, Any]) -> str:
     return id
 
 
-def _report_stray(folder: Path, layout: Layout, where: str) -> None:
-    files = size = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            if not is_litter(name):
-                files += 1
-                try:
-                    size += os.lstat(os.path.join(path, name)).st_size
-                except OSError:
-                    continue  # a file that vanishes while it is counted
-    if files:
-        layout.findings.append(
-            Problem(
-                where,
-                f"holds {files} files ({size} bytes) but no run or experiment:"
-                " not copied",
-            )
-        )
-
-
 def _report_uncarried(
     folder: Path, names: list[str], layout: Layout, where: str
 ) -> None:
     kinds = {"models": "logged_models", "traces": "traces"}
     for kind, label in kinds.items():
-        if kind in names:
-            count = len(_folders(folder / kind))
-            word = label.replace("_", " ")
-            layout.uncarried[label] += count
-            if count:
-                layout.findings.append(
-                    Problem(f"{where}/{kind}", f"{count} {word} are not carried over")
-                )
+        place = f"{where}/{kind}"
+        listed = _listed(folder / kind, layout, place) if kind in names else None
+        count = len(listed[0]) if listed else 0
+        layout.uncarried[label] += count
+        if count:
+            what = f"{count} {label.replace('_', ' ')} are not carried over"
+            layout.findings.append(Problem(place, what))
 
 
 def _scan_models(folder: Path, layout: Layout) -> None:
-    names, files = _entries(folder)
+    names, files = _listed(folder, layout, "models") or ([], [])
     for name in names:
-        if (folder / name / "meta.yaml").is_file() or any(
-            inner.startswith("version-") for inner in _entries(folder / name)[0]
-        ):
+        place = f"models/{name}"
+        inner, own = _listed(folder / name, layout, place) or ([], [])
+        if "meta.yaml" in own or any(each.startswith("version-") for each in inner):
             layout.models[name] = folder / name
-        elif not name.startswith("."):
-            _report_stray(folder / name, layout, f"models/{name}")
+        else:
+            layout.findings += stray(folder / name, place)
     for name in files:
         if not is_litter(name):
             layout.findings.append(

@@ -138,21 +138,23 @@ def millis(value: Any) -> int | None:
     if isinstance(value, bool) or value is None:
         return None
     try:
-        return int(value)
+        time = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    return time if -(2**63) <= time < 2**63 else None  # as databases hold them
 
 
 def status(value: Any) -> str:
     """Return a run's status from the integer or the name that its meta has."""
-    if value is None:
-        return "RUNNING"
-    if isinstance(value, int):
-        return STATUS.get(value, "RUNNING")
+    return known_status(value) or "RUNNING"
+
+
+def known_status(value: Any) -> str | None:
+    """Return a run's status, None where *value* is none of MLflow's."""
     name = str(value)
-    if name.isdigit():
-        return STATUS.get(int(name), "RUNNING")
-    return name if name in STATUS.values() else "RUNNING"
+    if isinstance(value, int) or name.isdecimal():
+        return STATUS.get(int(value))
+    return name if name in STATUS.values() else None
 
 
 def source_type(value: Any) -> str | None:
@@ -175,7 +177,7 @@ def read_text(data: bytes) -> tuple[str, bool]:
 def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     """Parse a metric file: lines of ``timestamp value``, ``timestamp value step``
     or ``timestamp value step dataset-name dataset-digest``. MLflow's own reader takes
-    the last kind for step 0.
+    the last kind for step 0, and its databases keep no dataset with a run's points.
 
     Returns:
         The history, and what is wrong with the lines that could not be read.
@@ -192,6 +194,8 @@ def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     stepless = [number for points in parts for number in points.stepless]
     if len(stepless) < total:
         wrong += [f"line {number} has no step: read as 0" for number in stepless]
+    if datasets := sum(points.datasets for points in parts):
+        wrong.insert(0, f"the datasets that {datasets} points name are not copied")
     metric = history(
         key,
         np.concatenate([points.steps for points in parts]),
@@ -211,6 +215,7 @@ class _Points:
     values: Float64s
     steps: Int64s
     stepless: Sequence[int]  # the numbers of the lines that gave no step
+    datasets: int = 0  # lines that name one
 
 
 def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -285,6 +290,7 @@ def _read_lines(first: int, data: bytes) -> tuple[_Points, list[str]]:
     steps: list[int] = []
     wrong: list[str] = []
     stepless: list[int] = []
+    datasets = 0
     lines = data.split(b"\n")
     for number, line in enumerate(lines, first):
         fields = line.split()
@@ -308,11 +314,13 @@ def _read_lines(first: int, data: bytes) -> tuple[_Points, list[str]]:
         steps.append(step)
         if len(fields) == 2:
             stepless.append(number)
+        datasets += len(fields) > 3
     points = _Points(
         np.array(timestamps, dtype=np.int64),
         np.array(values, dtype=np.float64),
         np.array(steps, dtype=np.int64),
         stepless,
+        datasets,
     )
     return points, wrong
 
