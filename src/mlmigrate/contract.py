@@ -50,6 +50,8 @@ class Capabilities:
     infinities: bool = True
     negative_zero: bool = True
     negative_times: bool = True
+    one_dataset_a_digest: bool = False
+    """Dataset inputs of one experiment that have equal names and digests are one."""
     folds_keys: bool = False
     """Keys that differ only by case, accents or blanks at the end are equal."""
     nul: bool = True

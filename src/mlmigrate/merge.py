@@ -277,8 +277,10 @@ def merge_experiments(items: Sequence[Item]) -> Item:
     )
 
 
-def experiment_additions(held: Item, incoming: Item, mark: Mark | None) -> Item | None:
-    """Return what the sink's experiment lacks, None where nothing."""
+def experiment_additions(
+    held: Item, incoming: Item, mark: Mark | None
+) -> tuple[Item | None, list[Finding]]:
+    """Return what the sink's experiment lacks (None where nothing), and findings."""
     assert isinstance(held.header, Experiment)
     assert isinstance(incoming.header, Experiment)
     own = {tag.key: tag.value for tag in held.tags}
@@ -287,6 +289,7 @@ def experiment_additions(held: Item, incoming: Item, mark: Mark | None) -> Item 
         for tag in incoming.tags
         if tag.key not in own and not _is_written(tag, mark)
     ]
+    findings = _kept_tags(f"experiment {held.header.name}", own, incoming.tags)
     origins = origins_of(held.origin) if held.mark else []
     merged = list(dict.fromkeys([*origins, *origins_of(incoming.origin)]))
     lifecycle = held.header.lifecycle
@@ -298,8 +301,22 @@ def experiment_additions(held: Item, incoming: Item, mark: Mark | None) -> Item 
         lifecycle = "active"
     header = replace(held.header, lifecycle=lifecycle)
     if not tags and merged == origins and header == held.header and mark is not None:
-        return None
-    return replace(incoming, header=header, tags=tuple(tags), origin=json.dumps(merged))
+        return None, findings
+    added = replace(
+        incoming, header=header, tags=tuple(tags), origin=json.dumps(merged)
+    )
+    return added, findings
+
+
+def _kept_tags(
+    where: str, kept: Mapping[str, str], others: Iterable[Tag]
+) -> list[Finding]:
+    """Tell which tags of *others* have another value where they are kept."""
+    return [
+        Note(where, f"tag {tag.key} differs: {kept[tag.key][:80]!r} stays")
+        for tag in others
+        if kept.get(tag.key, tag.value) != tag.value and not tag.key.startswith(PREFIX)
+    ]
 
 
 # -- the registry ---------------------------------------------------------------------
@@ -359,29 +376,36 @@ def merge_models(
     ]
     completed = _incomplete(items, standing, findings, name)
     aliases = _merge_aliases(items, held, numbers, findings, name)
-    tags = {tag.key: tag for tag in held.tags} if held else {}
-    new_tags = {
-        tag.key: tag
-        for item in items
-        for tag in item.tags
-        if tag.key not in tags and not (held and tag.key.startswith(PREFIX))
-    }
+    tags = {tag.key: tag.value for tag in held.tags} if held else {}
+    new_tags: dict[str, Tag] = {}
+    for item in items:
+        for tag in item.tags:
+            if tag.key not in tags and not (held and tag.key.startswith(PREFIX)):
+                new_tags.setdefault(tag.key, tag)
+    kept = {**{key: tag.value for key, tag in new_tags.items()}, **tags}
+    for item in items:
+        findings += _kept_tags(f"model {name}", kept, item.tags)
     nothing = not new and not completed and not aliases and not new_tags
+    described = [head.description for head in headers if head.description]
+    if held is not None and isinstance(held.header, RegisteredModel):
+        described = [text for text in [held.header.description] if text] + described
+    if len(set(described)) > 1:
+        what = f"its descriptions differ: {described[0][:80]!r} stays"
+        findings.append(Note(f"model {name}", what))
     if held is not None and nothing:
         return None, renumbered, findings
     created = [head.creation_time for head in headers if head.creation_time is not None]
     updated = [
         head.last_updated_time for head in headers if head.last_updated_time is not None
     ]
-    described = next((head.description for head in headers if head.description), None)
     header = RegisteredModel(
         name,
-        description=described,
+        description=described[0] if described else None,
         creation_time=min(created, default=None),
         last_updated_time=max(updated, default=None),
     )
     if held is not None and isinstance(held.header, RegisteredModel):
-        header = replace(held.header, description=held.header.description or described)
+        header = replace(held.header, description=header.description)
     merged = replace(
         items[0],
         header=header,

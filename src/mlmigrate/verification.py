@@ -242,24 +242,13 @@ class _Verification:
         if isinstance(held, Failed):
             yield Different(item.ref, "run", "readable", held.why)
             return
-        found = list(_differences(self._without_choice(item, copy), held))
+        found = list(_differences(item, held))
         found += self._references(at, item, held)
         if copy.mark is None:
             found.append(Different(item.ref, "tag mlmigrate.mark", "complete", None))
         if self._options.artifacts == "copy":
             found += self._artifacts(at, item, held)
         yield from self._judge(item.ref, found)
-
-    def _without_choice(self, item: Item, copy: Copy) -> Item:
-        """Return what is expected where someone deleted the copy at the sink."""
-        deleted_there = (
-            copy.mark is not None
-            and copy.lifecycle == "deleted"
-            and copy.mark.lifecycle == "active"
-        )
-        if deleted_there and isinstance(item.header, Run):
-            return replace(item, header=replace(item.header, lifecycle="deleted"))
-        return item
 
     def _references(self, at: int, item: Item, held: Item) -> list[Different | Extra]:
         assert isinstance(item.header, Run)
@@ -337,7 +326,7 @@ class _Verification:
         best: list[Different | Extra] | None = None
         for order in orders:
             expected = merge.combined([item for _, item in order])
-            found = list(_differences(self._without_choice(expected, later.copy), held))
+            found = list(_differences(expected, held))
             if self._options.artifacts == "copy":
                 for at, item in _owners(items, expected):
                     found += [
@@ -409,19 +398,37 @@ class _Verification:
                         if not each.field.endswith("last_updated_time")
                     )
                 found += differing
-        own_tags = {tag.key: tag.value for tag in held.tags}
-        for item in items:
-            for tag in item.tags:
-                if tag.key not in own_tags and not tag.key.startswith(marks.PREFIX):
-                    found.append(Different(ref, f"tag {tag.key}", tag.value, None))
-        aliases = {alias.name for alias in held.aliases}
-        for item in items:
-            numbers = {version.version for version in item.versions}
-            for alias in item.aliases:
-                if alias.name not in aliases and alias.version in numbers:
-                    label = f"alias {alias.name}"
-                    found.append(Different(ref, label, alias.version, None))
+        found += _one_of(ref, _model_values(items), _model_values([held]))
         yield from self._judge(ref, found)
+
+
+def _model_values(items: Sequence[Item]) -> dict[str, list[str]]:
+    """Return the description, tags and aliases of one model in several places: field
+    -> values. An alias' value is the origin of the version that it names.
+    """
+    values: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        assert isinstance(item.header, RegisteredModel)
+        if item.header.description:
+            values["description"].append(item.header.description)
+        for tag in item.tags:
+            if not tag.key.startswith(marks.PREFIX):
+                values[f"tag {tag.key}"].append(tag.value)
+        origins = {version.version: version.origin for version in item.versions}
+        for alias in item.aliases:
+            if alias.version in origins:
+                values[f"alias {alias.name}"].append(origins[alias.version])
+    return values
+
+
+def _one_of(
+    ref: Ref, wanted: Mapping[str, list[str]], held: Mapping[str, list[str]]
+) -> Iterator[Different]:
+    """Where several places differ, the sink holds what one of them has."""
+    for field, values in wanted.items():
+        own = next(iter(held.get(field, ())), None)
+        if own not in values:
+            yield Different(ref, field, values[0], own)
 
 
 def _count(found: list[Different | Extra]) -> int:

@@ -100,7 +100,8 @@ def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
         )
         if held is not None:
             item = read_one(job.sink, held.ref)
-            added = merge.experiment_additions(item, fitting, held.mark)
+            added, kept = merge.experiment_additions(item, fitting, held.mark)
+            findings = (*findings, *kept)
             for at, member in members:
                 job.experiments[at, member.ref.id] = held.ref
             if added is None:

@@ -93,6 +93,8 @@ class Job:
     dry: bool
     experiments: dict[tuple[int, str], Ref | None] = field(default_factory=dict)
     origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
+    #: (experiment, name, digest) -> a hash of the rest, as it was met first.
+    datasets: dict[tuple[Ref, str, str], bytes] = field(default_factory=dict)
     planned: dict[str, Ref] = field(default_factory=dict)
     renumbered: list[merge.Renumbered] = field(default_factory=list)
 

@@ -16,6 +16,7 @@ from mlmigrate.model import (
     Copied,
     Failed,
     Item,
+    Loss,
     Note,
     Ref,
     Run,
@@ -133,6 +134,8 @@ def _copy_group(
             yield read
             continue
         entry = prepare(read, job.options, job.sink.capabilities)
+        if shared := _shared_datasets(job, at, entry.item):
+            entry = replace(entry, findings=(*entry.findings, *shared))
         if not job.options.filters.takes_run(entry.item):
             continue
         if entry.item.mark is not None:
@@ -142,6 +145,26 @@ def _copy_group(
             prepared = {}
         prepared[entry.item.origin] = entry
     yield from _decide_and_write(job, at, list(prepared.values()))
+
+
+def _shared_datasets(job: Job, at: int, item: Item) -> list[Loss]:
+    """Tell which dataset inputs get the source, schema and profile of another run's."""
+    assert isinstance(item.header, Run)
+    experiment = job.experiments.get((at, item.header.experiment.id))
+    if experiment is None or not job.sink.capabilities.one_dataset_a_digest:
+        return []
+    losses = []
+    for entry in item.inputs:
+        rest = [entry.source_type, entry.source, entry.schema, entry.profile]
+        own = blake2b(repr(rest).encode("utf-8", "surrogatepass"), digest_size=8)
+        key = (experiment, entry.name, entry.digest)
+        if job.datasets.setdefault(key, own.digest()) != own.digest():
+            what = (
+                f"dataset {entry.name} ({entry.digest}): an earlier run's of that name"
+                " and digest has another source, schema or profile, which stays"
+            )
+            losses.append(Loss(item.ref, what, carried=False))
+    return losses
 
 
 def _decide_and_write(

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from mlmigrate.model import Alias, Experiment, Item, Run
+from dataclasses import replace
+
+from mlmigrate.model import (
+    Alias,
+    DatasetInput,
+    Experiment,
+    Item,
+    Loss,
+    RegisteredModel,
+    Run,
+    Tag,
+)
 from mlmigrate.testing.items import NOW, OTHER, RUN, experiment, model, run, version
 from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
 
@@ -99,6 +110,48 @@ class Merging(SinkUnderTest):
             (alias.name, alias.version) for alias in back.aliases
         }
         assert any("champion stays" in each.what for each in result.findings())
+
+    def test_datasets_of_one_digest(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Datasets of one name and digest stay two, or one is told as lost."""
+        one = DatasetInput("cats", "1a2b", "local", '{"uri": "/home/a/cats.csv"}')
+        other = replace(one, source='{"uri": "/home/b/cats.csv"}')
+        origin = source(experiment(), run(inputs=(one,)), run(OTHER, inputs=(other,)))
+        for _ in range(2):
+            result = self.copy(origin, sink_location)
+            losses = [each for each in result.findings() if isinstance(each, Loss)]
+            differing = self.differences(origin, sink_location)
+            assert len(losses) == len(differing) <= 1
+
+    def test_what_a_model_has_at_the_sink_stays_and_that_is_told(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Two models of one name differ in a tag, the description and an alias."""
+        there = model("m", version("m", 1, NOW), aliases=[Alias("live", 1)])
+        came = model("m", version("m", 1, NOW + 1), aliases=[Alias("live", 1)])
+        assert isinstance(came.header, RegisteredModel)
+        came = replace(
+            came,
+            header=replace(came.header, description="predicts better"),
+            tags=(Tag("team", "sales"),),
+        )
+        one, other = source(there), source(came)
+        self.copy(one, sink_location)
+        told = " ".join(
+            each.what for each in self.copy(other, sink_location).findings()
+        )
+        (held,) = self.read(sink_location, "registered_model").values()
+
+        assert isinstance(held.header, RegisteredModel)
+        assert held.header.description == "predicts"
+        assert [tag.value for tag in held.tags] == ["growth"]
+        assert "tag team" in told
+        assert "descriptions differ" in told
+        assert "alias live stays" in told
+        assert self.differences([one, other], sink_location) == []
+        fields = {each.field for each in self.differences(other, sink_location)}
+        assert fields == {"tag team", "description", "alias live"}
 
 
 def _numbers(item: Item) -> dict[str, int]:

@@ -183,7 +183,12 @@ class DbSink:
         url = self._url
         if url.get_backend_name() == "sqlite":
             # SQLite enforces no length, and stores -0.0 as the integer 0.
-            return Capabilities(keeps_ids=True, needs_start=True, negative_zero=False)
+            return Capabilities(
+                keeps_ids=True,
+                needs_start=True,
+                negative_zero=False,
+                one_dataset_a_digest=True,
+            )
         text = {}
         for name, (table, column) in _TEXT_COLUMNS.items():
             length = getattr(self._tables[table].c[column].type, "length", None)
@@ -196,6 +201,7 @@ class DbSink:
             text=text,
             infinities=not mysql,
             negative_zero=not mysql,
+            one_dataset_a_digest=True,
             folds_keys=mysql,
             nul=mysql,
             max_experiment_id=2**31 - 1,
@@ -282,7 +288,7 @@ class DbSink:
         try:
             with self._engine.begin() as connection:
                 return list(self._write_all(connection, sound))
-        except sa.exc.SQLAlchemyError as error:
+        except (sa.exc.SQLAlchemyError, OverflowError) as error:  # an integer's size
             return self._one_by_one(sound, error)
         except Exception as error:  # bulk loads raise the driver's own; others pass
             if not _of_driver(error):

@@ -1,7 +1,8 @@
 """Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
 
-``rest`` speaks HTTP, ``reading`` is the source half; ``writing`` is the sink half,
-with ``index`` (what is there already), ``experiments`` and ``registry`` beside it.
+``rest`` speaks HTTP, ``access`` logs in, ``reading`` is the source half; ``writing`` is
+the sink half, with ``index`` (what is there already), ``experiments`` and ``registry``
+beside it.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ CAPABILITIES = Capabilities(
     infinities=False,
     negative_zero=False,
     negative_times=False,
+    one_dataset_a_digest=True,
     nul=False,
 )
 
@@ -65,6 +67,7 @@ def open_source(location: str, options: Mapping[str, Any]) -> Server:
     """Open the server at *location*, an ``http(s)://`` URL, for reading.
 
     Raises:
+        LocationError: it is no URL of a server.
         StoreError: it cannot be reached, refuses us, or is no MLflow server.
     """
     return Server(location, options, default_threads=8)
@@ -74,6 +77,7 @@ def open_sink(location: str, options: Mapping[str, Any]) -> Server:
     """Open the server at *location* for writing, and for reading back.
 
     Raises:
+        LocationError: it is no URL of a server.
         StoreError: it cannot be reached, refuses us, or is no MLflow server.
     """
     return Server(location, options, default_threads=4, sink=True)
