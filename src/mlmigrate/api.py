@@ -146,6 +146,7 @@ def verify(
         sink_options=sink_options,
         shared=shared,
         artifacts=options.artifacts,
+        dry=True,
     )
     report = VerifyReport()
     for verdict in verdicts(opened, target, options):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -148,7 +148,8 @@ def locate(
             return Place()
         problem = Problem(
             where,
-            f"artifacts at {uri} cannot be read: the path does not bear the run's id;"
+            f"artifacts at {redact(uri)} cannot be read: the path does not bear the"
+            " run's id;"
             " give --map-artifacts OLD=NEW",
         )
         return Place(findings=(problem,))
@@ -368,22 +369,117 @@ class Remote:
         return checksum, size
 
 
+# -- secrets in what is shown ---------------------------------------------------------
+
+_MASK = "***"
+_SCHEME_AT_START = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+_FILE_SCHEME = re.compile(r"(?:^|[^A-Za-z0-9+.-])file$", re.IGNORECASE)
+_END_OF_USER = re.compile(r"[\s/]")
+_END_OF_HOST = re.compile(r"[/?#]")
+_IPV6_HOST = re.compile(r"\[[0-9A-Fa-f:.]*\]")
+_WORD = re.compile(r"\S*")
+_PORT = re.compile(r"[^\s/?#:]*(?::\d*[^\w\s]*)?(?:[/?#]|$)")
+_PARAMETER = re.compile(r"([?&;#][^\s=&?#;]++=)([^\s&]+)")
+_LAST_PARAMETER = re.compile(r"([?&;#][^\s=&?#;]++=)([^&]+)")
+_SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|sig|cred|auth", re.IGNORECASE)
+
+
 def redact(location: str) -> str:
-    """Return *location* with a password or a token in it masked."""
-    return re.sub(r"(?<=://)([^/@\s]*?):?([^/@\s:]*)@", _mask, location)
+    """Return *location* with the passwords and tokens in it masked, fit for printing.
+
+    In case of doubt too much is masked: a password may hold ``:``, ``/``, ``@`` and
+    blanks, whatever the rules for URLs say. For what must stay true otherwise, see
+    `mlmigrate.redaction`.
+    """
+    text = _printable(location)
+    scheme = _SCHEME_AT_START.match(text)
+    if scheme is not None:
+        text = scheme.group() + _mask_login(text[scheme.end() :], scheme.group()[:-3])
+        text = _LAST_PARAMETER.sub(_mask_parameter, text)
+    return redact_within(text)
 
 
-def _mask(match: re.Match[str]) -> str:
-    user = match.group(1)
-    return f"{user}:***@" if user else "***@"
+def redact_within(text: str) -> str:
+    """Return *text*, such as the message of an error, with the passwords and tokens of
+    the URLs in it masked, fit for printing.
+    """
+    before, *pieces = _printable(text).split("://")
+    shown = [before]
+    for rest in _joined(pieces):
+        shown.append(_mask_login(rest, before, end=_end_of_login(rest)))
+        before = rest
+    return _PARAMETER.sub(_mask_parameter, "://".join(shown))
+
+
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
+    """Join again what a password parted that itself holds a ``://``."""
+    whole: list[str] = []
+    for piece in pieces:
+        whole.append(piece)
+        if _END_OF_USER.search(piece):
+            yield "://".join(whole)
+            whole = []
+    if whole:
+        yield "://".join(whole)
+
+
+def _printable(text: str) -> str:
+    # Names of files that are not UTF-8 bear surrogates.
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _mask_login(rest: str, scheme: str, end: int | None = None) -> str:
+    """Mask the login at the beginning of what follows a ``://``.
+
+    Args:
+        rest: what follows.
+        scheme: what precedes.
+        end: where the login must have ended; the end of *rest* if None.
+    """
+    if _DRIVE.match(rest) and _FILE_SCHEME.search(scheme[-10:]):
+        return rest
+    last = rest.rfind("@", 0, end)
+    ipv6 = _IPV6_HOST.match(rest)
+    colon = rest.find(":", ipv6.end() if ipv6 else 0)
+    host = _END_OF_HOST.search(rest)
+    host_end = host.start() if host else len(rest)
+    if 0 <= colon < min(host_end, last):
+        user = rest[:colon]
+        # A user before the colon that holds an @ is itself a token, and a host.
+        shown = "" if not user or "@" in user else f"{user}:"
+        return f"{shown}{_MASK}@{rest[last + 1 :]}"
+    last = rest.rfind("@", 0, min(host_end, len(rest) if end is None else end))
+    return rest if last < 0 else f"{_MASK}@{rest[last + 1 :]}"
+
+
+def _end_of_login(piece: str) -> int:
+    """Return where a login in running text must have ended: at the first blank, unless
+    that stands in a password.
+    """
+    word = _WORD.match(piece)
+    end = word.end() if word else 0
+    if "@" in piece[:end] or _PORT.match(piece[:end]):
+        return end
+    line = piece.find("\n")
+    at = piece.find("@", 0, line if line >= 0 else len(piece))
+    more = _WORD.match(piece, at) if at >= 0 else None
+    return more.end() if more else end
+
+
+def _mask_parameter(match: re.Match[str]) -> str:
+    name, value = match.groups()
+    return name + (_MASK if _SECRET_NAME.search(name) else value)
 
 
 def short(error: BaseException) -> str:
     """Return the first line of an error's text, secrets masked."""
     text = str(error).strip().splitlines()
-    return redact(text[0])[:300] if text else type(error).__name__
+    return redact_within(text[0])[:300] if text else type(error).__name__
 
 
 def host_of(uri: str) -> str | None:
-    """Return the host of a URI, None where it has none."""
-    return urlsplit(uri).hostname
+    """Return the host of a URI, None where it has none or cannot be parsed."""
+    try:
+        return urlsplit(uri).hostname
+    except ValueError:
+        return None

@@ -2,7 +2,7 @@
 
     MlmigrateError            stops the command, exit code 1
     ├── UsageError            exit code 2: the command line or the options are wrong
-    │   └── LocationError     a location that no adapter understands
+    │   └── LocationError     a location that is malformed, or names no store
     ├── StoreError            a store as a whole cannot be opened, read or written
     │   ├── StoreNotFound     (also a FileNotFoundError) nothing is there
     │   ├── SchemaError       a database of another schema than is needed
@@ -25,7 +25,7 @@ class UsageError(MlmigrateError):
 
 
 class LocationError(UsageError):
-    """A location that no adapter understands."""
+    """A location that is malformed, or names no store that an adapter understands."""
 
 
 class StoreError(MlmigrateError):

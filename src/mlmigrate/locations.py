@@ -7,6 +7,8 @@ an `Adapter`.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,9 +16,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from mlmigrate.artifacts import redact
+from mlmigrate.artifacts import local_path, redact
 from mlmigrate.contract import Sink, Source
 from mlmigrate.errors import LocationError, UsageError
+from mlmigrate.location_checks import check_database, check_folder, refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Adapter:
     sink: bool
     holds: str  # one line for `mlmigrate stores`
     options: tuple[Option, ...] = ()
+    check: Callable[[str], None] | None = None  # raises what is wrong with a location
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +58,55 @@ class Opened:
     options: Mapping[str, Any]
 
     def source(self) -> Source:
-        """Open the store for reading."""
+        """Open the store for reading.
+
+        Raises:
+            LocationError: the location is malformed, or names no store.
+            StoreError: the store cannot be opened.
+        """
         if not self.adapter.source:
             raise UsageError(f"{redact(self.location)} cannot be read from")
+        if self.adapter.check is not None:
+            self.adapter.check(self.location)
         opened: Source = import_module(self.adapter.module).open_source(
             self.location, self.options
         )
         return opened
 
     def sink(self) -> Sink:
-        """Open the store for writing."""
+        """Open the store for writing.
+
+        Raises:
+            LocationError: the location is malformed.
+            StoreError: the store cannot be opened.
+        """
         if not self.adapter.sink:
             raise UsageError(
                 f"{redact(self.location)} cannot be written to; see `mlmigrate stores`"
             )
+        if self.adapter.check is not None:
+            self.adapter.check(self.location)
         opened: Sink = import_module(self.adapter.module).open_sink(
             self.location, self.options
         )
         return opened
 
 
+# -- what matches ---------------------------------------------------------------------
+
 _DATABASES = ("sqlite:", "postgresql", "postgres:", "mysql", "mariadb")
+_DATABASE_FILES = (".db", ".sqlite", ".sqlite3")
+_SQLITE = b"SQLite format 3\0"
+
+
+def _is_archive(location: str) -> bool:
+    return location.startswith("archive:") or os.path.isfile(
+        os.path.join(location, "mlmigrate.json")
+    )
+
+
+def _is_server(location: str) -> bool:
+    return location[:8].lower().startswith(("http://", "https://"))
 
 
 def _is_database(location: str) -> bool:
@@ -82,15 +114,48 @@ def _is_database(location: str) -> bool:
         return True
     if "://" in location:
         return False
-    path = Path(location)
-    if path.is_file():
-        with path.open("rb") as file:
-            return file.read(16) in (b"SQLite format 3\0", b"")
-    return path.suffix in (".db", ".sqlite", ".sqlite3") and not path.is_dir()
+    if os.path.isfile(location):
+        try:
+            with Path(location).open("rb") as file:
+                return file.read(16) in (_SQLITE, b"")
+        except OSError:
+            return True  # whoever opens it says why it cannot be read
+    if location.startswith(("sqlite:", "file:")):
+        return False  # half a URL
+    return location.endswith(_DATABASE_FILES) and not os.path.isdir(location)
 
 
 def _is_folder(location: str) -> bool:
-    return location.startswith("file:") or Path(location).is_dir()
+    return location.startswith("file:") or (
+        os.path.isdir(location) and bool(location.strip())
+    )
+
+
+# -- the adapters ---------------------------------------------------------------------
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError("give 1 or more")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise ValueError("give 0 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (seconds := float(text)) < math.inf:
+        raise ValueError("give a number of seconds above 0")
+    return seconds
+
+
+def _yes_or_no(text: str) -> str:
+    if text not in ("yes", "no"):
+        raise ValueError("give yes or no")
+    return text
 
 
 ADAPTERS: tuple[Adapter, ...] = (
@@ -104,19 +169,53 @@ ADAPTERS: tuple[Adapter, ...] = (
         holds="everything, while the process lives",
     ),
     Adapter(
+        "archive",
+        "mlmigrate.stores.archive",
+        "FOLDER (with an mlmigrate.json), archive:FOLDER, archive:s3://…",
+        _is_archive,
+        source=True,
+        sink=True,
+        holds="everything, in an open format: see `mlmigrate export`",
+        options=(
+            Option(
+                "as-of",
+                str,
+                None,
+                "read the state of a time: 2026-01-31T12:00, or an age such as 7d",
+            ),
+            Option(
+                "check-blobs",
+                _yes_or_no,
+                None,
+                "yes: compare artifacts with their checksums before their run is copied"
+                " [yes for a local folder]",
+            ),
+        ),
+    ),
+    Adapter(
         "mlflow_server",
         "mlmigrate.stores.mlflow_server",
         "http(s)://HOST:PORT",
-        lambda location: location.startswith(("http://", "https://")),
+        _is_server,
         source=True,
         sink=True,
         holds="all but run ids and creation times, which it gives itself",
         options=(
-            Option("threads", int, None, "requests at once [8 reading, 4 writing]"),
-            Option("timeout", float, 120.0, "seconds to wait for an answer"),
-            Option("retries", int, 6, "tries after a lost or refused request"),
             Option(
-                "fire-webhooks", str, "no", "yes: write to a registry with webhooks"
+                "threads",
+                _at_least_one,
+                None,
+                "requests at once [8 reading, 4 writing]",
+            ),
+            Option("timeout", _seconds, 120.0, "seconds to wait for an answer"),
+            Option(
+                "retries", _not_negative, 6, "tries after a lost or refused request"
+            ),
+            Option(
+                "fire-webhooks",
+                _yes_or_no,
+                "no",
+                "yes: write to a registry with webhooks",
             ),
         ),
     ),
@@ -136,6 +235,7 @@ ADAPTERS: tuple[Adapter, ...] = (
                 "folder or URL for artifacts [mlartifacts beside a SQLite file]",
             ),
         ),
+        check=check_database,
     ),
     Adapter(
         "mlflow_files",
@@ -145,6 +245,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         source=True,
         sink=False,
         holds="everything; read without importing mlflow",
+        check=check_folder,
     ),
 )
 
@@ -179,13 +280,11 @@ def resolve(
         UsageError: an option is unknown or malformed.
     """
     for adapter in adapters():
-        if adapter.matches(location):
+        # No path holds a NUL, and few functions bear to be asked.
+        if "\0" not in location and adapter.matches(location):
             break
     else:
-        raise LocationError(
-            f"{redact(location)!r} is no store that mlmigrate knows: there is no such"
-            " folder or file; see `mlmigrate stores` for what a location looks like"
-        )
+        raise LocationError(refusal(location))
     known = {option.name: option for option in adapter.options}
     values: dict[str, Any] = {option.name: option.default for option in known.values()}
     for text in options:
@@ -208,11 +307,17 @@ def resolve(
 def identity(opened: Opened) -> str:
     """Return what tells whether two locations are the same store."""
     location = opened.location
+    if opened.adapter.name == "archive":
+        location = location.removeprefix("archive:")
+        remote = "://" in location and not location.startswith("file:")
+        return (
+            location.rstrip("/") if remote else os.path.realpath(local_path(location))
+        )
     if opened.adapter.name in ("mlflow_files", "mlflow_db") and (
         "://" not in location or location.startswith(("sqlite:", "file:"))
     ):
         path = location.split("///", 1)[-1] if "://" in location else location
         if location.startswith(("sqlite:////", "file:///")):
             path = "/" + path.lstrip("/")
-        return str(Path(path).resolve())
+        return os.path.realpath(path)
     return location.rstrip("/")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 from importlib import import_module
 
 import click
 
 from mlmigrate import errors
+from mlmigrate.artifacts import redact_within
 
 _COMMANDS = {
+    "check": "look whether an archive is still whole",
     "copy": "copy everything from stores into one",
     "doctor": "look for the usual traps",
+    "export": "back up stores into an archive",
     "inspect": "tell what one store holds, and what is wrong with it",
     "plan": "tell what copy would do; writes nothing",
     "scan": "find every store below a path",
@@ -65,6 +70,10 @@ def group(*, debug: bool) -> None:
 def main() -> None:
     """Run the command line; every error becomes a message and an exit code here."""
     debug = "--debug" in sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may be no text, and a terminal may know few letters.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = group(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -80,6 +89,10 @@ def main() -> None:
         _stop(error, 2, debug=debug)
     except errors.MlmigrateError as error:
         _stop(error, 1, debug=debug)
+    except BrokenPipeError:
+        # Whoever reads our output has read enough. Python would flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         _stop(error, 1, debug=debug)
 
@@ -87,5 +100,5 @@ def main() -> None:
 def _stop(error: Exception, code: int, *, debug: bool) -> None:
     if debug:
         raise error
-    click.echo(f"mlmigrate: {error}", err=True)
+    click.echo(f"mlmigrate: {redact_within(str(error))}", err=True)
     sys.exit(code)

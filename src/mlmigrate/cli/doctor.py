@@ -9,6 +9,7 @@ import click
 
 from mlmigrate import doctor
 from mlmigrate.cli import EXITS
+from mlmigrate.errors import UsageError
 from mlmigrate.report import to_json
 
 
@@ -20,6 +21,8 @@ def command(store: str | None, *, as_json: bool) -> None:
 
     Nothing is changed. Each trap comes with what to do about it.
     """
+    if store is not None and not store.strip():
+        raise UsageError("an empty text is no location: give a store, or nothing")
     checks = doctor.diagnose(store, os.environ, ".")
     if as_json:
         click.echo(to_json({"checks": [asdict(check) for check in checks]}))

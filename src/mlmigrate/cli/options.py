@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from mlmigrate.errors import UsageError
 from mlmigrate.filters import Filters, parse_time
 from mlmigrate.pipeline import Options
 
@@ -84,10 +85,15 @@ _OPTIONS = (
     click.option(
         "--redact-credentials",
         is_flag=True,
-        help="Mask tokens and passwords in tags and params.",
+        help="Mask tokens and passwords in params, tags, descriptions and URIs.",
     ),
     click.option(
         "--deep", is_flag=True, help="Compare artifacts by content, not by size."
+    ),
+    click.option(
+        "--quick",
+        is_flag=True,
+        help="Do not read again what had ended when it was copied, and still has.",
     ),
     click.option(
         "--workers", type=click.IntRange(1), help="Readers at once [as many as cores]."
@@ -109,23 +115,22 @@ def shared(command: Command) -> Command:
 
 
 def arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `mlmigrate.copy` for what the command line gave."""
-    since = given["since"]
+    """Return the arguments of `mlmigrate.copy` for what the command line gave.
+
+    Raises:
+        UsageError: a filter is not understood.
+    """
     return {
         "sources": list(given["sources"]),
         "sink": given["sink"],
         "options": Options(
-            filters=Filters(
-                experiments=given["experiments"],
-                runs=given["run_filters"],
-                since=parse_time(since) if since else None,
-                deleted=given["deleted"],
-            ),
+            filters=_filters(given),
             artifacts=given["artifacts"],
             on_conflict=given["on_conflict"],
             experiment_name=given["experiment_name"],
             redact_credentials=given["redact_credentials"],
             deep=given["deep"],
+            quick=given["quick"],
             workers=given["workers"],
         ),
         "source_options": given["source_options"],
@@ -135,3 +140,16 @@ def arguments(given: dict[str, Any]) -> dict[str, Any]:
             "temp-dir": given["temp_dir"],
         },
     }
+
+
+def _filters(given: dict[str, Any]) -> Filters:
+    since = given["since"]
+    try:
+        return Filters(
+            experiments=given["experiments"],
+            runs=given["run_filters"],
+            since=parse_time(since) if since is not None else None,
+            deleted=given["deleted"],
+        )
+    except OverflowError as error:
+        raise UsageError("--since or --run-filter: there is no such time") from error

@@ -9,7 +9,7 @@ import click
 
 from mlmigrate import discover, inspection
 from mlmigrate.cli import EXITS
-from mlmigrate.errors import StoreError
+from mlmigrate.errors import MlmigrateError, UsageError
 from mlmigrate.locations import Opened, resolve
 from mlmigrate.model import Problem
 from mlmigrate.report import to_json
@@ -25,6 +25,8 @@ def command(paths: tuple[str, ...], *, as_json: bool) -> None:
 
     Tells what each holds, and which stores hold the same runs. Links are not followed.
     """
+    if not all(path.strip() for path in paths):
+        raise UsageError("an empty text is no path: give a folder, or nothing at all")
     stores: list[dict[str, Any]] = []
     readable: list[Opened] = []
     problems: list[dict[str, str]] = []
@@ -32,10 +34,10 @@ def command(paths: tuple[str, ...], *, as_json: bool) -> None:
         if isinstance(found, Problem):
             problems.append({"where": found.where, "what": found.what})
             continue
-        opened = resolve(found)
         try:
+            opened = resolve(found)
             stores.append(inspection.inspect(opened))
-        except StoreError as error:
+        except MlmigrateError as error:
             problems.append({"where": found, "what": str(error)})
         else:
             readable.append(opened)

@@ -73,7 +73,9 @@ def fitted(
     """Make of *item* what the sink can hold and may see, and tell all that was found
     or lost on the way.
     """
-    fitting, losses = fit(redacted(item) if options.redact_credentials else item, sink)
+    if options.redact_credentials:
+        item = redacted(item)
+    fitting, losses = fit(item, sink)
     return fitting, (*item.findings, *losses)
 
 

@@ -40,6 +40,9 @@ def database_url(location: str) -> sa.URL:
 def open_source(location: str, options: Mapping[str, Any]) -> DbReader:
     """Open a database for reading; see `mlmigrate.contract.Source`."""
     url = database_url(location)
+    if url.get_backend_name() == "sqlite" and "?" not in location:
+        # As it is: a rendered URL holds `:` and `%` of a file's name in another form.
+        return DbReader(f"sqlite:{url.database}", options)
     return DbReader(url.render_as_string(hide_password=False), options)
 
 

@@ -23,7 +23,7 @@ from mlmigrate.artifacts import (
     parse_maps,
     safe_join,
 )
-from mlmigrate.contract import Selection
+from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound, UnsafePath
 from mlmigrate.model import (
     Artifact,
@@ -31,6 +31,7 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
+    Lifecycle,
     Note,
     Param,
     Problem,
@@ -51,6 +52,7 @@ from mlmigrate.stores.mlflow_files.layout import (
 from mlmigrate.stores.mlflow_files.records import (
     read_metrics,
     read_old_tags,
+    read_own_tags,
     read_pairs,
 )
 from mlmigrate.stores.mlflow_files.registry import read_model
@@ -125,6 +127,23 @@ class FileStore:
                 yield Failed(ref, f"{self.location} holds no such {ref.kind}")
             except OSError as error:
                 yield Failed(ref, f"cannot be read: {error}")
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`."""
+        for ref in refs:
+            folder = self._layout.runs[ref.id]
+            meta, problems = read_meta_file(folder.path, "")
+            if problems:
+                continue  # what is damaged is told of in every copy
+            pairs = read_own_tags(folder.path / "tags")
+            lifted = marks.lift(pairs)
+            yield Glance(
+                ref,
+                (lifted.origin if marks.load(lifted.mark) else None) or ref.id,
+                parse.status(meta.get("status")),
+                parse.millis(meta.get("end_time")),
+                _lifecycle(folder, meta),
+            )
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
@@ -231,7 +250,6 @@ class FileStore:
                 Problem(where, "its links to logged models are not carried over")
             )
         names = dict(pairs)
-        deleted = folder.trashed or meta.get("lifecycle_stage") == "deleted"
         header = Run(
             experiment=Ref("experiment", folder.experiment),
             name=parse.text(meta.get("run_name"))
@@ -242,7 +260,7 @@ class FileStore:
             start_time=start,
             end_time=end,
             user=parse.text(meta.get("user_id")) or names.get("mlflow.user"),
-            lifecycle="deleted" if deleted else "active",
+            lifecycle=_lifecycle(folder, meta),
             deleted_time=parse.millis(meta.get("deleted_time")),
             artifact_uri=parse.text(meta.get("artifact_uri")),
             parent=Ref("run", lifted.parent) if lifted.parent else None,
@@ -333,6 +351,11 @@ class FileStore:
             return Remote(place.uri).list(), found
         except ItemError as error:
             return [], [*found, Problem(where, str(error))]
+
+
+def _lifecycle(folder: RunFolder, meta: Mapping[str, Any]) -> Lifecycle:
+    deleted = folder.trashed or meta.get("lifecycle_stage") == "deleted"
+    return "deleted" if deleted else "active"
 
 
 def _is_safe(path: str, where: str, found: list[Finding]) -> bool:

@@ -49,6 +49,8 @@ _PLAIN = {
     kind: fields - _TIMES - {"lifecycle_stage", "status", "source_type"}
     for kind, fields in _FIELDS.items()
 }
+#: What MLflow writes where nobody chose anything.
+_DEFAULTS = {"workspace": "default"}
 _NESTED = {"tags", "aliases", "latest_versions"}
 
 
@@ -70,6 +72,8 @@ def doubts(meta: Mapping[str, Any], kind: Kind, where: str) -> list[Problem]:
 
 
 def _doubt(key: str, value: Any, kind: Kind) -> str | None:
+    if key not in _FIELDS[kind] and _DEFAULTS.get(key) == value:
+        return None
     if key not in _FIELDS[kind]:
         return "has no place in other stores: not copied"
     if key in _TIMES:

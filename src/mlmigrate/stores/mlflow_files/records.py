@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlmigrate.marks import MARK, ORIGIN
 from mlmigrate.model import Finding, MetricHistory, Note, Problem
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.strays import SYNC_COPY, is_litter
@@ -73,6 +75,15 @@ def read_pairs(folder: Path, where: str) -> tuple[list[tuple[str, str]], list[Fi
             )
         pairs.append((key, value))
     return pairs, problems
+
+
+def read_own_tags(folder: Path) -> list[tuple[str, str]]:
+    """Read the tags by which mlmigrate knows its copies, where they are."""
+    pairs: list[tuple[str, str]] = []
+    for key in (ORIGIN, MARK):
+        with suppress(OSError):
+            pairs.append((key, parse.read_text(_bytes(str(folder / key)))[0]))
+    return pairs
 
 
 def read_old_tags(

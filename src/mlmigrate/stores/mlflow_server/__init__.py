@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate.artifacts import parse_maps
-from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.contract import (
+    Capabilities,
+    Copy,
+    Delivery,
+    Glance,
+    Selection,
+    Written,
+)
 from mlmigrate.model import Failed, Finding, Item, Ref
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.rest import Rest
@@ -127,6 +134,10 @@ class Server:
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
         return self._reader.read(refs)
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`."""
+        return self._reader.glance(refs)
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""

@@ -24,7 +24,7 @@ from mlmigrate.artifacts import (
     open_file,
     safe_join,
 )
-from mlmigrate.contract import Selection
+from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.metrics import history
 from mlmigrate.model import (
@@ -179,6 +179,32 @@ class Reader:
         finally:
             for _, future in ahead:
                 future.cancel()
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`."""
+        for run in self._runs.map(self._held_or_got, [ref.id for ref in refs]):
+            if run is None:
+                continue
+            info = run["info"]
+            lifted = marks.lift(_pairs((run.get("data") or {}).get("tags")))
+            id = run_id(run)
+            yield Glance(
+                Ref("run", id),
+                (lifted.origin if marks.load(lifted.mark) else None) or id,
+                str(info.get("status") or "RUNNING"),
+                _millis(info.get("end_time")),
+                lifecycle(info),
+            )
+
+    def _held_or_got(self, id: str) -> Json | None:
+        with self._lock:
+            kept = self._kept.get(id)
+        if kept is not None:
+            return kept
+        try:
+            return self.run(id)
+        except Refused:
+            return None  # reading it tells why
 
     def read_one(self, ref: Ref) -> Item:
         """Read one item.
@@ -561,7 +587,10 @@ def lifecycle(entry: Json) -> Lifecycle:
 
 def proxied_root(uri: str) -> str | None:
     """Return the path below the server's own artifact root, None elsewhere."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # a host that is none: whoever opens it says so
+        return None
     if parts.scheme != PROXIED or parts.netloc:
         return None
     return parts.path.strip("/")

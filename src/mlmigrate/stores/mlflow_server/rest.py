@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import socket
 import threading
@@ -17,17 +16,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, BinaryIO, TypeAlias
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase, HTTPBasicAuth
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from mlmigrate.artifacts import CHUNK, redact, short
-from mlmigrate.errors import ItemError, StoreError
+from mlmigrate.artifacts import CHUNK, redact, redact_within, short
+from mlmigrate.errors import ItemError, LocationError, StoreError
+from mlmigrate.stores.mlflow_server.access import access_to
 
 Json: TypeAlias = dict[str, Any]
 
@@ -62,16 +61,21 @@ class Ambiguous(Exception):
 
 
 class Rest:
-    """The documented REST API of one server. Safe to use from many threads."""
+    """The documented REST API of one server. Safe to use from many threads.
+
+    Raises:
+        LocationError: the location is no URL of a server.
+        StoreError: the login or the certificates that are set cannot be used.
+    """
 
     def __init__(self, location: str, *, timeout: float, retries: int) -> None:
-        parts = urlsplit(location)
+        parts = _parsed(location)
         host = parts.netloc.rpartition("@")[2]
         self.base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         self.host = parts.hostname or ""
         self._timeout = timeout
         self._retries = retries
-        self._auth = _credentials(parts.username, parts.password)
+        self._access = access_to(parts)
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
@@ -220,6 +224,9 @@ class Rest:
                     params=query,
                     data=stream_body() if stream_body else data,
                     headers={"Content-Type": "application/json"} if data else None,
+                    # Given with each request: REQUESTS_CA_BUNDLE would come before
+                    # what a session says.
+                    verify=self._access.verify,
                     timeout=(min(10.0, self._timeout), self._timeout),
                     stream=stream,
                     # A POST that is redirected would silently become a GET.
@@ -331,15 +338,9 @@ class Rest:
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
-        session.auth = self._auth
-        workspace = os.environ.get("MLFLOW_WORKSPACE")
-        if workspace:
-            session.headers["X-MLFLOW-WORKSPACE"] = workspace
-        if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
-            session.verify = False
-        elif authority := os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
-            session.verify = authority
-        session.cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None
+        session.auth = self._access.auth
+        session.cert = self._access.cert
+        session.headers.update(self._access.headers)
         session.mount("http://", _QuickAdapter())
         session.mount("https://", _QuickAdapter())
         return session
@@ -516,30 +517,27 @@ class _QuickAdapter(HTTPAdapter):
 # -- small parts ------------------------------------------------------------------
 
 
-class _Token(AuthBase):
-    def __init__(self, token: str) -> None:
-        self._token = token
+def _parsed(location: str) -> SplitResult:
+    """Return the parts of a server's URL.
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _credentials(user: str | None, password: str | None) -> AuthBase | None:
-    """Return what the URL, else MLflow's own variables say."""
-    if user is not None:
-        return _basic(unquote(user), unquote(password or ""))
-    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    secret = os.environ.get("MLFLOW_TRACKING_PASSWORD")
-    if name and secret:
-        return _basic(name, secret)
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return _Token(token) if token else None
-
-
-def _basic(user: str, password: str) -> AuthBase:
-    # As bytes: requests would encode text as Latin-1.
-    return HTTPBasicAuth(user.encode(), password.encode())
+    Raises:
+        LocationError: it is none. An ``@`` behind the host belongs to a password that
+            was cut short by a slash of its own: the rest of it must not be sent.
+    """
+    try:
+        parts = urlsplit(location)
+        whole = bool(parts.hostname) and parts.port != 0
+        whole = whole and "@" not in parts.path + parts.query + parts.fragment
+    except ValueError:
+        whole = False
+    if not whole:
+        # Nothing of the cause is told: it may hold the password.
+        raise LocationError(
+            f"{redact(location)} is no URL of a server: give http://HOST:PORT, or"
+            " http://USER:PASSWORD@HOST:PORT with %2F, %40 and so on for / and @ in the"
+            " password"
+        ) from None
+    return parts
 
 
 def _said(body: bytes) -> tuple[str, str]:
@@ -549,11 +547,12 @@ def _said(body: bytes) -> tuple[str, str]:
     except ValueError:
         text = body.decode(errors="replace").strip()
         plain = "" if text.startswith("<") else " ".join(text.split())
-        return "", redact(plain)[:300]
+        return "", redact_within(plain)[:300]
     if not isinstance(fields, Mapping):
         return "", ""
     text = str(fields.get("message") or fields.get("detail") or "")
-    return str(fields.get("error_code") or ""), redact(" ".join(text.split()))[:500]
+    plain = redact_within(" ".join(text.split()))
+    return str(fields.get("error_code") or ""), plain[:500]
 
 
 def _retry_after(response: requests.Response) -> float:
@@ -573,7 +572,7 @@ def _plain(error: Exception) -> str:
     """Return the heart of a wordy connection error."""
     cause: object = error.args[0] if error.args else error
     reason = getattr(cause, "reason", None) or cause
-    text = redact(str(reason)).strip().splitlines()[:1]
+    text = redact_within(str(reason)).strip().splitlines()[:1]
     tail = text[0].rsplit(": ", 1)[-1] if text else type(error).__name__
     return tail.strip("()'\" ")[:200]
 
