@@ -257,13 +257,10 @@ class DbSink:
             for delivery, place in zip(deliveries, stored, strict=True)
             if isinstance(place, Stored)
         ]
-        parts = self._parts(sound)
-        with ThreadPoolExecutor(len(parts)) as pool:
-            answers = chain.from_iterable(pool.map(self._write_rows, parts))
-            return [
-                place if isinstance(place, Failed) else next(answers)
-                for place in stored
-            ]
+        answers = iter(self._write_parts(self._parts(sound)))
+        return [
+            place if isinstance(place, Failed) else next(answers) for place in stored
+        ]
 
     def _parts(
         self, sound: Sequence[tuple[Delivery, Stored]]
@@ -278,13 +275,19 @@ class DbSink:
             for delivery, _ in sound
         )
         size = len(sound) if alone else -(-len(sound) // _CONNECTIONS)
-        return [sound[at : at + size] for at in range(0, len(sound), size or 1)] or [[]]
+        return [sound[at : at + size] for at in range(0, len(sound), size or 1)]
+
+    def _write_parts(
+        self, parts: Sequence[Sequence[tuple[Delivery, Stored]]]
+    ) -> list[Written | Failed]:
+        if len(parts) < 2:
+            return self._write_rows(parts[0]) if parts else []
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return list(chain.from_iterable(pool.map(self._write_rows, parts)))
 
     def _write_rows(
         self, sound: Sequence[tuple[Delivery, Stored]]
     ) -> list[Written | Failed]:
-        if not sound:
-            return []
         try:
             with self._engine.begin() as connection:
                 return list(self._write_all(connection, sound))

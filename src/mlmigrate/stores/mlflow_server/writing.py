@@ -330,7 +330,9 @@ class Writer:
             update["run_name"] = name
         self._rest.post("runs/update", update)
         *others, mark = own
-        self._set_tags(work.id, others)
+        have = reading.tags_of(held)
+        if lacking := [tag for tag in others if have.get(tag.key) != tag.value]:
+            self._set_tags(work.id, lacking)
         self._set_tags(work.id, [mark])
         if header.lifecycle == "deleted":
             self._rest.post("runs/delete", {"run_id": work.id})
