@@ -10,12 +10,14 @@ import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from mlmigrate import merge
 from mlmigrate.contract import Capabilities
 from mlmigrate.digest import digest
 from mlmigrate.fit import fit
 from mlmigrate.metrics import history, latest, missing, union, value_bits
 from mlmigrate.model import Item, MetricHistory, Param, Ref, Run
 from mlmigrate.stores.mlflow_files.parse import read_meta, read_metric
+from mlmigrate.testing.items import experiment
 from mlmigrate.testing.strategies import histories, keys, runs, texts
 
 modest = settings(
@@ -380,3 +382,9 @@ def test_digest_sees_changes(item: Item, name: str) -> None:
     changed = replace(item, header=replace(item.header, **{name: value}))
 
     assert digest(item) != digest(changed)
+
+
+def test_an_experiment_that_was_merged_before_keeps_all_its_origins() -> None:
+    first = merge.merge_experiments([experiment("1"), experiment("7")])
+    again = merge.merge_experiments([first, experiment("9")])
+    assert merge.origins_of(again.origin) == ["1/churn", "7/churn", "9/churn"]

@@ -231,7 +231,7 @@ def origins_of(text: str) -> list[str]:
     """
     try:
         loaded = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
     if isinstance(loaded, list):
         return [str(origin) for origin in loaded]
@@ -262,7 +262,10 @@ def merge_experiments(items: Sequence[Item]) -> Item:
         head.last_update_time for head in headers if head.last_update_time is not None
     ]
     active = any(head.lifecycle == "active" for head in headers)
-    origins = list(dict.fromkeys(item.origin for item in items))
+    # One that was itself merged brings several.
+    origins = list(
+        dict.fromkeys(each for item in items for each in origins_of(item.origin))
+    )
     return replace(
         items[0],
         header=replace(
