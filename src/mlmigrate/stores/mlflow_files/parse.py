@@ -28,8 +28,9 @@ _DAY = 86_400_000
 
 _LINE = re.compile(
     rb"([a-z_]+): ?"
-    rb"(?:(null)|'([^'\\\n]*)'|(-?[1-9][0-9]{0,17}|0)"
-    rb"|([A-Za-z/.][A-Za-z0-9/._-]*|[0-9a-f]*[a-f][0-9a-f]*))?$"
+    rb"(?:(null)|'([^'\\\n]*)'|(-?[1-9][0-9]{0,17}|0)|(\[\])"
+    rb"|([A-Za-z/.](?:[A-Za-z0-9/._%=+@-]|:(?=[A-Za-z0-9/._-]))*"
+    rb"|[0-9a-f]*[a-f][0-9a-f]*))?$"
 )
 #: Plain scalars that YAML 1.1 does not read as text.
 _NOT_TEXT = re.compile(
@@ -96,7 +97,10 @@ def _plain_meta(data: bytes) -> dict[str, Any] | None:
         match = _LINE.match(line)
         if match is None:
             return None
-        key, null, quoted, number, text = match.groups()
+        key, null, quoted, number, empty, text = match.groups()
+        if empty is not None:
+            fields[key.decode()] = []
+            continue
         if number is not None:
             value: Any = int(number)
         elif text is not None:
