@@ -1,0 +1,90 @@
+"""The tables of an archive's segment: docs/archive-format.md describes each column."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+_TYPES = {
+    "text": pa.string(),
+    "int": pa.int64(),
+    "int32": pa.int32(),
+    "bool": pa.bool_(),
+    "real": pa.float64(),
+}
+
+
+def _schema(columns: str) -> pa.Schema:
+    """Make a schema of ``NAME TYPE`` texts; a ``?`` after the type allows nulls."""
+    fields = [
+        pa.field("segment", pa.int32(), False),
+        pa.field("item", pa.int32(), False),
+    ]
+    for column in columns.split(","):
+        name, type_ = column.split()
+        fields.append(pa.field(name, _TYPES[type_.rstrip("?")], type_.endswith("?")))
+    return pa.schema(fields)
+
+
+#: Every table of a segment.
+TABLES: dict[str, pa.Schema] = {
+    "items": _schema(
+        "kind text, id text, origin text, name text?, experiment_id text?,"
+        "lifecycle text?, digest text, mark text?, source text, params int, tags int,"
+        "metrics int, points int, datasets int, artifacts int, versions int,"
+        "aliases int, findings int"
+    ),
+    "experiments": _schema(
+        "experiment_id text, name text, artifact_location text?, lifecycle text,"
+        "creation_time int?, last_update_time int?"
+    ),
+    "runs": _schema(
+        "run_id text, experiment_id text, name text?, status text, start_time int?,"
+        "end_time int?, user text?, lifecycle text, deleted_time int?,"
+        "artifact_uri text?, parent_run_id text?, source_type text?,"
+        "source_name text?, source_version text?, entry_point text?"
+    ),
+    "params": _schema("run_id text, key text, value text"),
+    "tags": _schema("kind text, id text, key text, value text"),
+    "metrics": _schema("run_id text, key text, step int, timestamp int, value real"),
+    "datasets": _schema(
+        "run_id text, dataset int32, name text, digest text, source_type text,"
+        "source text, schema text?, profile text?"
+    ),
+    "dataset_tags": _schema("run_id text, dataset int32, key text, value text"),
+    "artifacts": _schema("run_id text, path text, size int, sha256 text?"),
+    "registered_models": _schema(
+        "model text, name text, description text?, creation_time int?,"
+        "last_updated_time int?"
+    ),
+    "model_versions": _schema(
+        "model text, version int, origin text, creation_time int?,"
+        "last_updated_time int?, description text?, user text?, stage text,"
+        "source text?, source_run_id text?, source_path text?, storage_location text?,"
+        "run_id text?, run_link text?, status text, status_message text?, mark text?"
+    ),
+    "version_tags": _schema("model text, version int, key text, value text"),
+    "aliases": _schema("model text, alias text, version int"),
+    "findings": _schema(
+        "item_kind text, item_id text, kind text, ref_kind text?, ref_id text?,"
+        "where text, what text, carried bool?"
+    ),
+    "store_findings": _schema(
+        "source text, kind text, ref_kind text?, ref_id text?,"
+        "where text, what text, carried bool?"
+    ),
+}
+
+#: Which column of ``items`` counts an item's rows in a table, and decides whether the
+#: item has any there.
+COUNTED = {
+    "params": "params",
+    "tags": "tags",
+    "metrics": "points",
+    "datasets": "datasets",
+    "dataset_tags": "datasets",
+    "artifacts": "artifacts",
+    "model_versions": "versions",
+    "version_tags": "versions",
+    "aliases": "aliases",
+    "findings": "findings",
+}

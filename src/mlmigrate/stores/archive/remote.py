@@ -1,0 +1,152 @@
+"""An archive in an object store, through fsspec."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate.artifacts import redact, short
+from mlmigrate.errors import LocationError, StoreError
+
+_CHUNK = 1 << 20
+_ARROWS = ("s3", "gs", "gcs", "abfs", "abfss")
+
+
+class Remote:
+    """A tree in an object store, through fsspec; see `Place`."""
+
+    # Threads wait for the store, and share what was fetched.
+    parallel: Literal["process", "thread"] = "thread"
+
+    def __init__(self, url: str) -> None:
+        self.location = redact(url)
+        try:
+            self._files, self._root = _file_system(url)
+        except (ImportError, ValueError) as error:
+            raise LocationError(f"{self.location}: {short(error)}") from error
+        except Exception as error:  # any store's client may raise anything
+            raise StoreError(
+                f"{self.location} cannot be reached: {short(error)}"
+            ) from error
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Place.open`."""
+        with _translated(self.location, path):
+            opened: BinaryIO = self._files.open(self._full(path), "rb")
+            return opened
+
+    def size(self, path: str) -> int | None:
+        """See `Place.size`."""
+        try:
+            with _translated(self.location, path):
+                info = self._files.info(self._full(path))
+        except FileNotFoundError:
+            return None
+        return int(info["size"]) if info["type"] == "file" else None
+
+    def fetched(self, path: str) -> Path:
+        """See `Place.fetched`."""
+        local = self._local_folder() / path.replace("/", "-")
+        if not local.exists():
+            with self.open(path) as source:
+                handle, partial = tempfile.mkstemp(dir=local.parent)
+                with os.fdopen(handle, "wb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+            os.replace(partial, local)
+        return local
+
+    def replace(self, path: str, data: bytes) -> None:
+        """See `Place.replace`: a put is seen whole or not at all."""
+        with _translated(self.location, path):
+            self._files.pipe_file(self._full(path), data)
+
+    def bring(self, local: Path, path: str) -> None:
+        """See `Place.bring`."""
+        with _translated(self.location, path):
+            self._files.put_file(str(local), self._full(path))
+        local.unlink()
+
+    def create(self, path: str, data: bytes) -> bool:
+        """See `Place.create`: as far as the store can."""
+        if self.size(path) is not None:
+            return False
+        self.replace(path, data)
+        return True
+
+    def files(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """See `Place.files`."""
+        try:
+            with _translated(self.location, folder):
+                found = self._files.find(self._full(folder.strip("/")), detail=True)
+        except FileNotFoundError:
+            return
+        for path, info in sorted(found.items()):
+            yield path.removeprefix(self._root).lstrip("/"), int(info["size"] or 0)
+
+    def delete(self, path: str) -> None:
+        """See `Place.delete`."""
+        with _translated(self.location, path):
+            for below, _ in list(self.files(path)):
+                self._files.rm_file(self._full(below))
+
+    def workshop(self) -> Path:
+        """See `Place.workshop`."""
+        return self._local_folder()
+
+    def sync(self) -> None:
+        """See `Place.sync`: a store that has answered has kept it."""
+
+    def close(self) -> None:
+        """See `Place.close`."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _local_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="mlmigrate-archive-")
+        return Path(self._folder.name)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        # Another process writes there, too: what was listed once may be old.
+        files, root = url_to_fs(url, use_listings_cache=False)
+    except ImportError:
+        # Arrow comes with clients of its own for the large stores.
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import FileSystem
+
+        scheme, _, root = url.partition("://")
+        if scheme not in _ARROWS:
+            raise
+        # A URL is parsed more strictly than keys of these stores are.
+        arrow, _ = FileSystem.from_uri(f"{scheme}://{root.partition('/')[0]}")
+        files = ArrowFSWrapper(arrow)
+    return files, str(root).rstrip("/")
+
+
+class _translated:  # noqa: N801  (a context manager that reads as a word)
+    """Turns what a store's client raises into an `OSError` that names the place."""
+
+    def __init__(self, location: str, path: str) -> None:
+        self._where = f"{location}/{path}"
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, type_: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{self._where} is not there") from error
+        if isinstance(error, Exception):  # any store's client may raise anything
+            raise OSError(f"{self._where}: {short(error)}") from error
