@@ -520,6 +520,21 @@ class TestCommandLine:
         assert code in (0, 3)
         assert [] == list(folder.iterdir())
 
+    def test_help_loads_next_to_nothing(self) -> None:
+        """It answers at once: none of the libraries that take long is imported."""
+        code = (
+            "import sys; sys.argv = ['mlmigrate', '--help']\n"
+            "from mlmigrate.cli import main\n"
+            "try: main()\n"
+            "except SystemExit: pass\n"
+            "heavy = {'numpy', 'sqlalchemy', 'mlflow', 'pyarrow', 'requests', 'yaml'}\n"
+            "sys.exit(sorted(heavy & set(sys.modules)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.stderr.strip() == "[]"
+
     def test_help_names_exit_codes(self) -> None:
         """Every command's help ends with exit codes and an example."""
         from importlib import import_module

@@ -11,7 +11,6 @@ from importlib import import_module
 import click
 
 from mlmigrate import errors
-from mlmigrate.artifacts import redact_within
 
 _COMMANDS = {
     "check": "look whether an archive is still whole",
@@ -100,5 +99,7 @@ def main() -> None:
 def _stop(error: Exception, code: int, *, debug: bool) -> None:
     if debug:
         raise error
+    from mlmigrate.artifacts import redact_within  # not for --help: numpy is slow
+
     click.echo(f"mlmigrate: {redact_within(str(error))}", err=True)
     sys.exit(code)
