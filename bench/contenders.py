@@ -40,6 +40,8 @@ class Job:
     env: dict[str, str] = field(default_factory=dict)
     #: Counts the metric points in the target afterwards: proof that it was work.
     points: Callable[[], int] | None = None
+    #: Counts the bytes of the target, where its size is of interest.
+    written: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,19 @@ def scaled(contender: Contender, scale: int) -> Contender:
     return Contender(name, contender.prepare, contender.ours, scale)
 
 
-def _ours(task: Task, *arguments: str, command: str = "copy") -> list[str]:
+def ours(task: Task, *arguments: str, command: str = "copy") -> list[str]:
+    """Return a command of mlmigrate over the task's store."""
     workers = [] if task.workers is None else ["--workers", str(task.workers)]
     words = [sys.executable, "-m", "mlmigrate", command, str(task.store)]
     return [*words, *arguments, *workers]
 
 
-def _bare(what: str, where: str | Path, runs: int, threads: int = 4) -> list[str]:
+def bare(what: str, where: str | Path, runs: int, threads: int = 4) -> list[str]:
     command = [sys.executable, str(HERE / "bare.py"), what, str(where)]
     return [*command, "--runs", str(runs), "--threads", str(threads)]
 
 
-def _sqlite_points(path: Path) -> Callable[[], int]:
+def sqlite_points(path: Path) -> Callable[[], int]:
     def count() -> int:
         with closing(sqlite3.connect(path)) as connection:
             (found,) = connection.execute("SELECT count(*) FROM metrics").fetchone()
@@ -139,8 +142,8 @@ def ours_sqlite(task: Task) -> Iterator[Job]:
             check=True,
         )
     shutil.rmtree(cache / "mlmigrate", ignore_errors=True)
-    command = _ours(task, f"sqlite:///{target}")
-    yield Job([command], {"XDG_CACHE_HOME": str(cache)}, _sqlite_points(target))
+    command = ours(task, f"sqlite:///{target}")
+    yield Job([command], {"XDG_CACHE_HOME": str(cache)}, sqlite_points(target))
 
 
 @contextmanager
@@ -162,14 +165,14 @@ def migrate_filestore(task: Task) -> Iterator[Job]:
     target = task.folder / "target.db"
     command = [sys.executable, "-m", "mlflow", "migrate-filestore"]
     command += ["--source", str(task.store), "--target", f"sqlite:///{target}"]
-    yield Job([command], FILE_STORE, _sqlite_points(target))
+    yield Job([command], FILE_STORE, sqlite_points(target))
 
 
 @contextmanager
 def bare_sqlite(task: Task) -> Iterator[Job]:
     target = task.folder / "target.db"
     servers.fresh_database(target)
-    yield Job([_bare("sqlite", target, task.runs)], points=_sqlite_points(target))
+    yield Job([bare("sqlite", target, task.runs)], points=sqlite_points(target))
 
 
 # Into PostgreSQL
@@ -194,7 +197,7 @@ def ours_postgres_filled(task: Task) -> Iterator[Job]:
 
 
 def _ours_postgres(task: Task, uri: str) -> list[str]:
-    return _ours(task, uri, "-o", f"artifact-root={task.folder / 'artifacts'}")
+    return ours(task, uri, "-o", f"artifact-root={task.folder / 'artifacts'}")
 
 
 @contextmanager
@@ -211,7 +214,7 @@ def export_import_postgres(task: Task) -> Iterator[Job]:
 @contextmanager
 def bare_postgres(task: Task) -> Iterator[Job]:
     with postgres.postgres_database(schema=True) as uri:
-        command = _bare("postgres", uri, task.runs)
+        command = bare("postgres", uri, task.runs)
         yield Job([command], points=_postgres_points(uri))
 
 
@@ -221,7 +224,7 @@ def bare_postgres(task: Task) -> Iterator[Job]:
 @contextmanager
 def ours_server(task: Task) -> Iterator[Job]:
     with servers.mlflow_server(task.folder / "server") as url:
-        yield Job([_ours(task, url)], points=_server_points(task))
+        yield Job([ours(task, url)], points=_server_points(task))
 
 
 @contextmanager
@@ -233,24 +236,24 @@ def export_import_server(task: Task) -> Iterator[Job]:
 @contextmanager
 def bare_server(task: Task) -> Iterator[Job]:
     with servers.mlflow_server(task.folder / "server") as url:
-        yield Job([_bare("server", url, task.runs)], points=_server_points(task))
+        yield Job([bare("server", url, task.runs)], points=_server_points(task))
 
 
 @contextmanager
 def ours_server_alone(task: Task) -> Iterator[Job]:
     with servers.mlflow_server(task.folder / "server") as url:
-        yield Job([_ours(task, url, "-o", "threads=1")], points=_server_points(task))
+        yield Job([ours(task, url, "-o", "threads=1")], points=_server_points(task))
 
 
 @contextmanager
 def bare_server_alone(task: Task) -> Iterator[Job]:
     with servers.mlflow_server(task.folder / "server") as url:
-        command = _bare("server", url, task.runs, threads=1)
+        command = bare("server", url, task.runs, threads=1)
         yield Job([command], points=_server_points(task))
 
 
 def _server_points(task: Task) -> Callable[[], int]:
-    return _sqlite_points(task.folder / "server" / "mlflow.db")
+    return sqlite_points(task.folder / "server" / "mlflow.db")
 
 
 # Reading only
@@ -258,12 +261,12 @@ def _server_points(task: Task) -> Callable[[], int]:
 
 @contextmanager
 def ours_read(task: Task) -> Iterator[Job]:
-    yield Job([_ours(task, "--json", command="inspect")])
+    yield Job([ours(task, "--json", command="inspect")])
 
 
 @contextmanager
 def mlflow_client(task: Task) -> Iterator[Job]:
-    yield Job([_bare("filestore", task.store, task.runs)], FILE_STORE)
+    yield Job([bare("filestore", task.store, task.runs)], FILE_STORE)
 
 
 @contextmanager
@@ -277,7 +280,7 @@ def tar(task: Task) -> Iterator[Job]:
 
 
 def _export_import(task: Task, target: str, points: Callable[[], int]) -> Job:
-    programs = _export_import_programs()
+    programs = export_import_programs()
     middle = task.folder / "exported"
     source = ["env", f"MLFLOW_TRACKING_URI={task.store}"]
     sink = ["env", f"MLFLOW_TRACKING_URI={target}"]
@@ -286,16 +289,15 @@ def _export_import(task: Task, target: str, points: Callable[[], int]) -> Job:
     return Job([[*export, "--output-dir", str(middle)], import_], FILE_STORE, points)
 
 
-def _export_import_programs() -> Path:
+def export_import_programs() -> Path:
     """Return where its commands are, installing it at first use."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     venv = cache / "mlmigrate-bench" / f"export-import-{version('mlflow')}"
     done = venv / "complete"
     if not done.exists():
-        python = str(venv / "bin" / "python")
-        create = ["uv", "venv", "--quiet", "--clear", "--python", sys.executable]
-        subprocess.run([*create, str(venv)], check=True)
-        install = ["uv", "pip", "install", "--quiet", "--python", python]
+        create = [sys.executable, "-m", "venv", "--clear", str(venv)]
+        subprocess.run(create, check=True)
+        install = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         wanted = [*EXPORT_IMPORT, f"mlflow=={version('mlflow')}"]
         subprocess.run([*install, *wanted], check=True)
         done.touch()

@@ -2,6 +2,7 @@
 Compare mlmigrate side by side with the other tools and with what the parts allow.
 
     python bench/run.py sqlite|postgres|server|one-thread|read|memory|repeat [--runs N]
+    python bench/run.py export|export-server|restore|check|archive-memory [--runs N]
 
 All get the same generated store, and take turns, so that whatever else the machine
 does hurts all of them. Figures of different calls are not comparable.
@@ -17,13 +18,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from contenders import SCENARIOS, Contender, Task
+import archives
+import contenders
+from contenders import Contender, Task
 from generate import Shape, generate
 
+SCENARIOS = {**contenders.SCENARIOS, **archives.SCENARIOS}
 MEASURE = Path(__file__).resolve().with_name("measure.py")
 
 
@@ -37,6 +41,8 @@ class Figures:
     peak_bytes: int
     exit_codes: list[int]
     points: int | None
+    #: Bytes of what it wrote.
+    written: int | None
     #: The end of what it printed, when it failed.
     said: str = ""
 
@@ -51,6 +57,7 @@ class Row:
     cpu_seconds: float
     peak_mb: float
     points: int | None
+    written: int | None
     exit_codes: list[int]
     rounds: list[Figures]
 
@@ -63,19 +70,25 @@ def measure(contender: Contender, task: Task) -> Figures:
             _measure(command, job.env, task.folder, log) for command in job.commands
         ]
         codes = [int(part["exit_code"]) for part in parts]
-        try:
-            points = job.points() if job.points else None
-        except Exception as error:
-            points = None
-            print(f"{contender.name}: {error}", file=sys.stderr)
+        points = _counted(contender, job.points)
+        written = _counted(contender, job.written)
     return Figures(
         seconds=sum(part["seconds"] for part in parts),
         cpu_seconds=sum(part["cpu_seconds"] for part in parts),
         peak_bytes=max(int(part["peak_bytes"]) for part in parts),
         exit_codes=codes,
         points=points,
+        written=written,
         said=log.read_text(errors="replace")[-2000:] if any(codes) else "",
     )
+
+
+def _counted(contender: Contender, count: Callable[[], int] | None) -> int | None:
+    try:
+        return count() if count else None
+    except Exception as error:
+        print(f"{contender.name}: {error}", file=sys.stderr)
+        return None
 
 
 def _measure(
@@ -142,6 +155,7 @@ def _row(contender: Contender, rounds: list[Figures]) -> Row:
         cpu_seconds=statistics.median(one.cpu_seconds for one in rounds),
         peak_mb=statistics.median(one.peak_bytes for one in rounds) / 1e6,
         points=rounds[-1].points,
+        written=rounds[-1].written,
         exit_codes=rounds[-1].exit_codes,
         rounds=rounds,
     )
@@ -152,16 +166,17 @@ def table(rows: Sequence[Row]) -> str:
     first = rows[0]
     lines = [
         f"{'':34}{'wall s':>9}{'x':>7}{'cpu s':>9}{'x':>7}{'peak MB':>9}{'x':>7}"
-        f"{'points':>11}  exit"
+        f"{'points':>11}{'MB out':>9}  exit"
     ]
     for row in rows:
         points = "" if row.points is None else f"{row.points:,}"
+        written = "" if row.written is None else f"{row.written / 1e6:.1f}"
         lines.append(
             f"{row.name:34}"
             f"{row.seconds:9.2f}{row.seconds / first.seconds:7.2f}"
             f"{row.cpu_seconds:9.2f}{row.cpu_seconds / first.cpu_seconds:7.2f}"
             f"{row.peak_mb:9.0f}{row.peak_mb / first.peak_mb:7.2f}"
-            f"{points:>11}  {' '.join(map(str, row.exit_codes))}"
+            f"{points:>11}{written:>9}  {' '.join(map(str, row.exit_codes))}"
         )
     return "\n".join(lines)
 
