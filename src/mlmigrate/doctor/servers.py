@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
-from requests.auth import AuthBase
 
 from mlmigrate.artifacts import redact, short
 from mlmigrate.doctor.check import Check
+from mlmigrate.errors import StoreError
+from mlmigrate.stores.mlflow_server.access import login_to, trust_in
 
 TIMEOUT = 5.0
 _TOKEN = "MLFLOW_TRACKING_TOKEN"
@@ -25,74 +24,47 @@ def diagnose_server(location: str, environ: Mapping[str, str]) -> Iterator[Check
 
     Args:
         location: its ``http(s)://`` URL.
-        environ: the environment, whose login and certificates are those of MLflow's
-            own variables. A login in the URL comes first, as it does for MLflow.
+        environ: the environment, whose login and certificates count as they do for a
+            copy.
     """
     base = location.rstrip("/")
     shown = redact(base)
 
-    def ask(path: str) -> requests.Response:
-        return session.get(
-            base + path, timeout=TIMEOUT, allow_redirects=False, **access
-        )
-
+    subject = "login"
     try:
-        access = _access(base, environ)
-        if isinstance(access["auth"], _Bearer) and not access["auth"].can_be_sent():
-            what = f"{_TOKEN} holds a line's end or another letter that cannot be sent"
-            yield Check("login", False, what, "set it anew, to nothing but the token")
-            return
+        url = urlsplit(base)
+        auth, headers = login_to(url, environ)
+        subject = "server"
+        verify, cert = trust_in(url, environ)
         with requests.Session() as session:
+
+            def ask(path: str) -> requests.Response:
+                # Given with each request: what a session says comes after ``.netrc``
+                # and ``REQUESTS_CA_BUNDLE``, which MLflow's own variables precede.
+                return session.get(
+                    base + path,
+                    timeout=TIMEOUT,
+                    allow_redirects=False,
+                    auth=auth,
+                    headers=headers,
+                    verify=verify,
+                    cert=cert,
+                )
+
             health, version = ask("/health"), ask("/version")
             api = ask(f"{_EXPERIMENTS}get?experiment_id=0")
             if api.status_code == 403:
                 # Who may not read the first experiment may read others.
                 search = ask(f"{_EXPERIMENTS}search?max_results=1")
                 api = search if search.ok else api
+    except StoreError as error:
+        what, _, fix = str(error).partition(": ")
+        yield Check(subject, False, what, fix)
+        return
     except (OSError, ValueError) as error:
         yield Check("server", False, *_unreachable(shown, error))
         return
     yield from _judge(shown, health, version, api)
-
-
-def _access(base: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return login and certificates as `requests` takes them.
-
-    They are given with each request: the settings of a session come after ``.netrc``
-    and ``REQUESTS_CA_BUNDLE``, which MLflow's own variables precede.
-    """
-    verify: bool | str = True
-    if environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
-        verify = False
-    elif authority := environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
-        verify = authority
-    return {
-        "auth": None if urlsplit(base).username else _login(environ),
-        "verify": verify,
-        "cert": environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _Bearer(AuthBase):
-    text: str = field(repr=False)
-
-    def can_be_sent(self) -> bool:
-        return all(0x20 <= ord(letter) <= 0xFF for letter in self.text)
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self.text}"
-        return request
-
-
-def _login(environ: Mapping[str, str]) -> tuple[bytes, bytes] | _Bearer | None:
-    name = environ.get("MLFLOW_TRACKING_USERNAME")
-    secret = environ.get("MLFLOW_TRACKING_PASSWORD")
-    if name and secret:
-        # As bytes: requests would encode text as Latin-1.
-        return name.encode(), secret.encode()
-    token = environ.get(_TOKEN)
-    return _Bearer(token) if token else None
 
 
 # -- no answer ------------------------------------------------------------------------

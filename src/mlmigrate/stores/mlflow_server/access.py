@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import configparser
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote
 
@@ -40,21 +41,16 @@ class Access:
     cert: str | None  # path of a client certificate with its key
 
 
-def access_to(url: SplitResult) -> Access:
-    """Return how to reach the server at *url*.
+def access_to(url: SplitResult, environ: Mapping[str, str] = os.environ) -> Access:
+    """Return how to reach the server at *url*, with the settings in *environ*.
 
     Raises:
         StoreError: a variable or the file is set to what cannot work, or asks for what
-            mlmigrate does not support.
+            mlmigrate does not support. Its text is ``WHAT: WHAT TO DO``.
     """
-    workspace = _sendable(_WORKSPACE)
-    return Access(
-        _login(url),
-        {"X-MLFLOW-WORKSPACE": workspace} if workspace else {},
-        # Over plain HTTP nothing is certified.
-        _authority() if url.scheme == "https" else None,
-        _file(_CLIENT) if url.scheme == "https" else None,
-    )
+    auth, headers = login_to(url, environ)
+    verify, cert = trust_in(url, environ)
+    return Access(auth, headers, verify, cert)
 
 
 # -- login ----------------------------------------------------------------------------
@@ -69,18 +65,23 @@ class _Bearer(AuthBase):
         return request
 
 
-def _login(url: SplitResult) -> AuthBase | None:
+def login_to(
+    url: SplitResult, environ: Mapping[str, str]
+) -> tuple[AuthBase | None, dict[str, str]]:
+    """Return the first half of `access_to`: who is there, and for which workspace."""
+    workspace = _sendable(_WORKSPACE, environ)
+    headers = {"X-MLFLOW-WORKSPACE": workspace} if workspace else {}
     if url.username is not None:
-        return _basic(unquote(url.username), unquote(url.password or ""))
-    _refuse_other_ways()
-    user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
+        return _basic(unquote(url.username), unquote(url.password or "")), headers
+    _refuse_other_ways(environ)
+    user, password = environ.get(_USER), environ.get(_PASSWORD)
     if not user or not password:
         kept_user, kept_password = _kept()
         user, password = user or kept_user, password or kept_password
     if user and password:
-        return _basic(user, password)
-    token = _sendable(_TOKEN)
-    return _Bearer(token) if token else None
+        return _basic(user, password), headers
+    token = _sendable(_TOKEN, environ)
+    return (_Bearer(token) if token else None), headers
 
 
 def _basic(user: str, password: str) -> AuthBase:
@@ -106,21 +107,21 @@ def _kept() -> tuple[str | None, str | None]:
         ) from None
 
 
-def _refuse_other_ways() -> None:
-    if _is_set("MLFLOW_TRACKING_AWS_SIGV4"):
+def _refuse_other_ways(environ: Mapping[str, str]) -> None:
+    if _is_set("MLFLOW_TRACKING_AWS_SIGV4", environ):
         raise StoreError(
             "MLFLOW_TRACKING_AWS_SIGV4 is set, but mlmigrate does not sign requests for"
             " AWS: unset it, and give the URL of a proxy that signs them"
         )
-    if way := os.environ.get("MLFLOW_TRACKING_AUTH"):
+    if way := environ.get("MLFLOW_TRACKING_AUTH"):
         raise StoreError(
             f"MLFLOW_TRACKING_AUTH is set, but mlmigrate has no way to log in by {way}:"
             f" unset it, and set {_TOKEN}, or {_USER} and {_PASSWORD}"
         )
 
 
-def _sendable(name: str) -> str | None:
-    value = os.environ.get(name)
+def _sendable(name: str, environ: Mapping[str, str]) -> str | None:
+    value = environ.get(name)
     if value and not all(0x20 <= ord(letter) <= 0xFF for letter in value):
         raise StoreError(
             f"{name} holds a line's end or another letter that cannot be sent: set it"
@@ -132,10 +133,19 @@ def _sendable(name: str) -> str | None:
 # -- trust ----------------------------------------------------------------------------
 
 
-def _authority() -> bool | str | None:
+def trust_in(
+    url: SplitResult, environ: Mapping[str, str]
+) -> tuple[bool | str | None, str | None]:
+    """Return the second half of `access_to`: `Access.verify` and `Access.cert`."""
+    if url.scheme != "https":  # over plain HTTP nothing is certified
+        return None, None
+    return _authority(environ), _file(_CLIENT, environ)
+
+
+def _authority(environ: Mapping[str, str]) -> bool | str | None:
     """Return what to check the server's certificate against."""
-    authority = _file(_AUTHORITY)
-    if _is_set(_INSECURE):
+    authority = _file(_AUTHORITY, environ)
+    if _is_set(_INSECURE, environ):
         if authority is not None:
             raise StoreError(
                 f"{_INSECURE} and {_AUTHORITY} are both set: unset one of them"
@@ -143,17 +153,17 @@ def _authority() -> bool | str | None:
         return False
     if authority is None:
         for name in _AUTHORITIES:
-            _file(name)
+            _file(name, environ)
     return authority
 
 
-def _file(name: str) -> str | None:
-    path = os.environ.get(name)
+def _file(name: str, environ: Mapping[str, str]) -> str | None:
+    path = environ.get(name)
     if path and not os.access(path, os.R_OK):
         what = "cannot be read" if os.path.exists(path) else "does not exist"
         raise StoreError(f"{path} {what}: correct {name}, which names it, or unset it")
     return path or None
 
 
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("true", "1")
+def _is_set(name: str, environ: Mapping[str, str]) -> bool:
+    return environ.get(name, "").lower() in ("true", "1")
