@@ -208,7 +208,7 @@ def export_import_postgres(task: Task) -> Iterator[Job]:
         postgres.postgres_database(schema=True) as uri,
         servers.mlflow_server(task.folder / "server", backend_uri=uri) as url,
     ):
-        yield _export_import(task, url, _postgres_points(uri))
+        yield replace(export_import(task, url), points=_postgres_points(uri))
 
 
 @contextmanager
@@ -218,42 +218,32 @@ def bare_postgres(task: Task) -> Iterator[Job]:
         yield Job([command], points=_postgres_points(uri))
 
 
-# Into a server with one worker and SQLite; its own time is not counted as cpu
+# Into a server with SQLite; its own time is not counted as cpu
+
+#: What `mlflow server` starts unless told otherwise.
+DEFAULT_WORKERS = 4
 
 
-@contextmanager
-def ours_server(task: Task) -> Iterator[Job]:
-    with servers.mlflow_server(task.folder / "server") as url:
-        yield Job([ours(task, url)], points=_server_points(task))
+def into_server(
+    job: Callable[[Task, str], Job], workers: int = DEFAULT_WORKERS
+) -> Prepare:
+    """Run what *job* makes of a task and the URL of a new, empty server."""
+
+    @contextmanager
+    def prepare(task: Task) -> Iterator[Job]:
+        folder = task.folder / "server"
+        with servers.mlflow_server(folder, workers=workers) as url:
+            yield replace(job(task, url), points=sqlite_points(folder / "mlflow.db"))
+
+    return prepare
 
 
-@contextmanager
-def export_import_server(task: Task) -> Iterator[Job]:
-    with servers.mlflow_server(task.folder / "server") as url:
-        yield _export_import(task, url, _server_points(task))
+def ours_server(task: Task, url: str) -> Job:
+    return Job([ours(task, url)])
 
 
-@contextmanager
-def bare_server(task: Task) -> Iterator[Job]:
-    with servers.mlflow_server(task.folder / "server") as url:
-        yield Job([bare("server", url, task.runs)], points=_server_points(task))
-
-
-@contextmanager
-def ours_server_alone(task: Task) -> Iterator[Job]:
-    with servers.mlflow_server(task.folder / "server") as url:
-        yield Job([ours(task, url, "-o", "threads=1")], points=_server_points(task))
-
-
-@contextmanager
-def bare_server_alone(task: Task) -> Iterator[Job]:
-    with servers.mlflow_server(task.folder / "server") as url:
-        command = bare("server", url, task.runs, threads=1)
-        yield Job([command], points=_server_points(task))
-
-
-def _server_points(task: Task) -> Callable[[], int]:
-    return sqlite_points(task.folder / "server" / "mlflow.db")
+def bare_server(task: Task, url: str) -> Job:
+    return Job([bare("server", url, task.runs)])
 
 
 # Reading only
@@ -279,14 +269,14 @@ def tar(task: Task) -> Iterator[Job]:
 # mlflow-export-import
 
 
-def _export_import(task: Task, target: str, points: Callable[[], int]) -> Job:
+def export_import(task: Task, target: str) -> Job:
     programs = export_import_programs()
     middle = task.folder / "exported"
     source = ["env", f"MLFLOW_TRACKING_URI={task.store}"]
     sink = ["env", f"MLFLOW_TRACKING_URI={target}"]
     export = [*source, str(programs / "export-experiments"), "--experiments", "all"]
     import_ = [*sink, str(programs / "import-experiments"), "--input-dir", str(middle)]
-    return Job([[*export, "--output-dir", str(middle)], import_], FILE_STORE, points)
+    return Job([[*export, "--output-dir", str(middle)], import_], FILE_STORE)
 
 
 def export_import_programs() -> Path:
@@ -306,7 +296,7 @@ def export_import_programs() -> Path:
 
 MLMIGRATE_SQLITE = Contender("mlmigrate", ours_sqlite, ours=True)
 MIGRATE_FILESTORE = Contender("mlflow migrate-filestore", migrate_filestore)
-EXPORT_IMPORT_SERVER = Contender("mlflow-export-import", export_import_server)
+EXPORT_IMPORT_SERVER = Contender("mlflow-export-import", into_server(export_import))
 
 SCENARIOS: dict[str, list[Contender]] = {
     "sqlite": [
@@ -322,13 +312,13 @@ SCENARIOS: dict[str, list[Contender]] = {
         Contender("COPY alone", bare_postgres),
     ],
     "server": [
-        Contender("mlmigrate", ours_server, ours=True),
+        Contender("mlmigrate", into_server(ours_server), ours=True),
         EXPORT_IMPORT_SERVER,
-        Contender("log-batch alone", bare_server),
+        Contender("log-batch alone", into_server(bare_server)),
     ],
-    "one-thread": [
-        Contender("mlmigrate, 1 thread", ours_server_alone, ours=True),
-        Contender("log-batch alone, 1 thread", bare_server_alone),
+    "one-worker": [
+        Contender("mlmigrate", into_server(ours_server, 1), ours=True),
+        Contender("log-batch alone", into_server(bare_server, 1)),
     ],
     "read": [
         Contender("mlmigrate", ours_read, ours=True),

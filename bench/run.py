@@ -1,7 +1,7 @@
 """
 Compare mlmigrate side by side with the other tools and with what the parts allow.
 
-    python bench/run.py sqlite|postgres|server|one-thread|read|memory|repeat [--runs N]
+    python bench/run.py sqlite|postgres|server|one-worker|read|memory|repeat [--runs N]
     python bench/run.py export|export-server|restore|check|archive-memory [--runs N]
 
 All get the same generated store, and take turns, so that whatever else the machine
