@@ -311,3 +311,59 @@ def test_an_artifact_that_looks_like_a_drive(root: Path, tmp_path: Path) -> None
     assert [] == report.failed
     assert 1 == report.files
     assert any("C:/x" in each.what for each in report.problems)
+
+
+@pytest.mark.parametrize(
+    "place", ["link", "1/link", f"1/{RUN}/link", "models/link", "models/m/link"]
+)
+def test_a_link_to_itself_costs_nothing_else(root: Path, place: str) -> None:
+    (root / place).symlink_to("link")
+    items, findings = read(root)
+
+    assert [("lr", "0.1")] == [(param.key, param.value) for param in items[1].params]
+    assert 1 == len(items[2].versions)
+    assert any("link" in each.where or "link" in each.what for each in findings)
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (f"status: '{'9' * 5000}'", "status"),
+        ("status: '\u00b3'", "status"),
+        ("status: true", "status"),
+        (f"user_id: 0x{'f' * 5000}", "meta.yaml"),
+    ],
+)
+def test_a_number_beyond_all_bounds_costs_its_field(
+    root: Path, line: str, field: str
+) -> None:
+    meta = root / "1" / RUN / "meta.yaml"
+    kept = [
+        each
+        for each in _RUN_META.splitlines()
+        if each.split()[0] != line.split(maxsplit=1)[0]
+    ]
+    meta.write_text("\n".join([*kept, line, ""]))
+    items, findings = read(root)
+
+    assert isinstance(items[1].header, Run)
+    assert 1700000001000 == items[1].header.end_time
+    assert any(field in each for each in told(findings, Problem))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 20, "\u00b2", "1.0", ""])
+def test_an_alias_of_no_version_is_told(root: Path, number: str) -> None:
+    write(root / "models" / "m" / "aliases" / "champion", number)
+    items, findings = read(root)
+
+    assert () == items[2].aliases
+    (problem,) = told(findings, Problem)
+    assert "champion" in problem
+
+
+def test_a_file_among_the_inputs_is_told(root: Path) -> None:
+    write(root / "1" / RUN / "inputs" / "odd")
+    _, findings = read(root)
+
+    (problem,) = told(findings, Problem)
+    assert "inputs/odd" in problem

@@ -10,6 +10,7 @@ from mlmigrate.model import DatasetInput, Finding, Problem, Tag
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.checks import doubts
 from mlmigrate.stores.mlflow_files.layout import read_meta_file
+from mlmigrate.stores.mlflow_files.strays import entries, strangers
 
 
 def read_inputs(path: Path, where: str) -> tuple[list[DatasetInput], list[Finding]]:
@@ -18,11 +19,11 @@ def read_inputs(path: Path, where: str) -> tuple[list[DatasetInput], list[Findin
     findings: list[Finding] = []
     if not (path / "inputs").is_dir():
         return [], findings
-    for folder in sorted((path / "inputs").iterdir()):
-        if not folder.is_dir():
-            continue
-        place = f"{where}/inputs/{folder.name}"
-        meta, problems = read_meta_file(folder, place)
+    folders, files = entries(path / "inputs")
+    findings += strangers(path / "inputs", (), files, (), f"{where}/inputs")
+    for name in folders:
+        place = f"{where}/inputs/{name}"
+        meta, problems = read_meta_file(path / "inputs" / name, place)
         findings += [*problems, *doubts(meta, "input", place)]
         source = parse.text(meta.get("source_id"))
         if source is None:

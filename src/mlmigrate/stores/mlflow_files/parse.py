@@ -20,6 +20,9 @@ from mlmigrate.model import Float64s, Int64s, MetricHistory
 
 #: MLflow's integers for ``status`` (RunStatus) and ``source_type`` (SourceType).
 STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+_STATUS_OF_TEXT = {
+    text: name for number, name in STATUS.items() for text in (str(number), name)
+}
 SOURCE_TYPE = {1: "NOTEBOOK", 2: "JOB", 3: "PROJECT", 4: "LOCAL", 1000: "UNKNOWN"}
 
 _MAX_META = 4 << 20  # a real meta.yaml has under 2 KB; schemas and profiles some MB
@@ -59,6 +62,7 @@ def read_meta(data: bytes) -> tuple[dict[str, Any], str | None]:
         if hostile is not None:
             return _salvage(data), hostile
         loaded = yaml.load(data, _LOADER)
+        repr(loaded)  # ValueError for an integer too long ever to be shown
     except (yaml.YAMLError, ValueError, RecursionError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
@@ -155,10 +159,7 @@ def status(value: Any) -> str:
 
 def known_status(value: Any) -> str | None:
     """Return a run's status, None where *value* is none of MLflow's."""
-    name = str(value)
-    if isinstance(value, int) or name.isdecimal():
-        return STATUS.get(int(value))
-    return name if name in STATUS.values() else None
+    return _STATUS_OF_TEXT.get(str(value))
 
 
 def source_type(value: Any) -> str | None:

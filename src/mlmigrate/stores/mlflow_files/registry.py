@@ -25,6 +25,8 @@ from mlmigrate.stores.mlflow_files.strays import unknown
 
 #: As MLflow writes it; "version-01" and "version-1" would be one.
 _VERSION = re.compile(r"version-([1-9][0-9]{0,8}|0)$")
+#: A version's number, as an alias has it.
+_NUMBER = re.compile(r"[0-9]{1,9}$")
 _MODEL_FOLDERS = frozenset({"tags", "aliases"})
 _VERSION_FOLDERS = frozenset({"tags"})
 
@@ -39,10 +41,10 @@ def read_model(ref: Ref, folder: Path, where: str) -> Item:
     findings += wrong
     aliases = []
     for alias, value in alias_pairs:
-        if value.strip().isdecimal():
+        if _NUMBER.match(value.strip()):
             aliases.append(Alias(alias, int(value)))
         else:
-            what = f"alias {alias!r} names no version: {value!r}"
+            what = f"alias {alias!r} names no version: {value[:80]!r}"
             findings.append(Problem(where, what))
     name = parse.text(meta.get("name")) or ref.id
     versions, hidden = [], 0

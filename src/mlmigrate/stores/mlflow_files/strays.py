@@ -21,13 +21,24 @@ def is_litter(name: str) -> bool:
 
 
 def entries(path: Path) -> tuple[list[str], list[str]]:
-    """Return the names of folders and of files, sorted."""
+    """Return the names of folders and of all else, sorted.
+
+    Raises:
+        OSError: *path* itself cannot be listed.
+    """
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(path) as found:
         for entry in found:
-            (folders if entry.is_dir() else files).append(entry.name)
+            (folders if _is_folder(entry) else files).append(entry.name)
     return sorted(folders), sorted(files)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads to itself leads nowhere
 
 
 def files_below(path: Path) -> Iterator[str]:
