@@ -367,3 +367,26 @@ def test_a_file_among_the_inputs_is_told(root: Path) -> None:
 
     (problem,) = told(findings, Problem)
     assert "inputs/odd" in problem
+
+
+@pytest.mark.parametrize("folder", ["params", "tags", "metrics"])
+def test_a_name_that_is_no_text_is_told(root: Path, folder: str) -> None:
+    write(root / "1" / RUN / folder / os.fsdecode(b"\xff"), "1700000000000 1 0")
+    items, findings = read(root)
+
+    records = [*items[1].params, *items[1].tags, *items[1].metrics]
+    assert "\\xff" in {each.key for each in records}
+    (problem,) = told(findings, Problem)
+    assert f"{folder}/\\xff" in problem
+
+
+def test_metric_lines_of_other_systems(root: Path) -> None:
+    for name, end in (("mac", "\r"), ("windows", "\r\n"), ("twice", "\r\r\n")):
+        lines = f"1700000000000 1 0{end}1700000000001 2 1{end}"
+        (root / "1" / RUN / "metrics").mkdir(exist_ok=True)
+        (root / "1" / RUN / "metrics" / name).write_bytes(lines.encode())
+    items, findings = read(root)
+
+    assert {"mac", "windows", "twice"} == {each.key for each in items[1].metrics}
+    assert [[1.0, 2.0]] * 3 == [each.values.tolist() for each in items[1].metrics]
+    assert [] == told(findings, Problem)

@@ -189,6 +189,8 @@ def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     """
     parts: list[_Points] = []
     wrong: list[str] = []
+    if b"\r" in data:
+        data = _LINE_END.sub(b"\n", data)
     for first, block in _blocks(data):
         points = _regular_points(first, block)
         if points is None:
@@ -210,6 +212,8 @@ def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
     return metric, wrong
 
 
+#: As Windows and old Macs write it; "\\r\\r\\n" comes of converting twice.
+_LINE_END = re.compile(rb"\r+\n?")
 #: Bytes of text that are parsed at once: fields take many times their text's memory.
 _BLOCK = 1 << 20
 

@@ -51,8 +51,13 @@ def _bytes(path: str) -> bytes:
         os.close(handle)
 
 
-def _key(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _key(name: str, kind: str, where: str, findings: list[Finding]) -> str:
+    r"""Return the key that a file's name is; what is not UTF-8 appears as ``\\xNN``."""
+    key, sound = parse.read_text(os.fsencode(name))
+    if not sound:
+        what = f"{kind}/{key} has a name that is not UTF-8: kept with \\x escapes"
+        findings.append(Problem(where, what))
+    return key
 
 
 def read_pairs(folder: Path, where: str) -> tuple[list[tuple[str, str]], list[Finding]]:
@@ -60,7 +65,7 @@ def read_pairs(folder: Path, where: str) -> tuple[list[tuple[str, str]], list[Fi
     pairs: list[tuple[str, str]] = []
     problems: list[Finding] = []
     for name, path in _files(folder):
-        key = _key(name)
+        key = _key(name, folder.name, where, problems)
         try:
             value, sound = parse.read_text(_bytes(path))
         except OSError as error:
@@ -121,7 +126,7 @@ def read_metrics(
     findings: list[Finding] = []
     seconds = 0
     for name, path in _files(folder):
-        key = _key(name)
+        key = _key(name, "metrics", where, findings)
         try:
             metric, wrong = parse.read_metric(key, _bytes(path))
         except OSError as error:
