@@ -635,6 +635,8 @@ def test_orphans_are_counted_and_experiments_recovered(
         INSERT INTO inputs {LINK}
             VALUES ('k', 'RUN_OUTPUT', '{RUN}', 'MODEL_OUTPUT', 'm', 0);
         INSERT INTO latest_metrics {POINT} VALUES ('only', 2.5, 3, 4, 0, '{RUN}');
+        INSERT INTO latest_metrics {POINT} VALUES ('only', 2.5, 3, 4, 0, 'absent');
+        INSERT INTO input_tags (input_uuid, name, value) VALUES ('absent', 'n', 'v');
         INSERT INTO model_versions (workspace, name, version)
             VALUES ('default', 'x', 1);
         """,
@@ -651,7 +653,10 @@ def test_orphans_are_counted_and_experiments_recovered(
     assert "but for the latest" in texts(runs[RUN].findings)
     assert "dataset u2" in texts(runs[RUN].findings)
     found = texts(reader.findings())
-    for table in ("metrics", "params", "tags", "inputs", "datasets", "model_versions"):
+    for table in (
+        *("metrics", "latest_metrics", "params", "tags", "inputs", "input_tags"),
+        *("datasets", "model_versions"),
+    ):
         assert f"table {table}: 1 " in found, found
     assert "1 links to models" in found
 
@@ -703,6 +708,54 @@ def test_wrong_types_and_bytes_cost_themselves_alone(
     ):
         assert what in found, found
     assert not any(texts(other.findings) for other in runs.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("9.9e20", None), (f"'{'9' * 30}'", None), ("1700000000000.5", 1700000000000)],
+)
+def test_a_time_that_no_database_holds_is_told(
+    store: Path, read: Callable[..., DbReader], value: str, expected: int | None
+) -> None:
+    change(
+        store,
+        f"INSERT INTO runs (run_uuid, experiment_id, end_time) VALUES ('{RUN}', 1,"
+        f" {value});",
+    )
+    run = items(read(store), "run")[RUN]
+
+    assert expected == header(run).end_time
+    assert "end_time" in texts(run.findings)
+
+
+def test_oddities_of_models_are_told(
+    store: Path, read: Callable[..., DbReader]
+) -> None:
+    change(
+        store,
+        """
+        INSERT INTO registered_models (workspace, name, description)
+            VALUES ('default', 'odd', CAST(x'ff41' AS TEXT));
+        INSERT INTO model_versions (workspace, name, version, creation_time)
+            VALUES ('default', 'odd', 1, 'yesterday');
+        INSERT INTO model_version_tags (workspace, name, version, key, value)
+            VALUES ('default', 'odd', 7, 'k', 'v');
+        INSERT INTO registered_model_aliases (workspace, name, alias, version)
+            VALUES ('default', 'odd', 'champion', 'newest');
+        """,
+    )
+    reader = read(store)
+    model = items(reader, "registered_model")["odd"]
+
+    assert () == model.aliases
+    found = texts(model.findings)
+    for what in (
+        "description is not UTF-8",
+        "creation_time 'yesterday'",
+        "alias 'champion' names no version: 'newest'",
+    ):
+        assert what in found, found
+    assert "table model_version_tags: 1 rows" in texts(reader.findings())
 
 
 def test_a_damaged_page_costs_what_is_on_it(

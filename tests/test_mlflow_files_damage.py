@@ -390,3 +390,13 @@ def test_metric_lines_of_other_systems(root: Path) -> None:
     assert {"mac", "windows", "twice"} == {each.key for each in items[1].metrics}
     assert [[1.0, 2.0]] * 3 == [each.values.tolist() for each in items[1].metrics]
     assert [] == told(findings, Problem)
+
+
+def test_an_artifact_uri_that_is_no_path_costs_nothing_else(root: Path) -> None:
+    meta = root / "1" / RUN / "meta.yaml"
+    uri = f"/gone/1/{RUN}/artifacts"
+    meta.write_text(_RUN_META.replace(uri, f'"/go\\0ne/1/{RUN}/artifacts"'))
+    write(root / "1" / RUN / "artifacts" / "a.txt")
+    items, _ = read(root)
+
+    assert ["a.txt"] == [each.path for each in items[1].artifacts]

@@ -167,7 +167,7 @@ def _holds_files(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             return any(True for _ in entries)
-    except OSError:
+    except (OSError, ValueError):  # a path with a NUL byte is none
         return False
 
 

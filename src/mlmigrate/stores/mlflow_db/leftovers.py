@@ -32,17 +32,28 @@ CARRIED = {
 }
 #: Tables whose rows MLflow makes by itself: locks, leases and sums over others.
 _DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
-#: Rows of the first table mean nothing without the row of the third that they name.
+_RUN = {"run_uuid": "run_uuid"}
+_MODEL = {"name": "name"}
+_VERSION = {"name": "name", "version": "version"}
+#: Rows of the first table mean nothing without the row of another that they name: by
+#: which columns, there called what; and what such a row is.
 _OWNED = (
-    ("params", "run_uuid", "runs", "run"),
-    ("tags", "run_uuid", "runs", "run"),
-    ("metrics", "run_uuid", "runs", "run"),
-    ("inputs", "destination_id", "runs", "run"),
-    ("experiment_tags", "experiment_id", "experiments", "experiment"),
-    ("registered_model_tags", "name", "registered_models", "model"),
-    ("registered_model_aliases", "name", "registered_models", "model"),
-    ("model_versions", "name", "registered_models", "model"),
-    ("model_version_tags", "name", "model_versions", "model version"),
+    ("params", "runs", _RUN, "run"),
+    ("tags", "runs", _RUN, "run"),
+    ("metrics", "runs", _RUN, "run"),
+    ("latest_metrics", "runs", _RUN, "run"),
+    ("inputs", "runs", {"destination_id": "run_uuid"}, "run"),
+    ("input_tags", "inputs", {"input_uuid": "input_uuid"}, "input"),
+    (
+        "experiment_tags",
+        "experiments",
+        {"experiment_id": "experiment_id"},
+        "experiment",
+    ),
+    ("registered_model_tags", "registered_models", _MODEL, "model"),
+    ("registered_model_aliases", "registered_models", _MODEL, "model"),
+    ("model_versions", "registered_models", _MODEL, "model"),
+    ("model_version_tags", "model_versions", _VERSION, "model version"),
 )
 
 
@@ -89,14 +100,19 @@ def _uncarried(tables: Tables) -> Iterator[Finding]:
 
 def _orphans(tables: Tables) -> Iterator[Finding]:
     """SQLite checks no foreign keys unless asked: rows may outlive their run."""
-    for name, key, owner, title in _OWNED:
-        if name not in tables.columns or owner not in tables.columns:
+    for name, owner, keys, title in _OWNED:
+        here = tables.columns.get(name, set())
+        there = tables.columns.get(owner, set())
+        if not (keys.keys() <= here and set(keys.values()) <= there):
             continue
-        whole = "run_uuid" if owner == "runs" else key
-        known: Any = tables.select(owner, whole)
-        lost: Any = sa.column(key).not_in(known)
+        rows = sa.table(name, *map(sa.column, keys))
+        owners = sa.table(owner, *map(sa.column, keys.values()))
+        same = (owners.c[whole] == rows.c[key] for key, whole in keys.items())
+        # Unlike NOT IN, this holds for NULL, too.
+        lost: Any = ~sa.exists().where(*same).correlate(rows)
         if name == "inputs":
             lost = sa.and_(lost, _is_dataset())
-        if count := tables.count(name, lost):
+        query = sa.select(sa.func.count()).select_from(rows).where(lost)
+        if count := tables.fetch(query)[0][0]:
             what = f"table {name}: {count} rows belong to no {title}: not copied"
             yield Problem(tables.location, what)

@@ -20,8 +20,8 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
 )
-from mlmigrate.stores.mlflow_db.tables import Tables
-from mlmigrate.stores.mlflow_db.values import text, time, whole
+from mlmigrate.stores.mlflow_db.tables import Rows, Tables
+from mlmigrate.stores.mlflow_db.values import escapes, text, time
 
 _VERSION = (
     "version",
@@ -91,19 +91,26 @@ def read(tables: Tables, ref: Ref) -> Item | None:
         time(created, "creation_time", where, findings),
         time(updated, "last_updated_time", where, findings),
     )
+    lifted = marks.lift(pairs)
+    findings += escapes(where, header, lifted)
     return Item(
         ref,
         header,
         origin=ref.id,
-        tags=marks.lift(pairs).tags,
+        tags=lifted.tags,
         versions=tuple(versions),
-        aliases=tuple(
-            Alias(text(alias) or "", number)
-            for alias, number in aliases
-            if isinstance(number, int)
-        ),
+        aliases=tuple(_aliases(aliases, where, findings)),
         findings=tuple(findings),
     )
+
+
+def _aliases(rows: Rows, where: str, findings: list[Finding]) -> Iterator[Alias]:
+    for alias, number in rows:
+        if isinstance(number, int):
+            yield Alias(text(alias) or "", number)
+        else:
+            what = f"alias {alias!r} names no version: {number!r}"
+            findings.append(Problem(where, what))
 
 
 def _workspaces(tables: Tables, model: str) -> list[str]:
@@ -142,7 +149,8 @@ def _versions(
         if fields["current_stage"] == "Deleted_Internal":
             hidden += 1
         elif isinstance(number, int):
-            versions.append(_version(model, number, fields, tags[number]))
+            place = f"{where} version {number}"
+            versions.append(_version(model, fields, tags[number], place, findings))
         else:
             what = f"version {number!r} is no number: not copied"
             findings.append(Problem(where, what))
@@ -153,19 +161,25 @@ def _versions(
 
 
 def _version(
-    model: str, number: int, fields: Mapping[str, Any], pairs: list[tuple[str, str]]
+    model: str,
+    fields: Mapping[str, Any],
+    pairs: list[tuple[str, str]],
+    where: str,
+    findings: list[Finding],
 ) -> ModelVersion:
+    number: int = fields["version"]
     lifted = marks.lift(pairs)
-    created = whole(fields["creation_time"])
+    created = time(fields["creation_time"], "creation_time", where, findings)
+    updated = fields["last_updated_time"]
     source = text(fields["source"]) or None
     source_run, source_path = lift_source(source)
     origin = lifted.origin if marks.load(lifted.mark) else None
     run = text(fields["run_id"])
-    return ModelVersion(
+    version = ModelVersion(
         version=number,
         origin=origin or f"{model}/{number}@{created}",
         creation_time=created,
-        last_updated_time=whole(fields["last_updated_time"]),
+        last_updated_time=time(updated, "last_updated_time", where, findings),
         description=text(fields["description"]) or None,
         user=text(fields["user_id"]) or None,
         stage=text(fields["current_stage"]) or "None",
@@ -180,3 +194,5 @@ def _version(
         tags=lifted.tags,
         mark=lifted.mark,
     )
+    findings += escapes(where, version, lifted)
+    return version

@@ -29,22 +29,25 @@ def text(value: Any) -> str | None:
     return decoded(value) if isinstance(value, bytes) else str(value)
 
 
-def whole(value: Any) -> int | None:
-    """Return a time as an integer; None where it is absent or no number."""
+def time(value: Any, name: str, where: str, findings: list[Finding]) -> int | None:
+    """Return a time in milliseconds; what is none is told in *findings*."""
+    found = _whole(value)
+    if found is None and value is not None:
+        findings.append(Problem(where, f"{name} {value!r} is no time: not copied"))
+    elif isinstance(value, float) and value != found:
+        what = f"{name} {value!r} has parts of a millisecond: read as {found}"
+        findings.append(Problem(where, what))
+    return found
+
+
+def _whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return int(value)
+        number = int(value)
     except (ValueError, OverflowError):
         return None
-
-
-def time(value: Any, name: str, where: str, findings: list[Finding]) -> int | None:
-    """Return a time in milliseconds; what is none is told in *findings*."""
-    found = whole(value)
-    if found is None and value is not None:
-        findings.append(Problem(where, f"{name} {value!r} is no time: not copied"))
-    return found
+    return number if -(2**63) <= number < 2**63 else None  # as databases hold them
 
 
 def escapes(where: str, header: Any, lifted: marks.Lifted, *more: Any) -> list[Finding]:
