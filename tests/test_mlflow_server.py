@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -232,6 +234,25 @@ def test_runs_read_in_parallel_keep_their_order(server: str) -> None:
         assert sorted(ref.id for ref in listed) == sorted(ref.id for ref in refs)
         assert list(store.refs(Selection("run"))) == listed
         assert list(store.refs(Selection("run", frozenset(["0"])))) == []
+
+
+def test_runs_of_one_dataset_do_not_meet_at_the_server(server: str) -> None:
+    asked: list[float] = []
+
+    def plan(method: str, path: str, n: int) -> faults.Fault | None:
+        if not path.endswith("runs/log-inputs"):
+            return None
+        asked.append(monotonic())
+        # The first time another copy was at it.
+        return faults.refuse(400) if len(asked) == 1 else faults.delay(0.1)
+
+    with faults.fault_proxy(server, plan) as proxy, sink(proxy.url) as store:
+        at = put(store, experiment()).ref
+        items = [run(at, f"{n:032x}") for n in range(4)]
+        answers = store.write([deliver(item) for item in items])
+        assert [answer for answer in answers if isinstance(answer, Failed)] == []
+    assert len(asked) == 5
+    assert min(late - early for early, late in pairwise(asked[1:])) >= 0.1
 
 
 def test_reading_changes_nothing(server: str) -> None:

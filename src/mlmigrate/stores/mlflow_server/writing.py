@@ -97,6 +97,7 @@ class Writer:
         self._reader = reader
         self._maps = maps
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-write")
+        self._datasets_lock = threading.Lock()
         self._disk_lock = threading.Lock()
         self._same_disk = False
         self.index = Index(reader)
@@ -313,11 +314,24 @@ class Writer:
         for batch in _batches(params, _pairs(tags), item.metrics):
             self._rest.post("runs/log-batch", {"run_id": work.id, **batch})
         for at in range(0, len(item.inputs), _INPUTS_A_BATCH):
-            datasets = [_dataset(one) for one in item.inputs[at : at + _INPUTS_A_BATCH]]
-            body = {"run_id": work.id, "datasets": datasets}
-            self._rest.post("runs/log-inputs", body)
+            self._log_inputs(work.id, item.inputs[at : at + _INPUTS_A_BATCH])
         if item.artifacts and work.delivery.open is not None:
             self._write_artifacts(work, str(held["info"].get("artifact_uri") or ""))
+
+    def _log_inputs(self, id: str, inputs: Sequence[DatasetInput]) -> None:
+        """Write dataset inputs, one run after the other.
+
+        A server fails where it makes the same dataset for two runs at once.
+        """
+        body = {"run_id": id, "datasets": [_dataset(one) for one in inputs]}
+        with self._datasets_lock:
+            try:
+                self._rest.post("runs/log-inputs", body)
+            except Refused as refusal:
+                if refusal.status != 400:
+                    raise
+                # Another copy may have made it just now: then it is found.
+                self._rest.post("runs/log-inputs", body)
 
     def _finish_run(self, work: _Work, held: Json, own: Sequence[Tag]) -> None:
         header = work.header
