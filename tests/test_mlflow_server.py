@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from mlmigrate.artifacts import combined_checksum
 from mlmigrate.contract import Delivery, Selection, Written
 from mlmigrate.digest import digest
 from mlmigrate.errors import StoreError
+from mlmigrate.fit import fit
 from mlmigrate.metrics import history
 from mlmigrate.model import (
     Alias,
@@ -43,7 +47,13 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.mlflow_server import Server, open_sink, open_source
+from mlmigrate.stores.mlflow_server import (
+    CAPABILITIES,
+    Server,
+    open_sink,
+    open_source,
+)
+from mlmigrate.stores.mlflow_server.release import Release, narrowed
 
 SOURCE = "/home/someone/mlruns"
 
@@ -317,6 +327,125 @@ def test_what_is_not_carried_over_is_told(server: str) -> None:
         "1 logged models are not carried over",
         "1 traces are not carried over",
     ]
+
+
+# -- older servers ----------------------------------------------------------------
+
+
+def without(*endings: str) -> faults.Plan:
+    """Hide endpoints, as a server does that is older than they are."""
+
+    def plan(method: str, path: str, n: int) -> faults.Fault | None:
+        return faults.refuse(404) if path.endswith(endings) else None
+
+    return plan
+
+
+def test_what_an_older_server_has_no_place_for_is_carried(server: str) -> None:
+    plan = without("/version", "runs/log-inputs", "registered-models/alias")
+    with faults.fault_proxy(server, plan) as proxy, sink(proxy.url) as store:
+        at = put(store, experiment()).ref
+        item, losses = fit(run(at), store.capabilities)
+        [said] = [loss for loss in losses if "dataset" in loss.what]
+        assert said.carried
+        written = put(store, item)
+        back = get(store, written.ref)
+        assert (back.inputs, back.params) == ((), item.params)
+        source = f"runs:/{written.ref.id}/m"
+        version = ModelVersion(1, "churn/1@5", source=source, run=written.ref)
+        named, losses = fit(model((version,), Alias("live", 1)), store.capabilities)
+        assert [loss.what for loss in losses if loss.carried] == [
+            "alias live: no place for aliases"
+        ]
+        assert get(store, put(store, named).ref).aliases == ()
+        [note] = store.finish()
+    whole = tags_of(runs_at(server)[0])[f"{marks.WHOLE}1"]
+    assert json.loads(whole)[0]["dataset"]["digest"] == "x1"
+    assert isinstance(note, Note)
+    assert "an MLflow before 2.4, which has no dataset inputs and no aliases" in (
+        note.what
+    )
+    with sink(server) as store:
+        assert store.capabilities == CAPABILITIES
+        assert list(store.finish()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "param", "tag"),
+    [((1, 20), 250, 5000), ((2, 0), 500, 5000), ((2, 9), 6000, 5000)],
+)
+def test_an_older_server_holds_shorter_texts(
+    number: tuple[int, int], param: int, tag: int
+) -> None:
+    text = narrowed(CAPABILITIES, Release(number, "an old MLflow")).text
+    assert (text["param.value"], text["tag.value"]) == (param, tag)
+
+
+def test_traces_of_an_older_server_are_told(server: str) -> None:
+    api(
+        server,
+        "traces",
+        {"experiment_id": "0", "timestamp_ms": 1, "status": "OK"},
+    )
+    plan = without("3.0/mlflow/traces/search")
+    with (
+        faults.fault_proxy(server, plan) as proxy,
+        closing(open_source(proxy.url, {})) as store,
+    ):
+        told = [one.what for one in store.findings()]
+    assert told == ["1 traces are not carried over"]
+
+
+class _Before128(BaseHTTPRequestHandler):
+    """Answers as MLflow 1.20.2 does."""
+
+    RUN: ClassVar[dict[str, Any]] = {
+        "info": {
+            "run_id": "a" * 32,
+            "experiment_id": "1",
+            "status": "FINISHED",
+            "start_time": "5",
+            "artifact_uri": "/nowhere/artifacts",
+            "lifecycle_stage": "active",
+        },
+        "data": {"tags": [{"key": "mlflow.runName", "value": "first"}]},
+    }
+    ANSWERS: ClassVar[dict[str, Any]] = {
+        "experiments/list": {"experiments": [{"experiment_id": "1", "name": "e"}]},
+        "runs/search": {"runs": [RUN]},
+        "artifacts/list": {"root_uri": "/nowhere/artifacts"},
+    }
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path.partition("/mlflow/")[2]
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answer = self.ANSWERS.get(path)
+        body = json.dumps(answer).encode() if answer else b"<h1>Not Found</h1>"
+        self.send_response(200 if answer else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+def test_a_server_that_only_lists_experiments_is_read() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Before128) as old:
+        Thread(target=old.serve_forever, args=(0.02,)).start()
+        with closing(open_source(f"http://127.0.0.1:{old.server_port}", {})) as store:
+            assert list(store.refs(Selection("experiment"))) == [Ref("experiment", "1")]
+            [ref] = store.refs(Selection("run"))
+            [item] = store.read([ref])
+        with sink(f"http://127.0.0.1:{old.server_port}") as opened:
+            assert opened.capabilities.text["param.value"] == 250
+        old.shutdown()
+    assert isinstance(item, Item)
+    assert isinstance(item.header, Run)
+    # Its run had no field for a name yet.
+    assert item.header.name == "first"
 
 
 # -- deleted things ---------------------------------------------------------------

@@ -50,6 +50,10 @@ class Capabilities:
     infinities: bool = True
     negative_zero: bool = True
     negative_times: bool = True
+    dataset_inputs: bool = True
+    """Runs may have dataset inputs."""
+    aliases: bool = True
+    """Versions of registered models may have aliases."""
     one_dataset_a_digest: bool = False
     """Dataset inputs of one experiment that have equal names and digests are one."""
     folds_keys: bool = False

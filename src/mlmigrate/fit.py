@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -21,6 +21,8 @@ from mlmigrate.errors import ItemError
 from mlmigrate.marks import WHOLE
 from mlmigrate.metrics import history
 from mlmigrate.model import (
+    Alias,
+    DatasetInput,
     Experiment,
     Item,
     Loss,
@@ -137,7 +139,42 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
         _metric(key, metric, fitting)
         for key, metric in zip(keys, item.metrics, strict=True)
     ]
-    inputs = tuple(
+    inputs = _inputs(item.inputs, fitting)
+    versions = tuple(_version(version, fitting) for version in item.versions)
+    aliases = _aliases(item, fitting)
+    carried = _carry(fitting)
+    losses = tuple(Loss(item.ref, what, carried is not None) for what in fitting.losses)
+    fitted = replace(
+        item,
+        header=header,
+        params=tuple(params),
+        tags=(*tags, *(carried or ())),
+        metrics=tuple(metrics),
+        inputs=inputs,
+        versions=versions,
+        aliases=aliases,
+    )
+    return fitted, losses
+
+
+def _tags(tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str) -> list[Tag]:
+    keys = fitting.keys(f"{kind}.key", [tag.key for tag in tags], f"{owner}tag")
+    return [
+        Tag(key, fitting.text(f"{kind}.value", tag.value, f"{owner}tag {tag.key}"))
+        for key, tag in zip(keys, tags, strict=True)
+    ]
+
+
+def _inputs(
+    inputs: Sequence[DatasetInput], fitting: _Fitting
+) -> tuple[DatasetInput, ...]:
+    if not fitting.sink.dataset_inputs:
+        for entry in inputs:
+            fitting.losses.append(f"dataset {entry.name}: no place for dataset inputs")
+            whole = {"field": f"dataset {entry.name}", "dataset": asdict(entry)}
+            fitting.whole.append(whole)
+        return ()
+    return tuple(
         replace(
             entry,
             name=fitting.text("dataset.name", entry.name, "dataset name"),
@@ -152,29 +189,20 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
             ),
             tags=tuple(_tags(entry.tags, fitting, "dataset_tag", "dataset ")),
         )
-        for entry in item.inputs
+        for entry in inputs
     )
-    versions = tuple(_version(version, fitting) for version in item.versions)
-    carried = _carry(fitting)
-    losses = tuple(Loss(item.ref, what, carried is not None) for what in fitting.losses)
-    fitted = replace(
-        item,
-        header=header,
-        params=tuple(params),
-        tags=(*tags, *(carried or ())),
-        metrics=tuple(metrics),
-        inputs=inputs,
-        versions=versions,
-    )
-    return fitted, losses
 
 
-def _tags(tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str) -> list[Tag]:
-    keys = fitting.keys(f"{kind}.key", [tag.key for tag in tags], f"{owner}tag")
-    return [
-        Tag(key, fitting.text(f"{kind}.value", tag.value, f"{owner}tag {tag.key}"))
-        for key, tag in zip(keys, tags, strict=True)
-    ]
+def _aliases(item: Item, fitting: _Fitting) -> tuple[Alias, ...]:
+    if fitting.sink.aliases:
+        return item.aliases
+    # By its origin: its number may become another.
+    origins = {version.version: version.origin for version in item.versions}
+    for alias in item.aliases:
+        fitting.losses.append(f"alias {alias.name}: no place for aliases")
+        text = origins.get(alias.version, str(alias.version))
+        fitting.whole.append({"field": f"alias {alias.name}", "text": text})
+    return ()
 
 
 def _carry(fitting: _Fitting) -> tuple[Tag, ...] | None:

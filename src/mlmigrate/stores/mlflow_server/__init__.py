@@ -1,13 +1,14 @@
 """Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
 
-``rest`` speaks HTTP, ``access`` logs in, ``reading`` is the source half; ``writing`` is
-the sink half, with ``index`` (what is there already), ``experiments`` and ``registry``
-beside it.
+``rest`` speaks HTTP, ``access`` logs in, ``release`` tells what an older server lacks,
+``reading`` is the source half; ``writing`` is the sink half, with ``index`` (what is
+there already), ``experiments`` and ``registry`` beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate.artifacts import parse_maps
@@ -19,14 +20,21 @@ from mlmigrate.contract import (
     Selection,
     Written,
 )
-from mlmigrate.model import Failed, Finding, Item, Ref
+from mlmigrate.model import Failed, Finding, Item, Note, Ref
 from mlmigrate.stores.mlflow_server.reading import Reader
+from mlmigrate.stores.mlflow_server.release import (
+    Release,
+    lacks,
+    narrowed,
+    release_of,
+)
 from mlmigrate.stores.mlflow_server.rest import Rest
 from mlmigrate.stores.mlflow_server.writing import Writer
 
 __all__ = ["CAPABILITIES", "Server", "open_sink", "open_source"]
 
-#: The shorter of what MLflow 3 checks and what its tables hold in PostgreSQL.
+#: The shorter of what MLflow 3 checks and what its tables hold in PostgreSQL. Older
+#: servers hold less: `release.narrowed`.
 CAPABILITIES = Capabilities(
     keeps_ids=False,
     needs_start=True,
@@ -94,7 +102,6 @@ class Server:
     """An MLflow server; see `mlmigrate.contract.Source` and `Sink`."""
 
     parallel: Literal["process", "thread"] = "thread"
-    capabilities = CAPABILITIES
 
     def __init__(
         self,
@@ -148,6 +155,15 @@ class Server:
         # What a sink holds of its own is nobody's loss.
         return () if self._sink else self._reader.findings()
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `mlmigrate.contract.Sink.capabilities`."""
+        return narrowed(CAPABILITIES, self._release)
+
+    @cached_property
+    def _release(self) -> Release:
+        return release_of(self._rest)
+
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
         return self._writer.index.copies(origins)
@@ -158,7 +174,10 @@ class Server:
 
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`."""
-        return self._writer.finish()
+        yield from self._writer.finish()
+        if lacking := lacks(self._release):
+            what = f"is {self._release.name}, which has no {' and no '.join(lacking)}:"
+            yield Note(self.location, f"{what} kept in the tags mlmigrate.whole.N")
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""

@@ -77,6 +77,7 @@ class Reader:
         self._uris: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._threads = threads
+        self._listing = "experiments/search"
         # Two pools: a run's task waits for its histories, which wait for nothing.
         self._runs = ThreadPoolExecutor(max(2, threads // 2), "mlmigrate-read")
         self._histories = ThreadPoolExecutor(threads, "mlmigrate-metrics")
@@ -93,12 +94,17 @@ class Reader:
             StoreError: it is not, or does not.
         """
         try:
-            self._rest.get("experiments/search", max_results=1)
+            try:
+                self._rest.get(self._listing, max_results=1)
+            except Refused as refusal:
+                if not refusal.unknown:
+                    raise
+                self._listing = "experiments/list"  # before MLflow 1.28
+                self._rest.get(self._listing, max_results=1)
         except Refused as refusal:
             raise StoreError(
                 f"{self._rest.base} cannot be read: {refusal}. An MLflow tracking"
-                " server of version 2.0 or later is needed, at the URL that"
-                " MLFLOW_TRACKING_URI would hold"
+                " server is needed, at the URL that MLFLOW_TRACKING_URI would hold"
             ) from refusal
 
     # -- refs -------------------------------------------------------------------
@@ -125,7 +131,7 @@ class Reader:
     def experiments(self) -> Iterator[Json]:
         """Yield all experiments, active and deleted."""
         query = {"view_type": ALL, "max_results": 1000}
-        return self._rest.pages("experiments/search", "experiments", query)
+        return self._rest.pages(self._listing, "experiments", query)
 
     def experiment_ids(self) -> list[str]:
         """Return the ids of all experiments, the oldest first."""
@@ -473,7 +479,7 @@ class Reader:
         kinds = (
             ("prompts", self._prompts()),
             ("logged models", self._logged_models(ids)),
-            ("traces", self._traces(ids)),
+            ("traces", self._any_traces(ids)),
         )
         for name, entries in kinds:
             try:
@@ -500,6 +506,14 @@ class Reader:
             body = {"experiment_ids": ids, "max_results": 50}
             yield from self._rest.posted_pages("logged-models/search", "models", body)
 
+    def _any_traces(self, experiments: Sequence[str]) -> Iterator[Json]:
+        try:
+            yield from self._traces(experiments)
+        except Refused as refusal:
+            if not refusal.unknown:
+                raise
+            yield from self._older_traces(experiments)
+
     def _traces(self, experiments: Sequence[str]) -> Iterator[Json]:
         for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
             body = {
@@ -514,6 +528,13 @@ class Reader:
             }
             path = "/api/3.0/mlflow/traces/search"
             yield from self._rest.posted_pages(path, "traces", body)
+
+    def _older_traces(self, experiments: Sequence[str]) -> Iterator[Json]:
+        """Yield traces as the servers from MLflow 2.13 to 3.1 list them."""
+        for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
+            ids = experiments[at : at + _EXPERIMENTS_A_SEARCH]
+            query = {"experiment_ids": ids, "max_results": 500}
+            yield from self._rest.pages("traces", "traces", query)
 
 
 # -- answers to records -----------------------------------------------------------
@@ -533,7 +554,7 @@ def _named(info: Json, pairs: Sequence[tuple[str, str]]) -> _Named | None:
         said = _Named(**json.loads(tags.get(NAMED) or "null"))
     except (ValueError, TypeError):
         return None
-    if info.get("run_name") != said.given or tags.get(RUN_NAME) != said.given:
+    if not _shown_name(info, tags) == tags.get(RUN_NAME) == said.given:
         return None
     return said
 
@@ -541,7 +562,12 @@ def _named(info: Json, pairs: Sequence[tuple[str, str]]) -> _Named | None:
 def there_name(info: Json, pairs: Sequence[tuple[str, str]]) -> str | None:
     """Return a run's name, None where the server invented it for a copy."""
     said = _named(info, pairs)
-    return said.name if said else _text(info.get("run_name"))
+    return said.name if said else _shown_name(info, dict(pairs))
+
+
+def _shown_name(info: Json, tags: dict[str, str]) -> str | None:
+    """Return a run's name, which before MLflow 1.30 is a tag and nothing else."""
+    return _text(info.get("run_name")) or _text(tags.get(RUN_NAME))
 
 
 def named_there(info: Json, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:

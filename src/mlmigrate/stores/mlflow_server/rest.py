@@ -51,6 +51,11 @@ class Refused(ItemError):
         return self.status == 404 or self.code == "RESOURCE_DOES_NOT_EXIST"
 
     @property
+    def unknown(self) -> bool:
+        """The server has no such endpoint."""
+        return self.status in (404, 405) and not self.code
+
+    @property
     def exists(self) -> bool:
         """What should be made exists."""
         return self.code == "RESOURCE_ALREADY_EXISTS"

@@ -279,7 +279,12 @@ class Writer:
         there = _name_tag(item)
         # The server would invent a name for a run without.
         given = header.name or there or item.origin
-        tags = [Tag(marks.ORIGIN, item.origin), Tag(marks.SOURCE, delivery.source)]
+        tags = [
+            Tag(marks.ORIGIN, item.origin),
+            Tag(marks.SOURCE, delivery.source),
+            # Before MLflow 1.30 this is a run's only name.
+            Tag(reading.RUN_NAME, given),
+        ]
         if (header.name, there) != (given, given):
             said = {"given": given, "name": header.name, "tag": there}
             tags.append(Tag(reading.NAMED, json.dumps(said)))
@@ -340,10 +345,11 @@ class Writer:
             update["end_time"] = header.end_time
         name = header.name or _name_tag(work.delivery.item)
         shown = reading.there_name(held["info"], list(reading.tags_of(held).items()))
+        *others, mark = own
         if work.delivery.into and name and name != shown:
             update["run_name"] = name
+            others.append(Tag(reading.RUN_NAME, name))
         self._rest.post("runs/update", update)
-        *others, mark = own
         have = reading.tags_of(held)
         if lacking := [tag for tag in others if have.get(tag.key) != tag.value]:
             self._set_tags(work.id, lacking)

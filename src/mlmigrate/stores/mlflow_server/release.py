@@ -1,0 +1,86 @@
+"""Which MLflow a server runs, and what that one cannot hold yet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from mlmigrate.contract import Capabilities
+from mlmigrate.errors import ItemError
+from mlmigrate.stores.mlflow_server.rest import Refused, Rest
+
+_VERSION = re.compile(r"(\d+)\.(\d+)(\.\w+)*")
+_DATASETS = (2, 4)
+_ALIASES = (2, 3)
+_SEARCHES_EXPERIMENTS = (1, 28)
+_NEWEST = (1_000, 0)
+
+#: Until which release a field was shorter, and how long it was.
+_SHORTER = (
+    ((3, 2), "model_version_tag.value", 5000),
+    ((2, 17), "tag.value", 5000),
+    ((2, 15), "dataset.schema", 65_535),
+    ((2, 8), "param.value", 500),
+    ((1, 28), "param.value", 250),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of MLflow."""
+
+    number: tuple[int, int]
+    name: str
+
+
+def release_of(rest: Rest) -> Release:
+    """Find out which MLflow a server runs; nothing is changed there."""
+    found = _VERSION.fullmatch(_told(rest))
+    if found:
+        number = int(found[1]), int(found[2])
+        return Release(number, f"MLflow {found[0]}")
+    # The first of 2.x do not tell, and a proxy may hide it.
+    if _knows(rest, "runs/log-inputs"):
+        return Release(_NEWEST, "an MLflow of a version that it does not tell")
+    if _knows(rest, "experiments/search"):
+        return Release(_SEARCHES_EXPERIMENTS, "an MLflow before 2.4")
+    return Release((1, 0), "an MLflow before 1.28")
+
+
+def _told(rest: Rest) -> str:
+    try:
+        with rest.download("/version") as stream:
+            return stream.read(100).decode(errors="replace").strip()
+    except (ItemError, OSError):
+        return ""
+
+
+def _knows(rest: Rest, path: str) -> bool:
+    try:
+        rest.post(path, {})  # lacks what it needs: refused where it is known
+    except Refused as refusal:
+        return not refusal.unknown
+    return True
+
+
+def lacks(release: Release) -> list[str]:
+    """Return what MLflow has, but this release has no place for."""
+    return [
+        name
+        for since, name in ((_DATASETS, "dataset inputs"), (_ALIASES, "aliases"))
+        if release.number < since
+    ]
+
+
+def narrowed(current: Capabilities, release: Release) -> Capabilities:
+    """Return what *release* can hold of what the *current* MLflow can."""
+    text = dict(current.text)
+    for until, name, limit in _SHORTER:
+        if release.number < until:
+            text[name] = limit
+    return replace(
+        current,
+        text=text,
+        dataset_inputs=release.number >= _DATASETS,
+        aliases=release.number >= _ALIASES,
+    )
