@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from support.corpus import CorpusStore
 
+import mlmigrate
 from mlmigrate import inspection
 from mlmigrate.cli import group
 from mlmigrate.contract import Source
@@ -195,6 +196,23 @@ def test_a_registry_alone_is_a_store(tmp_path: Path) -> None:
     source = STORES / "cluster-2.9" / "mlruns" / "models"
     shutil.copytree(source, tmp_path / "mlruns" / "models")
     assert stores_below(tmp_path) == ["mlruns"]
+
+
+def test_an_archive_is_found(tmp_path: Path) -> None:
+    # Also by its spare manifest alone; what is archived in it is not.
+    archive = tmp_path / "backup" / "mlflow"
+    mlmigrate.copy([str(STORES / "cluster-2.9" / "mlruns")], f"archive:{archive}")
+    shutil.copytree(STORES / "laptop-0.4" / "mlruns", archive / "blobs" / "mlruns")
+    shutil.copytree(STORES / "laptop-0.4" / "mlruns", archive / "beside")
+
+    assert ["backup/mlflow", "backup/mlflow/beside"] == stores_below(tmp_path)
+    _, said = run_cli("scan", "--json", str(tmp_path))
+    assert ["archive", "mlflow_files"] == [
+        store["adapter"] for store in json.loads(said)["stores"]
+    ]
+    (archive / "mlmigrate.json").unlink()
+    assert "backup/mlflow" in stores_below(tmp_path)
+    assert "archive" == resolve(str(archive)).adapter.name
 
 
 def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:

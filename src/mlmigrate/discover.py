@@ -1,7 +1,9 @@
-"""Finds every store below a path: file stores, and SQLite files with MLflow's tables.
+"""Finds every store below a path: file stores, archives, and SQLite files with MLflow's
+tables.
 
 Nothing is opened but for reading, and nothing is read whole: a folder is known by the
-``meta.yaml`` of one experiment or run in it, a database by its list of tables.
+``meta.yaml`` of one experiment or run in it, an archive by its manifest, a database by
+its list of tables.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from urllib.parse import quote
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection
 from mlmigrate.errors import StoreError, StoreNotFound
-from mlmigrate.locations import Opened
+from mlmigrate.locations import MANIFESTS, Opened
 from mlmigrate.model import Problem
 from mlmigrate.stores.mlflow_db.snapshot import open_readonly
 from mlmigrate.stores.mlflow_files.layout import RECORDS, RUN_ID, read_meta_file
@@ -31,6 +33,8 @@ SKIPPED = frozenset(
 _SYSTEM = frozenset({"/proc", "/sys", "/dev"})
 _SQLITE = b"SQLite format 3\0"
 _SMALLEST_PAGE = 512  # a SQLite file is a whole number of pages
+#: An archive's own folders, in which no other store is looked for.
+_OF_ARCHIVES = {"blobs", "segments", "partial"}
 _TABLES = {"experiments", "runs"}
 _VERSION = re.compile(r"version-\d+$")
 
@@ -75,7 +79,10 @@ def _walk(root: Path, depth: int | None) -> Iterator[str | Problem]:
         except OSError as error:
             yield Problem(str(folder), f"cannot be listed: {error.strerror}")
             continue
-        inside = {name for name in folders if _is_evidence(folder / name, name)}
+        if any(name in files for name in MANIFESTS):
+            inside = _OF_ARCHIVES
+        else:
+            inside = {name for name in folders if _is_evidence(folder / name, name)}
         if inside:
             yield str(folder)
         for name in files:
@@ -93,7 +100,7 @@ def _walk(root: Path, depth: int | None) -> Iterator[str | Problem]:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the folders to look into and the files that may be databases, sorted."""
+    """Return the folders to look into and files that may tell of a store, sorted."""
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(folder) as entries:
@@ -104,7 +111,8 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
                         folders.append(entry.name)
                 elif entry.is_file(follow_symlinks=False):
                     size = entry.stat(follow_symlinks=False).st_size
-                    if size and size % _SMALLEST_PAGE == 0:
+                    whole_pages = size and size % _SMALLEST_PAGE == 0
+                    if whole_pages or entry.name in MANIFESTS:
                         files.append(entry.name)
             except OSError:  # it vanished meanwhile
                 continue

@@ -99,9 +99,13 @@ _DATABASE_FILES = (".db", ".sqlite", ".sqlite3")
 _SQLITE = b"SQLite format 3\0"
 
 
+#: An archive has both; one of them is enough to read it.
+MANIFESTS = ("mlmigrate.json", "mlmigrate.spare.json")
+
+
 def _is_archive(location: str) -> bool:
-    return location.startswith("archive:") or os.path.isfile(
-        os.path.join(location, "mlmigrate.json")
+    return location.startswith("archive:") or any(
+        os.path.isfile(os.path.join(location, name)) for name in MANIFESTS
     )
 
 
