@@ -260,30 +260,33 @@ def mlmigrate_time(millis: int) -> str:
 
 
 class TestFindings:
+    @pytest.mark.parametrize("command", ["export", "copy"])
     def test_beside_items(
         self,
         sources: MemorySources,
         tmp_path: Path,
         cli: Cli,
         monkeypatch: pytest.MonkeyPatch,
+        command: str,
     ) -> None:
         """What is wrong with a source is in its archive until an export finds it
         mended.
         """
+        place = f"archive:{tmp_path / 'archive'}"
         source = sources(experiment(), run())
         archive = tmp_path / "archive"
         stray = Problem(source, "a stray folder")
         with monkeypatch.context() as patched:
             found = [stray]
             patched.setattr(memory.MemoryStore, "findings", lambda _: found)
-            assert 3 == cli("export", source, archive, "--json")[0]
-            assert 3 == cli("export", source, archive, "--json")[0]
+            assert 3 == cli(command, source, place, "--json")[0]
+            assert 3 == cli(command, source, place, "--json")[0]
         opened = resolve(str(archive)).source()
         assert [stray] == list(opened.findings())
         opened.close()
         assert 1 == len(list((archive / "segments").iterdir()))
 
-        assert 0 == cli("export", source, archive, "--json")[0]
+        assert 0 == cli(command, source, place, "--json")[0]
         opened = resolve(str(archive)).source()
         assert [] == list(opened.findings())
         opened.close()

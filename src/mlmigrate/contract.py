@@ -207,3 +207,13 @@ class Sink(Source, Protocol):
         """Close a copy: repair the links that arrived before their target, in this
         or an earlier copy that was killed, and restore what was put aside for speed.
         """
+
+
+@runtime_checkable
+class Recording(Protocol):
+    """A sink that also keeps what was found in sources beside their items."""
+
+    def record(self, source: str, findings: Iterable[Finding]) -> None:
+        """Keep *findings* with the next `finish`, in the place of what an earlier copy
+        found in that source.
+        """

@@ -7,13 +7,17 @@ what the sink's marks say, so a copy that was killed is simply run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 
 from mlmigrate.ahead import reading
+from mlmigrate.contract import Recording
 from mlmigrate.locations import Opened
+from mlmigrate.model import Finding
 from mlmigrate.pipeline.experiments import copy_experiments, read_experiments
 from mlmigrate.pipeline.job import Event, Job, Options, Total, open_stores
 from mlmigrate.pipeline.models import copy_models
+from mlmigrate.pipeline.recording import beside_items, label_of_all
 from mlmigrate.pipeline.runs import copy_runs, unread, wanted_runs
 
 __all__ = ["Event", "Options", "Total", "copy"]
@@ -21,7 +25,7 @@ __all__ = ["Event", "Options", "Total", "copy"]
 
 def copy(
     sources: Sequence[Opened], sink: Opened, options: Options, *, dry: bool = False
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Copy everything from *sources* into *sink*, and yield what became of each item.
 
     Args:
@@ -36,19 +40,32 @@ def copy(
     """
     with open_stores(sources, sink) as (opened, target):
         job = Job(opened, target, options, dry)
-        groups, failed = read_experiments(opened, options)
-        yield from failed
-        wanted = wanted_runs(opened, groups)
-        total = sum(map(len, wanted))
-        skipped, wanted = unread(job, wanted) if options.quick else ([], wanted)
-        # A sink may take seconds to open or to make: runs are read meanwhile.
-        with reading(opened, wanted, workers=options.workers) as read:
-            yield from copy_experiments(job, groups)
-            yield Total("run", total)
-            yield from skipped
-            yield from copy_runs(job, read)
-        yield from copy_models(job)
-        for _, source in opened:
-            yield from source.findings()
-        if not dry:
-            yield from target.finish()
+        beside: dict[Finding, None] = {}
+        with closing(_copied(job)) as events:
+            for event in events:
+                beside.update(dict.fromkeys(beside_items(event)))
+                yield event
+        if dry:
+            return
+        if isinstance(target, Recording):
+            target.record(label_of_all(job), beside)
+        yield from target.finish()
+
+
+def _copied(job: Job) -> Generator[Event, None, None]:
+    """Copy every item, and tell what was found beside them."""
+    sources, options = job.sources, job.options
+    groups, failed = read_experiments(sources, options)
+    yield from failed
+    wanted = wanted_runs(sources, groups)
+    total = sum(map(len, wanted))
+    skipped, wanted = unread(job, wanted) if options.quick else ([], wanted)
+    # A sink may take seconds to open or to make: runs are read meanwhile.
+    with reading(sources, wanted, workers=options.workers) as read:
+        yield from copy_experiments(job, groups)
+        yield Total("run", total)
+        yield from skipped
+        yield from copy_runs(job, read)
+    yield from copy_models(job)
+    for _, source in sources:
+        yield from source.findings()

@@ -299,13 +299,9 @@ class ArchiveSink:
         self._pending = Pending()
         self._source.reload()
 
-    def note(self, source: str, finding: Finding | None = None) -> None:
-        """Archive with `finish` what was found in *source* beside its items; all that
-        is known of it (nothing, if only *source* is given) replaces what was.
-        """
-        found = self._found.setdefault(source, {})
-        if finding is not None:
-            found[finding] = None
+    def record(self, source: str, findings: Iterable[Finding]) -> None:
+        """See `mlmigrate.contract.Recording.record`."""
+        self._found[source] = dict.fromkeys(findings)
 
     def _add_findings(self) -> None:
         known: dict[str, list[Finding]] = {}
