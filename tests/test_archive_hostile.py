@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from support.tree import snapshot
 from test_archive_export import Cli, cli, sources
 
 import mlmigrate
+from mlmigrate.codec import TABLES
 from mlmigrate.contract import Selection
 from mlmigrate.errors import MlmigrateError, StoreError
 from mlmigrate.locations import resolve
 from mlmigrate.model import KINDS, Failed, Item, Problem
 from mlmigrate.stores import memory
+from mlmigrate.stores.archive import checking
 from mlmigrate.stores.archive import manifest as manifests
+from mlmigrate.stores.archive.local import Local
 from mlmigrate.testing.suite import RUN, MemorySources, everything
 
 __all__ = ["cli", "sources"]  # fixtures
@@ -256,6 +260,27 @@ class TestTables:
         text = pa.Array.from_buffers(pa.string(), len(data), raw.buffers())
         replaced(archive, "params", data.set_column(4, "value", text))
         read_all(archive)
+
+    @pytest.mark.parametrize("table", [*TABLES, "current"])
+    def test_codes_of_nothing(self, archive: Path, table: str) -> None:
+        """Texts are coded; a code may lead out of the list of texts."""
+        path = table_path(archive, 1, table)
+        path = path if table in TABLES else archive / "current.parquet"
+        whole = pq.read_table(path)
+        if not len(whole):
+            any_row = {f.name: "x" if f.type == pa.string() else 1 for f in whole.schema}
+            any_row |= {"carried": True} if "carried" in any_row else {}
+            whole = pa.Table.from_pylist([any_row], schema=whole.schema)
+        for at, field in enumerate(whole.schema):
+            if field.type != pa.string():
+                continue
+            indices = pa.array([9] * len(whole), pa.int32())
+            codes = pa.DictionaryArray.from_arrays(indices, pa.array(["a"]), safe=False)
+            pq.write_table(whole.set_column(at, field.name, codes), path)
+            sign(archive)
+            with suppress(MlmigrateError):
+                checking.check(Local(archive))
+                read_all(archive)
 
     def test_bomb(self, archive: Path) -> None:
         """A small file that says it has a billion rows is not believed."""

@@ -26,11 +26,15 @@ def live(reading: _Reading) -> tuple[dict[str, list[Finding]], list[str]]:
     found: dict[str, list[Finding]] = {source: [] for source in holders}
     lost: list[str] = []
     for number in sorted(set(holders.values())):
+        segment = reading.segment(number)
         try:
-            table = reading.segment(number).table("store_findings")
+            table = segment.table("store_findings")
+            if "store_findings" in segment.wrong:
+                # Nothing else tells which of its rows are still what they were.
+                raise ItemError("its bytes are not those that were written")
             block = codec.Block("store_findings", table.whole())
         except ItemError as error:
-            lost.append(str(error))
+            lost.append(f"what was found beside items is lost: {error}")
             continue
         sources = block.columns["source"]
         for at, source in enumerate(sources):

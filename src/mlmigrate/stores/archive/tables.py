@@ -166,7 +166,9 @@ class TableFile:
     def _read(self, groups: list[int], columns: Sequence[str] | None = None) -> Any:
         names = list(columns or TABLES[self.table].names)
         try:
-            return self._file.read_row_groups(groups, columns=names, **_READ)
+            data = self._file.read_row_groups(groups, columns=names, **_READ)
+            data.validate(full=True)  # codes of no text, text that is none
+            return data
         except Exception as error:  # as above
             what = f"table {self.table} cannot be read: {short(error)}"
             raise ItemError(what) from error
