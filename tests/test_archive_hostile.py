@@ -268,7 +268,9 @@ class TestTables:
         path = path if table in TABLES else archive / "current.parquet"
         whole = pq.read_table(path)
         if not len(whole):
-            any_row = {f.name: "x" if f.type == pa.string() else 1 for f in whole.schema}
+            any_row = {
+                f.name: "x" if f.type == pa.string() else 1 for f in whole.schema
+            }
             any_row |= {"carried": True} if "carried" in any_row else {}
             whole = pa.Table.from_pylist([any_row], schema=whole.schema)
         for at, field in enumerate(whole.schema):

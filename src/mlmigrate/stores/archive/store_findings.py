@@ -26,10 +26,10 @@ def live(reading: _Reading) -> tuple[dict[str, list[Finding]], list[str]]:
     found: dict[str, list[Finding]] = {source: [] for source in holders}
     lost: list[str] = []
     for number in sorted(set(holders.values())):
-        segment = reading.segment(number)
+        reader = reading.segment(number)
         try:
-            table = segment.table("store_findings")
-            if "store_findings" in segment.wrong:
+            table = reader.table("store_findings")
+            if "store_findings" in reader.wrong:
                 # Nothing else tells which of its rows are still what they were.
                 raise ItemError("its bytes are not those that were written")
             block = codec.Block("store_findings", table.whole())

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from mlmigrate import marks
 from mlmigrate.artifacts import (
@@ -26,7 +24,6 @@ from mlmigrate.artifacts import (
 )
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
-from mlmigrate.metrics import history
 from mlmigrate.model import (
     Alias,
     Artifact,
@@ -46,6 +43,12 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
+from mlmigrate.stores.mlflow_server.histories import (
+    MOST_AT_ONCE,
+    RUNS_AT_ONCE,
+    Histories,
+    Latest,
+)
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, filter_text, quoted
 
 RUN_NAME = "mlflow.runName"
@@ -59,7 +62,6 @@ RESTORED = "mlmigrate.restored"
 
 PROXIED = "mlflow-artifacts"
 ALL = "ALL"
-_POINTS_A_PAGE = 25_000
 _RUNS_A_PAGE = 1000
 _EXPERIMENTS_A_SEARCH = 100
 _RUNS_KEPT = 4000
@@ -80,12 +82,12 @@ class Reader:
         self._listing = "experiments/search"
         # Two pools: a run's task waits for its histories, which wait for nothing.
         self._runs = ThreadPoolExecutor(max(2, threads // 2), "mlmigrate-read")
-        self._histories = ThreadPoolExecutor(threads, "mlmigrate-metrics")
+        self._histories = Histories(rest, threads=threads)
 
     def close(self) -> None:
         """Stop all threads. May be called twice."""
         self._runs.shutdown(cancel_futures=True)
-        self._histories.shutdown(cancel_futures=True)
+        self._histories.close()
 
     def probe(self) -> None:
         """Check that this is an MLflow server that lets us in.
@@ -167,14 +169,14 @@ class Reader:
         """See `mlmigrate.contract.Source.read`."""
         # A few ahead, and no more: memory holds no more than those.
         ahead: deque[tuple[Ref, Future[Item]]] = deque()
-        waiting = iter(refs)
+        waiting = self._with_histories(refs)
         try:
             while True:
                 while len(ahead) < 2 * self._threads:
-                    ref = next(waiting, None)
+                    ref, known = next(waiting, (None, None))
                     if ref is None:
                         break
-                    ahead.append((ref, self._runs.submit(self.read_one, ref)))
+                    ahead.append((ref, self._runs.submit(self.read_one, ref, known)))
                 if not ahead:
                     return
                 ref, future = ahead.popleft()
@@ -185,6 +187,35 @@ class Reader:
         finally:
             for _, future in ahead:
                 future.cancel()
+
+    def _with_histories(
+        self, refs: Sequence[Ref]
+    ) -> Iterator[tuple[Ref, Mapping[str, MetricHistory]]]:
+        """Yield each ref, and those of its metrics that could be read with others'."""
+        group: dict[str, Latest] = {}
+
+        def together() -> Iterator[tuple[Ref, Mapping[str, MetricHistory]]]:
+            found = self._histories.of_several(group)
+            yield from ((Ref("run", id), found[id]) for id in group)
+            group.clear()
+
+        runs = [ref.id for ref in refs if ref.kind == "run"]
+        alone = len(runs) < 2
+        given = iter(()) if alone else self._runs.map(self._held_or_got, runs)
+        for ref in refs:
+            if alone or ref.kind != "run":
+                yield from together()
+                yield ref, {}
+                continue
+            run = next(given)
+            if run is not None:
+                self._keep(ref.id, run)
+            latest = ((run or {}).get("data") or {}).get("metrics") or ()
+            group[ref.id] = {str(point["key"]): point for point in latest}
+            histories = sum(map(len, group.values()))
+            if len(group) == RUNS_AT_ONCE or histories >= MOST_AT_ONCE:
+                yield from together()
+        yield from together()
 
     def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
         """See `mlmigrate.contract.Glancing.glance`."""
@@ -212,8 +243,10 @@ class Reader:
         except Refused:
             return None  # reading it tells why
 
-    def read_one(self, ref: Ref) -> Item:
-        """Read one item.
+    def read_one(
+        self, ref: Ref, known: Mapping[str, MetricHistory] | None = None
+    ) -> Item:
+        """Read one item; metrics that are *known* already are not read again.
 
         Raises:
             ItemError: nothing of it can be read.
@@ -221,7 +254,7 @@ class Reader:
         if ref.kind == "experiment":
             return self._read_experiment(ref)
         if ref.kind == "run":
-            return self._read_run(ref)
+            return self._read_run(ref, known or {})
         if ref.kind == "registered_model":
             return self._read_model(ref)
         raise ItemError(f"{self._rest.base}: {ref.kind}s are not read over REST")
@@ -271,7 +304,7 @@ class Reader:
             while len(self._kept) > _RUNS_KEPT:
                 self._kept.popitem(last=False)
 
-    def _read_run(self, ref: Ref) -> Item:
+    def _read_run(self, ref: Ref, known: Mapping[str, MetricHistory]) -> Item:
         with self._lock:
             found = self._kept.pop(ref.id, None)
         if found is None:
@@ -281,13 +314,14 @@ class Reader:
         lifted = marks.lift(named_there(info, _pairs(data.get("tags"))))
         keys = sorted({metric["key"] for metric in data.get("metrics") or ()})
         futures = [
-            (key, self._histories.submit(self._read_history, ref.id, key))
+            (key, self._histories.submit(ref.id, key))
             for key in keys
+            if key not in known
         ]
         findings: list[Finding] = []
         inputs = self._inputs(found, where, findings)
         artifacts = self._list_artifacts(ref.id, where, findings)
-        metrics: list[MetricHistory] = []
+        metrics = [known[key] for key in keys if key in known]
         for key, future in futures:
             try:
                 metrics.append(future.result())
@@ -318,25 +352,6 @@ class Reader:
             artifacts=artifacts,
             mark=lifted.mark or None,
             findings=tuple(findings),
-        )
-
-    def _read_history(self, id: str, key: str) -> MetricHistory:
-        steps: list[int] = []
-        timestamps: list[int] = []
-        values: list[float] = []
-        query = {"run_id": id, "metric_key": key, "max_results": _POINTS_A_PAGE}
-        for point in self._rest.pages("metrics/get-history", "metrics", query):
-            steps.append(int(point.get("step") or 0))
-            timestamps.append(int(point.get("timestamp") or 0))
-            # A number, or one of the texts "NaN", "Infinity" and "-Infinity".
-            values.append(float(point.get("value") or 0.0))
-        if not steps:
-            raise ItemError("the server lists it, but has no point of it")
-        return history(
-            key,
-            np.array(steps, np.int64),
-            np.array(timestamps, np.int64),
-            np.array(values, np.float64),
         )
 
     def _inputs(
