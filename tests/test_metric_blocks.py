@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,13 +27,13 @@ _LINES = st.lists(
 
 
 @given(_LINES, st.sampled_from(["\n", "\r\n"]), st.booleans(), st.integers(1, 2000))
-def test_any_block_size_gives_the_same(
+def test_any_chunks_give_the_same(
     lines: list[str], end: str, ended: bool, size: int
 ) -> None:
     data = (end.join(lines) + (end if ended else "")).encode()
-    whole, wrong = parse.read_metric("loss", data)
-    with patch.object(parse, "_BLOCK", size):
-        parts, wrong_there = parse.read_metric("loss", data)
+    whole, wrong = parse.read_metric("loss", [data])
+    chunks = [data[at : at + size] for at in range(0, len(data), size)]
+    parts, wrong_there = parse.read_metric("loss", chunks)
     assert np.array_equal(whole.steps, parts.steps)
     assert np.array_equal(whole.timestamps, parts.timestamps)
     assert np.array_equal(whole.values.view(np.int64), parts.values.view(np.int64))

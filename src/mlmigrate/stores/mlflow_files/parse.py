@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -24,6 +24,8 @@ _STATUS_OF_TEXT = {
     text: name for number, name in STATUS.items() for text in (str(number), name)
 }
 SOURCE_TYPE = {1: "NOTEBOOK", 2: "JOB", 3: "PROJECT", 4: "LOCAL", 1000: "UNKNOWN"}
+
+_Column = TypeVar("_Column", Int64s, Float64s)
 
 _MAX_META = 4 << 20  # a real meta.yaml has under 2 KB; schemas and profiles some MB
 _DEEPEST_META = 50
@@ -179,43 +181,55 @@ def read_text(data: bytes) -> tuple[str, bool]:
         return data.decode("utf-8", "backslashreplace"), False
 
 
-def read_metric(key: str, data: bytes) -> tuple[MetricHistory, list[str]]:
+def read_metric(key: str, chunks: Iterable[bytes]) -> tuple[MetricHistory, list[str]]:
     """Parse a metric file: lines of ``timestamp value``, ``timestamp value step``
     or ``timestamp value step dataset-name dataset-digest``. MLflow's own reader takes
     the last kind for step 0, and its databases keep no dataset with a run's points.
 
+    Args:
+        key: the metric's.
+        chunks: the file's bytes, cut anywhere.
+
     Returns:
         The history, and what is wrong with the lines that could not be read.
     """
-    parts: list[_Points] = []
+    steps: list[Int64s] = []
+    timestamps: list[Int64s] = []
+    values: list[Float64s] = []
+    stepless: list[Sequence[int]] = []
     wrong: list[str] = []
-    if b"\r" in data:
-        data = _LINE_END.sub(b"\n", data)
-    for first, block in _blocks(data):
+    datasets = 0
+    for first, block in _blocks(chunks):
         points = _regular_points(first, block)
         if points is None:
             points, unread = _read_lines(first, block)
             wrong += unread
-        parts.append(points)
-    total = sum(len(points.steps) for points in parts)
-    stepless = [number for points in parts for number in points.stepless]
-    if len(stepless) < total:
-        wrong += [f"line {number} has no step: read as 0" for number in stepless]
-    if datasets := sum(points.datasets for points in parts):
+        steps.append(points.steps)
+        timestamps.append(points.timestamps)
+        values.append(points.values)
+        stepless.append(points.stepless)
+        datasets += points.datasets
+    if sum(map(len, stepless)) < sum(map(len, steps)):
+        wrong += [
+            f"line {number} has no step: read as 0"
+            for numbers in stepless
+            for number in numbers
+        ]
+    if datasets:
         wrong.insert(0, f"the datasets that {datasets} points name are not copied")
-    metric = history(
-        key,
-        np.concatenate([points.steps for points in parts]),
-        np.concatenate([points.timestamps for points in parts]),
-        np.concatenate([points.values for points in parts]),
-    )
+    metric = history(key, _joined(steps), _joined(timestamps), _joined(values))
     return metric, wrong
+
+
+def _joined(parts: list[_Column]) -> _Column:
+    """Join the parts of a column, and forget them: a history may be of any length."""
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 #: As Windows and old Macs write it; "\\r\\r\\n" comes of converting twice.
 _LINE_END = re.compile(rb"\r+\n?")
-#: Bytes of text that are parsed at once: fields take many times their text's memory.
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +241,26 @@ class _Points:
     datasets: int = 0  # lines that name one
 
 
-def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Cut a file behind line ends; yield each block's first line's number, too."""
-    first, at = 1, 0
-    while len(data) - at > _BLOCK and (end := data.rfind(b"\n", at, at + _BLOCK)) > 0:
-        block = data[at : end + 1]
-        yield first, block
-        first, at = first + block.count(b"\n"), end + 1
-    yield first, data[at:] if at else data
+def _blocks(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Cut a file behind line ends; yield each block's first line's number, too.
+
+    What is parsed at once is small: fields take many times their text's memory.
+    """
+    first, rest = 1, b""
+    for chunk in chunks:
+        data = rest + chunk
+        end = data.rfind(b"\n") + 1
+        rest = data[end:]
+        if end:
+            block = _plain_ends(data[:end])
+            yield first, block
+            first += block.count(b"\n")
+    if rest or first == 1:
+        yield first, _plain_ends(rest)
+
+
+def _plain_ends(block: bytes) -> bytes:
+    return _LINE_END.sub(b"\n", block) if b"\r" in block else block
 
 
 _SEPARATORS = bytes(set(range(256)) - set(b" \n"))
