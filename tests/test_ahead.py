@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlmigrate import ahead
+from mlmigrate import ahead, spool
 from mlmigrate.ahead import Digested, reading
 from mlmigrate.contract import Selection, Source
 from mlmigrate.errors import StoreError
@@ -43,17 +44,19 @@ def opened(location: str) -> tuple[Opened, Source]:
 
 
 def dies_once(
-    store: Opened, token: int, refs: Sequence[Ref]
+    store: Opened, token: int, refs: Sequence[Ref], place: Path | None
 ) -> list[Digested | Failed]:
     """Read, but die in the middle the first time."""
     mark = Path(store.location).parent / "died"
     if refs[0].id.endswith(f"{75:02x}") and not mark.exists():
         mark.touch()
         os._exit(9)
-    return _plain(store, token, refs)
+    return _plain(store, token, refs, place)
 
 
-def dies(store: Opened, token: int, refs: Sequence[Ref]) -> list[Digested | Failed]:
+def dies(
+    store: Opened, token: int, refs: Sequence[Ref], place: Path | None
+) -> list[Digested | Failed]:
     """Die."""
     os._exit(9)
 
@@ -86,6 +89,37 @@ def test_workers_that_always_die_are_told_of(
     monkeypatch.setattr(ahead, "_read_in_process", dies)
     with closing(source[1]), pytest.raises(StoreError, match="--workers 1"):
         read_all(source, 2)
+
+
+@pytest.mark.parametrize("space", [True, False])
+def test_big_items_come_through_a_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: bool
+) -> None:
+    """The same arrives, and nothing stays; without space, it comes all the same."""
+    loss = folder / "1" / f"{3:032x}" / "metrics" / "loss"
+    loss.write_text("".join(f"{at} 0.5 {at}\n" for at in range(10_000)))
+    monkeypatch.setattr(spool, "BIG", 100_000)
+    there = tmp_path / "spool"
+    found = resolve(str(folder), shared={"temp-dir": str(there)})
+    files: list[int] = []
+
+    def counted(sent: Any) -> Any:
+        files.append(len(list(there.glob("*/*"))))
+        return spool.taken(sent)
+
+    def full(*_: Any) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ahead, "taken", counted)
+    if not space:
+        monkeypatch.setattr(spool, "_written", full)
+    source = found, found.source()
+    with closing(source[1]):
+        alone = read_all(source, 1)
+        assert not any(files)
+        assert read_all(source, 2) == alone
+    assert any(files) == space
+    assert list(there.iterdir()) == []
 
 
 @pytest.fixture

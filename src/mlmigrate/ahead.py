@@ -20,8 +20,10 @@ from concurrent.futures import (
     ThreadPoolExecutor,
 )
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from mlmigrate.contract import Source
@@ -29,6 +31,7 @@ from mlmigrate.digest import digest
 from mlmigrate.errors import StoreError
 from mlmigrate.locations import Opened
 from mlmigrate.model import Failed, Item, Ref
+from mlmigrate.spool import Spooled, spooled, taken
 
 #: Refs that a worker reads at once.
 BATCH = 25
@@ -36,6 +39,8 @@ BATCH = 25
 _FEW = 150
 #: Bytes of items that may lie read and not yet asked for.
 _HELD = 32 << 20
+#: By how much workers give way.
+_NICENESS = 5
 #: How often a worker may die before that is no accident.
 _DEATHS = 3
 
@@ -50,6 +55,7 @@ class Digested:
 
 #: The place of a source among all, and what was read there.
 Read: TypeAlias = "tuple[int, list[Digested | Failed]]"
+_Sent: TypeAlias = "Spooled[list[Digested | Failed]] | list[Digested | Failed]"
 
 
 def batches(refs: Iterable[Ref], size: int = BATCH) -> Iterator[list[Ref]]:
@@ -88,17 +94,25 @@ def reading(
         ahead.close()
 
 
+def _give_way() -> None:
+    """Let who writes, and MLflow where it makes a schema, run first: they are what a
+    copy waits for.
+    """
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
+
+
 _own: dict[int, tuple[Opened, Source]] = {}
 
 
 def _read_in_process(
-    opened: Opened, token: int, refs: Sequence[Ref]
-) -> list[Digested | Failed]:
+    opened: Opened, token: int, refs: Sequence[Ref], folder: Path | None
+) -> _Sent:
     """Read with this process's own view of a source, opened once."""
     held = _own.get(token)
     if held is None or held[0] != opened:
         _own[token] = held = (opened, opened.source())
-    return _read(held[1], refs)
+    return spooled(_read(held[1], refs), folder)
 
 
 def _read(source: Source, refs: Sequence[Ref]) -> list[Digested | Failed]:
@@ -112,7 +126,7 @@ def _read(source: Source, refs: Sequence[Ref]) -> list[Digested | Failed]:
 class _Batch:
     at: int
     refs: list[Ref]
-    future: Future[list[Digested | Failed]] = field(init=False)
+    future: Future[_Sent] = field(init=False)
 
 
 @dataclass(slots=True)
@@ -128,6 +142,7 @@ class _Ahead:
     held: int = 0
     deaths: int = 0
     processes: bool = field(init=False)
+    spool: TemporaryDirectory[str] | None = None
     executors: dict[str, Executor] = field(default_factory=dict)
     # `fill` is called by who asks and by each batch that is done.
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -158,15 +173,15 @@ class _Ahead:
                 continue
             batch = self.under_way[0]
             try:
-                items = batch.future.result()
+                sent = batch.future.result()
             except (BrokenProcessPool, CancelledError):
                 self._start_again()
                 continue
             with self.lock:
                 self.under_way.popleft()
-                self.held -= _size(items)
-            yield batch.at, items
-            del items
+                self.held -= _size(sent)
+            yield batch.at, taken(sent)
+            del batch, sent
             self.fill()
 
     def fill(self) -> None:
@@ -192,8 +207,10 @@ class _Ahead:
             self.waiting.clear()
         for executor in self.executors.values():
             executor.shutdown(wait=True, cancel_futures=True)
+        if self.spool is not None:
+            self.spool.cleanup()
 
-    def _hand_out(self, batch: _Batch, future: Future[list[Digested | Failed]]) -> None:
+    def _hand_out(self, batch: _Batch, future: Future[_Sent]) -> None:
         batch.future = future
         self.unfinished += 1
         future.add_done_callback(self._done)
@@ -201,12 +218,23 @@ class _Ahead:
     def _in_worker(self, at: int) -> bool:
         return self.sources[at][1].parallel == "thread" or self.processes
 
-    def _submit(self, at: int, refs: list[Ref]) -> Future[list[Digested | Failed]]:
+    def _submit(self, at: int, refs: list[Ref]) -> Future[_Sent]:
         opened, source = self.sources[at]
         executor = self._executor(source.parallel)
         if source.parallel == "thread":  # threads share the open source
             return executor.submit(_read, source, refs)
-        return executor.submit(_read_in_process, opened, id(source), refs)
+        return executor.submit(
+            _read_in_process, opened, id(source), refs, self._spool_folder(opened)
+        )
+
+    def _spool_folder(self, opened: Opened) -> Path | None:
+        if self.spool is None:
+            place = opened.options.get("temp-dir")
+            with suppress(OSError):  # without a place, pipes have to do
+                if place is not None:
+                    Path(place).mkdir(parents=True, exist_ok=True)
+                self.spool = TemporaryDirectory(prefix="mlmigrate-spool-", dir=place)
+        return None if self.spool is None else Path(self.spool.name)
 
     def _executor(self, parallel: str) -> Executor:
         if parallel not in self.executors:
@@ -216,10 +244,12 @@ class _Ahead:
                 # A forked worker starts at once and needs no importable __main__.
                 method = "fork" if sys.platform == "linux" else "spawn"
                 context = multiprocessing.get_context(method)
-                self.executors[parallel] = ProcessPoolExecutor(self.workers, context)
+                self.executors[parallel] = ProcessPoolExecutor(
+                    self.workers, context, initializer=_give_way
+                )
         return self.executors[parallel]
 
-    def _done(self, future: Future[list[Digested | Failed]]) -> None:
+    def _done(self, future: Future[_Sent]) -> None:
         with self.lock:
             self.unfinished -= 1
             if future.cancelled() or future.exception() is not None:
@@ -247,8 +277,10 @@ class _Ahead:
                     self._hand_out(batch, self._submit(batch.at, batch.refs))
 
 
-def _size(items: Iterable[Digested | Failed]) -> int:
+def _size(items: _Sent) -> int:
     """Return roughly how many bytes *items* take."""
+    if isinstance(items, Spooled):
+        return items.bytes
     size = 0
     for entry in items:
         if isinstance(entry, Digested):
