@@ -7,7 +7,6 @@ the damaged thing.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -291,18 +290,6 @@ def _regular_points(first: int, data: bytes) -> _Points | None:
         return None  # a timestamp or step with a point or an exponent is none
     stepless = range(first, first + lines) if width == 2 else ()
     try:
-        if lines > 64:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                table = np.fromstring(data, sep=" ").reshape(lines, width)
-            times, values = table[:, 0], np.ascontiguousarray(table[:, 1])
-            counted = table[:, 2] if width == 3 else np.zeros(lines)
-            # Beyond 2**53 a float no longer holds every integer.
-            if not (_exact(times) and _exact(counted)):
-                return None
-            return _Points(
-                times.astype(np.int64), values, counted.astype(np.int64), stepless
-            )
         timestamps = np.array(list(map(int, fields[0::width])), dtype=np.int64)
         values = np.array(list(map(float, fields[1::width])), dtype=np.float64)
         steps = (
@@ -310,13 +297,9 @@ def _regular_points(first: int, data: bytes) -> _Points | None:
             if width == 3
             else np.zeros(lines, dtype=np.int64)
         )
-    except (ValueError, OverflowError, DeprecationWarning):
+    except (ValueError, OverflowError):
         return None
     return _Points(timestamps, values, steps, stepless)
-
-
-def _exact(column: Any) -> bool:
-    return bool((np.abs(column) < 2**53).all() and (column == np.floor(column)).all())
 
 
 def _read_lines(first: int, data: bytes) -> tuple[_Points, list[str]]:
