@@ -514,6 +514,85 @@ def test_a_killed_copy_leaves_no_experiment_restored(server: str) -> None:
     assert found["lifecycle_stage"] == "active"
 
 
+def test_a_deleted_experiment_at_an_older_server(server: str) -> None:
+    """It refuses to restore what is active, and to delete what is deleted."""
+    plan = faults.any_of(
+        faults.on("POST", "runs/restore", faults.lie(400), times=99),
+        faults.on("POST", "runs/delete", faults.lie(400), times=99),
+    )
+    with faults.fault_proxy(server, plan) as proxy, sink(proxy.url) as store:
+        at = put(store, experiment(lifecycle="deleted")).ref
+        gone = put(store, run(at, "1" * 32, lifecycle="deleted")).ref
+        alive = put(store, run(at, "2" * 32)).ref
+        list(store.finish())
+        assert sum(proxy.faults.values()) == 2
+    _expect(server, at, "deleted", {gone.id: "deleted", alive.id: "active"})
+
+
+def cut_off_after(ending: str) -> faults.Plan:
+    """Let one request to a path's *ending* through, its answer and no other."""
+    seen: list[str] = []
+
+    def plan(method: str, path: str, n: int) -> faults.Fault | None:
+        if seen:
+            return faults.reset()
+        if path.endswith(ending):
+            seen.append(path)
+        return None
+
+    return plan
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["later copy", "finish"])
+def test_a_copy_cut_off_as_it_restores_deletes_again(server: str, again: bool) -> None:
+    with sink(server) as store:
+        at = put(store, experiment(lifecycle="deleted")).ref
+        gone = put(store, run(at, "1" * 32, lifecycle="deleted")).ref
+        list(store.finish())
+    late = run(at, "2" * 32, lifecycle="deleted")
+    plan = cut_off_after("experiments/restore")
+    with (
+        faults.fault_proxy(server, plan) as proxy,
+        sink(proxy.url, retries=0) as store,
+        pytest.raises(StoreError),
+    ):
+        store.write([deliver(late)])
+    states = {gone.id: "deleted"}
+    with sink(server) as store:
+        [copy] = store.copies([Ref("experiment", "7/vision")]).values()
+        assert copy.lifecycle == "deleted"
+        if again:
+            states[put(store, late).ref.id] = "deleted"
+        list(store.finish())
+    _expect(server, at, "deleted", states)
+
+    # Someone restores it afterwards: that is not undone.
+    api(server, "experiments/restore", {"experiment_id": at.id})
+    with sink(server) as store:
+        list(store.finish())
+    found = api(server, f"experiments/get?experiment_id={at.id}")["experiment"]
+    assert found["lifecycle_stage"] == "active"
+
+
+def test_a_copy_cut_off_as_it_restores_for_good_leaves_runs_deleted(
+    server: str,
+) -> None:
+    theirs = api(server, "experiments/create", {"name": "vision"})["experiment_id"]
+    old = api(server, "runs/create", {"experiment_id": theirs})["run"]["info"]["run_id"]
+    api(server, "experiments/delete", {"experiment_id": theirs})
+    plan = cut_off_after("experiments/restore")
+    with (
+        faults.fault_proxy(server, plan) as proxy,
+        sink(proxy.url, retries=0) as store,
+        pytest.raises(StoreError),
+    ):
+        store.write([deliver(experiment())])
+    with sink(server) as store:
+        put(store, experiment())
+        list(store.finish())
+    _expect(server, Ref("experiment", theirs), "active", {old: "deleted"})
+
+
 def test_a_deleted_name_is_restored_but_not_its_runs(server: str) -> None:
     theirs = api(server, "experiments/create", {"name": "vision"})["experiment_id"]
     old = api(server, "runs/create", {"experiment_id": theirs})["run"]["info"]["run_id"]

@@ -3,19 +3,22 @@
 A deleted experiment takes neither runs nor tags. So it is made, or restored, filled,
 and deleted at the end, by `Experiments.finish`. Restoring one also restores its runs,
 and deleting one deletes them: those that should be otherwise are put right again. A
-tag, the promise, says what is left to do should the copy be killed before that.
+tag, the promise, says what is left to do should the copy be killed before that. While
+the experiment itself takes no tag, another one bears it.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mlmigrate import marks
 from mlmigrate.contract import Delivery, Written
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Experiment, Finding, Note, Ref, Tag
+from mlmigrate.model import Experiment, Finding, Lifecycle, Note, Ref, Tag
 from mlmigrate.stores.mlflow_server import reading
 from mlmigrate.stores.mlflow_server.index import Index, KnownExperiment
 from mlmigrate.stores.mlflow_server.reading import Reader
@@ -29,6 +32,27 @@ class _Open:
     """An experiment that is active only until the end of the copy."""
 
     alive: set[str] = field(default_factory=set)  # runs that stay active in it
+
+
+def delete_run(rest: Rest, id: str) -> None:
+    """Make sure that a run is deleted."""
+    _bring(rest, id, "runs/delete", "deleted")
+
+
+def restore_run(rest: Rest, id: str) -> None:
+    """Make sure that a run is active."""
+    _bring(rest, id, "runs/restore", "active")
+
+
+def _bring(rest: Rest, id: str, path: str, lifecycle: Lifecycle) -> None:
+    try:
+        rest.post(path, {"run_id": id})
+    except Refused:
+        # Older servers refuse where there is nothing to do, as after a lost answer.
+        if reading.lifecycle(rest.get("runs/get", run_id=id)["run"]["info"]) != (
+            lifecycle
+        ):
+            raise
 
 
 class Experiments:
@@ -112,6 +136,8 @@ class Experiments:
                 self._restore_for_good(held)
             else:
                 self.open(held.id)
+        elif held.promise == "keep":
+            self._delete_runs_again(held)
         if held.tags.get(marks.MARK):
             self._set_tag(held.id, marks.MARK, "")
         for tag in delivery.item.tags:
@@ -145,8 +171,7 @@ class Experiments:
             held = self._index.experiments().get(id) or self._index.refresh(id)
             if held.lifecycle == "deleted":
                 alive = self._active_runs(id)
-                self._restore(id)
-                self._promise(self._index.refresh(id), "redelete")
+                self._restore(id, "redelete")
                 self._open[id] = _Open(alive)
             elif id not in self._open:
                 self._adopt(held)
@@ -157,6 +182,17 @@ class Experiments:
             self._open[held.id] = _Open(self._copied_as_active(held.id))
         elif held.promise == "redelete":
             self._open[held.id] = _Open()  # all that was in it had been deleted
+        elif held.promise == "keep":
+            self._delete_runs_again(held)
+
+    def _delete_runs_again(self, held: KnownExperiment) -> None:
+        """Delete the runs of an experiment that a killed copy restored for good.
+
+        Nothing was written into it yet: all were deleted.
+        """
+        for run in self._active_runs(held.id):
+            delete_run(self._rest, run)
+        self._forget_promise(held)
 
     def note_run(self, experiment: str, run: str, *, active: bool) -> None:
         """Remember the lifecycle of a run that was just written."""
@@ -170,24 +206,50 @@ class Experiments:
     def _restore_for_good(self, held: KnownExperiment) -> None:
         """Restore an experiment, but none of the runs that are deleted in it."""
         deleted = self._runs(held.id, "DELETED_ONLY")
-        self._restore(held.id)
-        self._promise(self._index.refresh(held.id), "keep")
+        self._restore(held.id, "keep")
         for run in deleted:
-            self._rest.post("runs/delete", {"run_id": run})
-        self._set_tag(held.id, reading.RESTORED, "")
-        self._index.refresh(held.id)
+            delete_run(self._rest, run)
+        self._forget_promise(held)
 
-    def _restore(self, id: str) -> None:
-        try:
-            self._rest.post("experiments/restore", {"experiment_id": id})
-        except Refused:
-            # The answer to a first try may have been lost, or another copy was first.
-            if self._index.refresh(id).lifecycle == "deleted":
-                raise
+    def _restore(self, id: str, promise: str) -> None:
+        with self._announced(id, promise):
+            try:
+                self._rest.post("experiments/restore", {"experiment_id": id})
+            except Refused:
+                # The answer to a first try may have been lost, or another copy was
+                # first.
+                if self._index.refresh(id).lifecycle == "deleted":
+                    raise
+            self._promise(self._index.refresh(id), promise)
+
+    @contextmanager
+    def _announced(self, id: str, promise: str) -> Iterator[None]:
+        """Let another experiment bear the promise for one that takes no tags now."""
+        bearer = self._bearer(id)
+        if bearer is not None:
+            self._set_tag(bearer.id, reading.RESTORING, f"{promise}@{id}")
+        yield
+        if bearer is not None:
+            self._set_tag(bearer.id, reading.RESTORING, "")
+
+    def _bearer(self, id: str) -> KnownExperiment | None:
+        others = (
+            one
+            for one in self._index.experiments().values()
+            if one.id not in (id, *self._open)
+            and one.lifecycle == "active"
+            and one.promise is None
+        )
+        # Rather one that mlmigrate made.
+        return min(others, key=lambda one: (not one.origins, one.id), default=None)
 
     def _promise(self, held: KnownExperiment, what: str) -> None:
         self._set_tag(held.id, reading.RESTORED, f"{what}@{held.updated}")
         self._index.refresh(held.id)
+
+    def _forget_promise(self, held: KnownExperiment) -> None:
+        self._set_tag(held.id, reading.RESTORED, "")
+        self._index.refresh(held.id).announced = None
 
     def _active_runs(self, id: str) -> set[str]:
         return self._runs(id, "ACTIVE_ONLY")
@@ -215,20 +277,27 @@ class Experiments:
                     self._adopt(held)
                 if held.id in self._open:
                     self._delete(held)
-                elif held.promise == "keep":
-                    # Nothing was written into it yet, so all its runs were deleted.
-                    for run in self._active_runs(held.id):
-                        self._rest.post("runs/delete", {"run_id": run})
-                    self._set_tag(held.id, reading.RESTORED, "")
+            for held in list(self._index.experiments().values()):
+                if held.tags.get(reading.RESTORING):
+                    self._set_tag(held.id, reading.RESTORING, "")
                     self._index.refresh(held.id)
+
+    def _delete_experiment(self, id: str) -> None:
+        try:
+            self._rest.post("experiments/delete", {"experiment_id": id})
+        except Refused:
+            if self._index.refresh(id).lifecycle == "active":
+                raise
 
     def _delete(self, held: KnownExperiment) -> None:
         opened = self._open.pop(held.id, _Open())
-        try:
-            self._rest.post("experiments/delete", {"experiment_id": held.id})
-        except Refused:
-            if self._index.refresh(held.id).lifecycle == "active":
-                raise
+        if held.updated:
+            self._delete_experiment(held.id)
+        else:
+            # Before MLflow 1.29 a promise names no time: it would hold for ever.
+            with self._announced(held.id, "redelete"):
+                self._set_tag(held.id, reading.RESTORED, "")
+                self._delete_experiment(held.id)
         for run in sorted(opened.alive):
-            self._rest.post("runs/restore", {"run_id": run})
-        self._index.refresh(held.id)
+            restore_run(self._rest, run)
+        self._index.refresh(held.id).announced = None

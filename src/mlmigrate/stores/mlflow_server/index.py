@@ -28,6 +28,7 @@ class KnownExperiment:
     lifecycle: Lifecycle
     updated: int
     tags: dict[str, str] = field(default_factory=dict)
+    announced: str | None = None  # a promise that another experiment bears
 
     @property
     def origins(self) -> list[str]:
@@ -45,6 +46,8 @@ class KnownExperiment:
         The promise names the time of the change that it was made for: whoever
         restores the experiment later is not overruled.
         """
+        if self.announced is not None:
+            return self.announced
         what, _, when = self.tags.get(reading.RESTORED, "").partition("@")
         return what if what and when == str(self.updated) else None
 
@@ -81,13 +84,20 @@ class Index:
             if self._experiments is None:
                 known = map(known_experiment, self._reader.experiments())
                 self._experiments = {one.id: one for one in known}
+                for one in self._experiments.values():
+                    what, _, id = one.tags.get(reading.RESTORING, "").partition("@")
+                    if id in self._experiments:
+                        self._experiments[id].announced = what
             return self._experiments
 
     def refresh(self, id: str) -> KnownExperiment:
         """Read one experiment anew."""
         known = known_experiment(self._reader.experiment(id))
         with self._lock:
-            self.experiments()[id] = known
+            every = self.experiments()
+            if id in every:
+                known.announced = every[id].announced
+            every[id] = known
         return known
 
     def experiment_of(self, origin: str) -> KnownExperiment | None:

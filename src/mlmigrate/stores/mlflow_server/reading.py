@@ -59,6 +59,9 @@ NAMED = "mlmigrate.named"
 DUPLICATE = "mlmigrate.duplicate"
 #: On an experiment that `finish` deletes, or whose runs it deletes, again.
 RESTORED = "mlmigrate.restored"
+#: On an active experiment while another is restored or deleted: the promise for that
+#: one, which takes no tags as long as it is deleted, as ``what@id``.
+RESTORING = "mlmigrate.restoring"
 
 PROXIED = "mlflow-artifacts"
 ALL = "ALL"

@@ -40,7 +40,11 @@ from mlmigrate.model import (
     Tag,
 )
 from mlmigrate.stores.mlflow_server import reading
-from mlmigrate.stores.mlflow_server.experiments import Experiments
+from mlmigrate.stores.mlflow_server.experiments import (
+    Experiments,
+    delete_run,
+    restore_run,
+)
 from mlmigrate.stores.mlflow_server.index import Index, KnownRun, known_run
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.registry import Registry
@@ -157,11 +161,11 @@ class Writer:
         info = self._reader.run(id)["info"]
         deleted = reading.lifecycle(info) == "deleted"
         if deleted:  # a deleted run takes no tags
-            self._rest.post("runs/restore", {"run_id": id})
+            restore_run(self._rest, id)
         self._set_tags(id, [Tag(marks.PARENT, parent.ref.id)])
         self._delete_tag(id, marks.UNRESOLVED)
         if deleted:
-            self._rest.post("runs/delete", {"run_id": id})
+            delete_run(self._rest, id)
         self.index.resolved(id)
 
     # -- one run ------------------------------------------------------------------
@@ -213,7 +217,7 @@ class Writer:
         self._reader.forget(id)
         held = self._reader.run(id)
         if reading.lifecycle(held["info"]) == "deleted":
-            self._rest.post("runs/restore", {"run_id": id})
+            restore_run(self._rest, id)
         if marks.MARK in reading.tags_of(held):
             self._delete_tag(id, marks.MARK)
         return held
@@ -268,7 +272,7 @@ class Writer:
             return
         self._set_tags(id, [Tag(reading.DUPLICATE, kept)])
         self._delete_tag(id, marks.ORIGIN)
-        self._rest.post("runs/delete", {"run_id": id})
+        delete_run(self._rest, id)
         what = f"made twice; {kept} stays, {id}, which was empty, is deleted"
         findings.append(Note(f"run/{kept}", what))
 
@@ -355,7 +359,7 @@ class Writer:
             self._set_tags(work.id, lacking)
         self._set_tags(work.id, [mark])
         if header.lifecycle == "deleted":
-            self._rest.post("runs/delete", {"run_id": work.id})
+            delete_run(self._rest, work.id)
         self._reader.forget(work.id)
 
     def _set_tags(self, id: str, tags: Sequence[Tag]) -> None:
