@@ -817,6 +817,22 @@ def test_an_artifact_that_changed_fails_its_run_alone(server: str) -> None:
     assert isinstance(answers[1], Written)
 
 
+def test_a_version_that_breaks_the_server_costs_no_other(server: str) -> None:
+    """As one whose source is a logged model breaks those before MLflow 3."""
+    with faults.fault_proxy(server) as proxy, sink(proxy.url) as store:
+        proxy.plan = faults.on(
+            "POST", "model-versions/create", faults.refuse(500), times=6
+        )
+        versions = (
+            ModelVersion(1, "churn/1@5", source="models:/m-1"),
+            ModelVersion(2, "churn/2@6", source="s3://b/m"),
+        )
+        written = put(store, model(versions))
+        assert [one.version for one in get(store, written.ref).versions] == [2]
+    [problem] = [one for one in written.findings if isinstance(one, Problem)]
+    assert "version 1 was refused" in problem.what
+
+
 # -- failing networks -------------------------------------------------------------
 
 LOST = [faults.drop(), faults.lie(502), faults.truncate()]

@@ -156,8 +156,8 @@ class Registry:
                 if entry is None:
                     entry = self._make(work, version)
                 self._fill(work, version, entry)
-            except Refused as refusal:
-                what = f"version {version.version} was refused: {refusal}"
+            except ItemError as error:
+                what = f"version {version.version} was refused: {error}"
                 work.findings.append(Problem(work.where, what))
                 continue
             numbers[version.version] = int(entry["version"])
