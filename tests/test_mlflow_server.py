@@ -448,6 +448,16 @@ def test_a_server_that_only_lists_experiments_is_read() -> None:
     assert item.header.name == "first"
 
 
+def test_an_experiment_made_without_its_tags_gets_them(server: str) -> None:
+    """As by MLflow before 1.23, or by another in the moment of a lost answer."""
+    plan = faults.on("POST", "experiments/create", faults.refuse(502))
+    with faults.fault_proxy(server, plan) as proxy, sink(proxy.url) as store:
+        assert store.copies([Ref("experiment", "7/vision")]) == {}
+        api(server, "experiments/create", {"name": "vision"})
+        written = put(store, experiment())
+        assert get(store, written.ref).tags == (Tag("team", "blue"),)
+
+
 # -- deleted things ---------------------------------------------------------------
 
 

@@ -110,7 +110,12 @@ class Experiments:
                 lambda: self._rest.create("experiments/create", body),
                 lambda: self._by_name(header.name),
             )
-            return self._index.refresh(str(made["experiment_id"]))
+            known = self._index.refresh(str(made["experiment_id"]))
+            # Before MLflow 1.23 the tags of a create are ignored.
+            for tag in delivery.item.tags:
+                if known.tags.get(tag.key) != tag.value:
+                    self._set_tag(known.id, tag.key, tag.value)
+            return known
         except Refused as refusal:
             if not refusal.exists:
                 raise
