@@ -25,7 +25,7 @@ from mlmigrate.cli import main
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.locations import resolve
-from mlmigrate.model import KINDS, Artifact, Item, Problem, Ref
+from mlmigrate.model import KINDS, Artifact, Item, Param, Problem, Ref
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import (
     NOW,
@@ -141,6 +141,21 @@ def test_everything_there_and_back(sources: MemorySources, tmp_path: Path) -> No
     assert digests(archive) == digests(target)
     assert files == held.blobs
     assert api.verify([archive], target).exit_code == 0
+
+
+def test_text_that_utf_8_cannot_hold(sources: MemorySources, tmp_path: Path) -> None:
+    """An archive keeps it as it was: a restore loses no more than a copy would."""
+    source = sources(experiment(), run(params=(Param("odd", "lone \ud800"),)))
+    archive = f"archive:{tmp_path / 'a'}"
+    mlmigrate.copy([source], archive)
+    assert digests(source) == digests(archive)
+    sink = servers.fresh_database(tmp_path / "sink.db")
+    mlmigrate.copy([archive], sink)
+    with closing(sqlite3.connect(sink.removeprefix("sqlite:///"))) as base:
+        asked = "select value from tags where key = 'mlmigrate.whole.1'"
+        (carried,) = base.execute(asked).fetchone()
+
+    assert [{"field": "param odd", "text": "lone \ud800"}] == json.loads(carried)
 
 
 class TestRestore:

@@ -60,6 +60,8 @@ class Capabilities:
     """Keys that differ only by case, accents or blanks at the end are equal."""
     nul: bool = True
     """Text may hold NUL characters."""
+    surrogates: bool = False
+    """Text may hold lone surrogates, for which UTF-8 has no bytes."""
     max_experiment_id: int | None = None
     """The largest experiment id that fits; None where ids are not kept at all."""
 

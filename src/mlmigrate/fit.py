@@ -53,9 +53,7 @@ class _Fitting:
         result = value
         if not self.sink.nul and "\0" in result:
             result = result.replace("\0", "\\x00")
-        try:
-            result.encode()
-        except UnicodeEncodeError:
+        if not self.sink.surrogates:
             result = result.encode("utf-8", "backslashreplace").decode()
         limit = self.sink.text.get(kind)
         if limit is not None and len(result) > limit:

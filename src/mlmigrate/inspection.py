@@ -23,7 +23,7 @@ from mlmigrate.model import (
 )
 
 #: Reading for a sink that holds everything changes nothing and loses nothing.
-_ANYTHING = Capabilities(keeps_ids=True, text={})
+_ANYTHING = Capabilities(keeps_ids=True, surrogates=True)
 _READ: tuple[Kind, ...] = ("experiment", "run", "registered_model")
 #: Equal notes are told once, with the first places that they concern.
 _EXAMPLES = 5

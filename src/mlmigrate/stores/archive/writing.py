@@ -49,7 +49,7 @@ _THREADS = 4
 class ArchiveSink:
     """See `mlmigrate.contract.Sink`."""
 
-    capabilities = Capabilities(keeps_ids=True)
+    capabilities = Capabilities(keeps_ids=True, surrogates=True)
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         self._place = place
