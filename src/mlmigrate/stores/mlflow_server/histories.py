@@ -10,13 +10,14 @@ import numpy as np
 from mlmigrate.errors import ItemError, MlmigrateError
 from mlmigrate.metrics import history
 from mlmigrate.model import MetricHistory
-from mlmigrate.stores.mlflow_server.rest import Json, Rest
+from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest
 
 _POINTS_A_PAGE = 25_000
 #: What MLflow's own pages draw their charts from, since 1.27. It has no pages.
 _BULK = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
-#: No version takes fewer runs.
-RUNS_AT_ONCE = 20
+RUNS_AT_ONCE = 100
+#: What the first versions took.
+_RUNS_AT_FIRST = 20
 #: Histories of runs that are asked for together: all are in memory at once.
 MOST_AT_ONCE = 500
 
@@ -77,6 +78,14 @@ class Histories:
                 _BULK, run_id=list(ids), metric_key=key, max_results=_POINTS_A_PAGE
             )
             points = [(str(point["run_id"]), point) for point in answer["metrics"]]
+        except Refused as refusal:
+            if refusal.status == 400 and len(ids) > _RUNS_AT_FIRST:
+                self._at_once = min(self._at_once, _RUNS_AT_FIRST)
+                parts = _parts(ids, _RUNS_AT_FIRST)
+                each = [self._read_together(key, part) for part in parts]
+                return {id: one for found in each for id, one in found.items()}
+            self._bulk = False
+            return {}
         except (MlmigrateError, KeyError, TypeError):
             self._bulk = False  # reading them one by one tells what is wrong, if any
             return {}
