@@ -225,6 +225,27 @@ def test_an_export_of_nothing_new_mends_too(
         assert before == contents(archive, sources)
 
 
+@pytest.mark.parametrize("what", ["flip", "missing"])
+def test_export_deep_mends_blobs(
+    sources: MemorySources, tmp_path: Path, cli: Cli, what: str
+) -> None:
+    """While the source is there, what its artifacts lost comes back."""
+    source, archive = seed(sources), tmp_path / "archive"
+    cli("export", source, archive, "--json")
+    ref, _ = HELD[7]
+    (row,) = rows_of(archive, "artifacts", "run", ref.id)
+    blob = archive / "blobs" / row["sha256"][:2] / row["sha256"]
+    if what == "flip":
+        flip(blob, 500, 0)
+    else:
+        blob.unlink()
+    code, said = cli("export", source, archive, "--deep", "--json")
+
+    assert (0, {"run": 1}) == (code, said["updated"])
+    assert [] == checked(cli, archive)["damaged"]
+    assert 0 == cli("verify", source, archive, "--json")[0]
+
+
 def test_sample(archive: Path, cli: Cli) -> None:
     """A sample reads a part, and still finds what is missing or cut."""
     (row,) = rows_of(archive, "artifacts", "run", HELD[3][0].id)

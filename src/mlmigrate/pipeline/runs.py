@@ -10,6 +10,7 @@ from mlmigrate import marks, merge
 from mlmigrate.ahead import Digested, Read, batches
 from mlmigrate.artifacts import checksum_of
 from mlmigrate.contract import Copy, Delivery, Glance, Glancing, Selection, Source
+from mlmigrate.errors import ItemError
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     Conflict,
@@ -302,18 +303,23 @@ def _keep_both(
 
 
 def _without_changed(job: Job, at: int, entry: Prepared, held: Item) -> Item:
-    """Return the copy without the artifacts whose bytes differ from the source's."""
+    """Return the copy without the artifacts whose bytes differ from the source's, or
+    cannot be compared: those are written anew, or that tells what is wrong.
+    """
     source = job.sources[at][1]
     wanted = {artifact.path for artifact in entry.item.artifacts}
     kept = []
     for artifact in held.artifacts:
         if artifact.path in wanted:
-            with (
-                source.open(entry.item.ref, artifact.path) as one,
-                job.sink.open(held.ref, artifact.path) as other,
-            ):
-                if checksum_of(one) != checksum_of(other):
-                    continue
+            try:
+                with (
+                    source.open(entry.item.ref, artifact.path) as one,
+                    job.sink.open(held.ref, artifact.path) as other,
+                ):
+                    if checksum_of(one) != checksum_of(other):
+                        continue
+            except (OSError, ItemError):
+                continue
         kept.append(artifact)
     return replace(held, artifacts=tuple(kept))
 

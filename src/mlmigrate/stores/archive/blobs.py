@@ -129,8 +129,9 @@ class Blobs:
                     size += len(chunk)
                     target.write(chunk)
             path = blob_path(digest.hexdigest())
-            # One of another size was damaged since; it is written anew.
-            if self._place.size(path) != size:
+            # Moving it over an equal one costs nothing, and mends one that was damaged
+            # since; to send it again would cost.
+            if isinstance(self._place, Local) or self._place.size(path) != size:
                 self._place.bring(partial, path)
         finally:
             partial.unlink(missing_ok=True)
