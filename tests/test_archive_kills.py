@@ -186,6 +186,28 @@ class TestLock:
         assert "was taken over: mei@" in said["notes"][0]["what"]
         assert not (tmp_path / "a" / "mlmigrate.lock").exists()
 
+    def test_of_a_machine_of_the_same_name(
+        self, sources: MemorySources, tmp_path: Path, cli: Cli
+    ) -> None:
+        """Whose processes cannot be seen from here: another container's."""
+        host = socket.gethostname()
+        self.held(tmp_path / "a", host=host, pid=2**22 + 1, machine="another")
+
+        assert 1 == cli("export", sources(experiment()), tmp_path / "a")[0]
+
+    def test_long_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A lock that did not fit its bytes would be nobody's."""
+        monkeypatch.setenv("LOGNAME", "ü" * 200)
+        monkeypatch.setattr(socket, "gethostname", lambda: "ж" * 200)
+        (tmp_path / "a").mkdir()
+        held, _ = lock.acquire(Local(tmp_path / "a"))
+        with pytest.raises(StoreError, match="üü"):
+            lock.acquire(Local(tmp_path / "a"))
+        held.check()
+        held.release()
+
+        assert [] == os.listdir(tmp_path / "a")
+
     def test_taken_over_by_another(
         self, sources: MemorySources, tmp_path: Path
     ) -> None:

@@ -91,9 +91,10 @@ def acquire(place: Place) -> tuple[Lock, str | None]:
     """
     owner = {
         "id": uuid.uuid4().hex,
-        "host": socket.gethostname(),
+        "host": _cut(socket.gethostname()),
         "pid": os.getpid(),
         "process": _process(os.getpid()),
+        "machine": _machine(),
         "user": _user(),
         "since": _now(),
         "time": _now(),
@@ -137,7 +138,10 @@ def _take_over(place: Place, owner: dict[str, Any]) -> str:
 def _is_stale(held: dict[str, Any] | None, written: float | None) -> bool:
     if held is None:  # killed while it was being created
         return written is None or time.time() - written > 5
-    if held.get("host") == socket.gethostname() and isinstance(held.get("pid"), int):
+    here = held.get("host") == _cut(socket.gethostname())
+    # Containers and copied machines may have one name: their processes are not seen.
+    here = here and held.get("machine", _machine()) == _machine()
+    if here and isinstance(held.get("pid"), int):
         process = _process(held["pid"])
         return process is None or process != held.get("process")
     try:
@@ -145,6 +149,16 @@ def _is_stale(held: dict[str, Any] | None, written: float | None) -> bool:
     except ValueError:
         return True
     return age > STALE * 1000
+
+
+def _machine() -> str:
+    """Return what tells whose process numbers these are; empty where nothing does."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+            boot = file.read(64).decode("ascii", "replace").strip()
+        return f"{boot[:18]} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _process(pid: int) -> str | None:
@@ -199,11 +213,16 @@ def _now() -> str:
 
 
 def _bytes(owner: dict[str, Any]) -> bytes:
-    shown = {
-        key: value[:60] if isinstance(value, str) else value
+    fitting = {
+        key: _cut(value) if isinstance(value, str) else value
         for key, value in owner.items()
     }
-    return json.dumps(shown).encode().ljust(_BYTES - 1)[: _BYTES - 1] + b"\n"
+    text = json.dumps(fitting, ensure_ascii=False).encode()
+    return text.ljust(_BYTES - 1)[: _BYTES - 1] + b"\n"
+
+
+def _cut(text: str) -> str:
+    return text.encode("utf-8", "replace")[:60].decode("utf-8", "ignore")
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:
