@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,17 @@ from mlmigrate.testing.suite import MemorySources, everything, experiment, run
 __all__ = ["cli", "sources"]  # fixtures
 
 
-@pytest.fixture
-def bucket(s3: S3) -> str:
+@pytest.fixture(params=["arrow", "s3fs"])
+def bucket(
+    request: pytest.FixtureRequest, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """A bucket, reached by s3fs where that is installed, else by Arrow's client."""
+    if request.param == "s3fs":
+        pytest.importorskip("s3fs")
+    else:
+        known = import_module("fsspec.registry")._registry
+        monkeypatch.delitem(known, "s3", raising=False)
+        monkeypatch.setitem(sys.modules, "s3fs", None)
     return s3.make_bucket("backup")
 
 
@@ -37,6 +48,8 @@ def test_there_and_back(
     files[big.ref, "big.bin"] = random.Random(1).randbytes(12 << 20)
     source = sources(*items, big, files=files)
     archive = f"{bucket}/team a/archive"
+    used = type(Remote(archive)._files).__module__
+    assert used.startswith("s3fs") == ("s3fs" in str(sys.modules.get("s3fs")))
     code, said = cli("export", source, archive, "--json")
     assert (0, []) == (code, said["failed"]), said
     place = f"archive:{archive}"
