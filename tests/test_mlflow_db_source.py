@@ -56,6 +56,8 @@ DATASET = (
 )
 LINK = "(input_uuid, source_type, source_id, destination_type, destination_id, step)"
 
+_CARRIED: tuple[Kind, ...] = ("experiment", "run", "registered_model")
+
 
 # -- helpers ------------------------------------------------------------------------
 
@@ -756,6 +758,65 @@ def test_oddities_of_models_are_told(
     ):
         assert what in found, found
     assert "table model_version_tags: 1 rows" in texts(reader.findings())
+
+
+@pytest.mark.parametrize(
+    ("gone", "left"),
+    [
+        ("experiments", "table experiment_tags: "),
+        ("runs", "table params: "),
+        ("inputs", "table datasets: "),
+        ("registered_models", "table model_versions: "),
+        ("latest_metrics", ""),
+    ],
+)
+def test_a_table_that_is_gone_costs_its_rows(
+    store: Path, read: Callable[..., DbReader], gone: str, left: str
+) -> None:
+    whole = read(store)
+    before = {kind: len(items(whole, kind)) for kind in _CARRIED}
+    whole.close()
+    change(store, f"DROP TABLE {gone};")
+    reader = read(store)
+    after = {kind: len(items(reader, kind)) for kind in _CARRIED}
+
+    lost: dict[str, dict[Kind, int]] = {
+        "experiments": {"experiment": 1},  # that which the runs name
+        "runs": {"run": 0},
+        "registered_models": {"registered_model": 0},
+    }
+    assert {**before, **lost.get(gone, {})} == after
+    assert left in texts(reader.findings())
+
+
+@pytest.mark.parametrize("table", ["runs", "notes"])
+def test_damage_to_a_table_leaves_the_others(
+    store: Path, read: Callable[..., DbReader], table: str
+) -> None:
+    columns = "(run_uuid, experiment_id, source_name)"
+    rows = (f"('{n:032x}', 0, '{'x' * 400}')" for n in range(40))
+    change(
+        store,
+        f"CREATE TABLE notes {columns};"
+        f"INSERT INTO {table} {columns} VALUES {', '.join(rows)};",
+    )
+    data = bytearray(store.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    page = data.index(b"x" * 300) // size
+    data[page * size : page * size + 200] = b"\xfe" * 200
+    store.write_bytes(data)
+    age(store)
+    reader = read(store)
+    refs = list(reader.refs(Selection("run")))
+    failed = [item for item in reader.read(refs) if isinstance(item, Failed)]
+
+    assert len(items(reader, "experiment")) >= 2
+    if table == "runs":
+        assert 40 < len(refs)
+        assert 0 < len(failed) < 40
+    else:
+        assert [] == failed
+        assert f"table {table}: rows may be left behind" in texts(reader.findings())
 
 
 def test_a_damaged_page_costs_what_is_on_it(

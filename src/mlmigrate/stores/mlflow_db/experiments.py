@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import sqlalchemy as sa
-
 from mlmigrate import marks
 from mlmigrate.model import Experiment, Finding, Item, Problem, Ref
 from mlmigrate.stores.mlflow_db.tables import Rows, Tables
@@ -16,13 +14,10 @@ from mlmigrate.stores.mlflow_db.values import escapes, text, time
 
 def ids(tables: Tables) -> Iterator[str]:
     """Yield the ids of all experiments, also those that only runs tell of."""
-    for row in tables.keyed("experiments", "experiment_id"):
-        yield str(row[0])
-    at: Any = sa.column("experiment_id")
-    known: Any = tables.select("experiments", "experiment_id")
-    query = tables.select("runs", "experiment_id").distinct()
-    lost = tables.fetch(query.where(at.is_(None) | at.not_in(known)))
-    yield from sorted(id_of(row[0]) for row in lost)
+    known = [str(row[0]) for row in tables.keyed("experiments", "experiment_id")]
+    yield from known
+    named = tables.keyed("runs", "run_uuid", "experiment_id")
+    yield from sorted({id_of(row[1]) for row in named}.difference(known))
 
 
 def id_of(value: Any) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
+from mlmigrate.errors import StoreError
 from mlmigrate.model import Finding, Problem
 from mlmigrate.stores.mlflow_db.tables import Tables
 
@@ -32,6 +33,9 @@ CARRIED = {
 }
 #: Tables whose rows MLflow makes by itself: locks, leases and sums over others.
 _DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
+#: A table, a query that counts some of its rows, and what is to be said of them.
+_Look: TypeAlias = tuple[str, sa.Select[Any], str]
+
 _RUN = {"run_uuid": "run_uuid"}
 _MODEL = {"name": "name"}
 _VERSION = {"name": "name", "version": "version"}
@@ -58,9 +62,25 @@ _OWNED = (
 
 
 def findings(tables: Tables) -> Iterator[Finding]:
-    """Name every table that holds rows which no item carries."""
-    yield from _uncarried(tables)
-    yield from _orphans(tables)
+    """Name every table that holds rows which no item carries, and of a file those in
+    which damage hides whether they do.
+
+    Raises:
+        StoreError: a server does not answer.
+    """
+    for look in (_uncarried, _linked, _orphans):
+        for name, query, what in look(tables):
+            try:
+                count = tables.fetch(query)[0][0]
+            except StoreError as error:
+                if not tables.is_file:
+                    raise
+                problem = f"table {name}: rows may be left behind: {error}"
+                yield Problem(tables.location, problem)
+                continue
+            if count:
+                problem = f"table {name}: {count} {what}"
+                yield Problem(tables.location, problem)
 
 
 def counts(tables: Tables) -> Mapping[str, int]:
@@ -78,41 +98,42 @@ def _is_dataset() -> Any:
     )
 
 
-def _uncarried(tables: Tables) -> Iterator[Finding]:
-    where = tables.location
+def _count(table: Any, where: Any = None) -> sa.Select[Any]:
+    query = sa.select(sa.func.count()).select_from(table)
+    return query if where is None else query.where(where)
+
+
+def _uncarried(tables: Tables) -> Iterator[_Look]:
     for name in tables.names:
-        if name in CARRIED or _DERIVED.fullmatch(name):
-            continue
-        if count := tables.count(name):
-            yield Problem(where, f"table {name}: {count} rows are not carried over")
-    if "inputs" not in tables.columns:
-        return
-    if other := tables.count("inputs", sa.not_(_is_dataset())):
-        what = f"table inputs: {other} links to models are not carried over"
-        yield Problem(where, what)
-    if "datasets" in tables.columns:
+        if name not in CARRIED and not _DERIVED.fullmatch(name):
+            yield name, _count(sa.table(name)), "rows are not carried over"
+
+
+def _linked(tables: Tables) -> Iterator[_Look]:
+    unused: Any = None
+    if "inputs" in tables.columns:
+        others = _count(sa.table("inputs"), sa.not_(_is_dataset()))
+        yield "inputs", others, "links to models are not carried over"
         used: Any = tables.select("inputs", "source_id").where(_is_dataset())
-        unused = tables.count("datasets", sa.column("dataset_uuid").not_in(used))
-        if unused:
-            what = f"table datasets: {unused} datasets that no run uses are left"
-            yield Problem(where, what)
+        unused = sa.column("dataset_uuid").not_in(used)
+    if "datasets" in tables.columns:
+        left = _count(sa.table("datasets"), unused)
+        yield "datasets", left, "datasets that no run uses are left"
 
 
-def _orphans(tables: Tables) -> Iterator[Finding]:
+def _orphans(tables: Tables) -> Iterator[_Look]:
     """SQLite checks no foreign keys unless asked: rows may outlive their run."""
     for name, owner, keys, title in _OWNED:
-        here = tables.columns.get(name, set())
-        there = tables.columns.get(owner, set())
-        if not (keys.keys() <= here and set(keys.values()) <= there):
+        if not keys.keys() <= tables.columns.get(name, set()):
             continue
         rows = sa.table(name, *map(sa.column, keys))
         owners = sa.table(owner, *map(sa.column, keys.values()))
         same = (owners.c[whole] == rows.c[key] for key, whole in keys.items())
         # Unlike NOT IN, this holds for NULL, too.
         lost: Any = ~sa.exists().where(*same).correlate(rows)
+        if not set(keys.values()) <= tables.columns.get(owner, set()):
+            lost = sa.true()
         if name == "inputs":
             lost = sa.and_(lost, _is_dataset())
-        query = sa.select(sa.func.count()).select_from(rows).where(lost)
-        if count := tables.fetch(query)[0][0]:
-            what = f"table {name}: {count} rows belong to no {title}: not copied"
-            yield Problem(tables.location, what)
+        what = f"rows belong to no {title}: not copied"
+        yield name, _count(rows, lost), what

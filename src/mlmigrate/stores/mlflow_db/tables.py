@@ -58,7 +58,8 @@ class Tables:
         metadata = sa.MetaData()
         with self.lock, self._connected() as connection:
             try:
-                metadata.reflect(connection)
+                # The table that a foreign key names may be gone.
+                metadata.reflect(connection, resolve_fks=False)
             except sa.exc.SQLAlchemyError as error:
                 raise StoreError(
                     f"{location} cannot be read: {short(error)}"
@@ -70,7 +71,7 @@ class Tables:
         self.columns = {
             name: set(table.columns.keys()) for name, table in self._tables.items()
         }
-        if not {"runs", "experiments"} <= self.columns.keys():
+        if not {"runs", "experiments"} & self.columns.keys():
             raise StoreError(
                 f"{location} holds no tables of MLflow's; is it the right database?"
             )
@@ -107,12 +108,36 @@ class Tables:
         return self.fetch(query)
 
     def keyed(self, table: str, key: str, *others: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a large table by its key, some thousands at a time."""
-        query = self.select(table, key, *others).order_by(sa.column(key))
-        rows = self.fetch(query.limit(_PAGE))
-        while rows:
+        """Yield the rows of a large table that may be absent by its key, some thousands
+        at a time.
+
+        Where a file is damaged, a row that cannot be read has None for *others*.
+
+        Raises:
+            StoreError: the database does not answer, or damage hides the keys, too.
+        """
+        if table not in self.columns:
+            return
+        at: Any = sa.column(key)
+        query = wanted = self.select(table, key, *others)
+        rest = keys = self.select(table, key)
+        while True:
+            try:
+                rows = self.fetch(query.order_by(at).limit(_PAGE))
+            except StoreError:
+                if not self.is_file:
+                    raise
+                break
+            if not rows:
+                return
             yield from rows
-            rows = self.fetch(query.where(sa.column(key) > rows[-1][0]).limit(_PAGE))
+            query, rest = (each.where(at > rows[-1][0]) for each in (wanted, keys))
+        # The index of the keys stands on other pages than the rows.
+        for (value,) in self.fetch(rest.order_by(at)):
+            try:
+                yield from self.fetch(wanted.where(at == value))
+            except StoreError:
+                yield value, *(None for _ in others)
 
     def count(self, table: str, where: Any = None) -> int:
         """Count the rows of a table that is there."""
@@ -152,7 +177,8 @@ class Tables:
         if table not in self._sorted:
             self._sorted[table] = table
             indexes = self._tables[table].indexes
-            known = {next(iter(index.columns)).name for index in indexes}
+            # An index over an expression has no columns.
+            known = {each.name for index in indexes for each in list(index.columns)[:1]}
             if "run_uuid" not in known and self.count(table) > _SORT:
                 copy = f"mlmigrate_{table}"
                 try:
