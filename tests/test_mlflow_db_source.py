@@ -789,6 +789,17 @@ def test_a_table_that_is_gone_costs_its_rows(
     assert left in texts(reader.findings())
 
 
+def test_a_schema_that_is_no_text_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "odd.db"
+    change(path, "CREATE TABLE runs (run_uuid, 'placeholder');")
+    path.write_bytes(
+        path.read_bytes().replace(b"'placeholder'", b",\xce\xff(+++++++++")
+    )
+    age(path)
+    with pytest.raises(StoreError, match="cannot be read as a SQLite database"):
+        DbReader(str(path), {})
+
+
 @pytest.mark.parametrize("table", ["runs", "notes"])
 def test_damage_to_a_table_leaves_the_others(
     store: Path, read: Callable[..., DbReader], table: str

@@ -277,7 +277,7 @@ def _settle(copy: Path, named: Path) -> None:
         with closing(sqlite3.connect(copy)) as db:
             db.execute("PRAGMA journal_mode=DELETE").fetchall()
             db.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # its message may be no text
         raise _corrupt(named, error) from error
 
 
@@ -288,6 +288,8 @@ def _checked(path: Path, named: Path) -> Engine:
             connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").all()
     except sa.exc.DBAPIError as error:
         raise _corrupt(named, error.orig or error) from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema as it is
+        raise _corrupt(named, error) from error
     return engine
 
 
