@@ -18,7 +18,7 @@ import numpy as np
 
 from mlmigrate.contract import Capabilities
 from mlmigrate.errors import ItemError
-from mlmigrate.marks import WHOLE
+from mlmigrate.marks import carrying
 from mlmigrate.metrics import history
 from mlmigrate.model import (
     Alias,
@@ -35,7 +35,6 @@ from mlmigrate.model import (
 
 #: How many characters an item may carry in its tags.
 _MOST_CARRIED = 200_000
-_CHUNK = 4000
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -113,6 +112,16 @@ class _Fitting:
         plain = unicodedata.normalize("NFKD", key.casefold()).rstrip()
         return "".join(char for char in plain if not unicodedata.combining(char))
 
+    def carry(self) -> tuple[tuple[Tag, ...], list[Loss]]:
+        """Return the tags that hold what was cut, none where that is too much, and
+        what to say of it.
+        """
+        tags = carrying(self.whole)
+        if sum(len(tag.value) for tag in tags) > _MOST_CARRIED:
+            tags = ()
+        carried = bool(tags)
+        return tags, [Loss(self.item.ref, what, carried) for what in self.losses]
+
 
 def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     """Make *item* what *sink* can hold.
@@ -138,21 +147,27 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
         for key, metric in zip(keys, item.metrics, strict=True)
     ]
     inputs = _inputs(item.inputs, fitting)
-    versions = tuple(_version(version, fitting) for version in item.versions)
     aliases = _aliases(item, fitting)
-    carried = _carry(fitting)
-    losses = tuple(Loss(item.ref, what, carried is not None) for what in fitting.losses)
+    carried, losses = fitting.carry()
+    versions = []
+    for version in item.versions:
+        # A version keeps its own: other copies of the model bring other versions.
+        own = _Fitting(item, sink)
+        found = _version(version, own)
+        kept, lost = own.carry()
+        versions.append(replace(found, tags=(*found.tags, *kept)))
+        losses += lost
     fitted = replace(
         item,
         header=header,
         params=tuple(params),
-        tags=(*tags, *(carried or ())),
+        tags=(*tags, *carried),
         metrics=tuple(metrics),
         inputs=inputs,
-        versions=versions,
+        versions=tuple(versions),
         aliases=aliases,
     )
-    return fitted, losses
+    return fitted, tuple(losses)
 
 
 def _tags(tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str) -> list[Tag]:
@@ -201,17 +216,6 @@ def _aliases(item: Item, fitting: _Fitting) -> tuple[Alias, ...]:
         text = origins.get(alias.version, str(alias.version))
         fitting.whole.append({"field": f"alias {alias.name}", "text": text})
     return ()
-
-
-def _carry(fitting: _Fitting) -> tuple[Tag, ...] | None:
-    """Return the tags that hold what was cut, None where that is too much."""
-    if not fitting.whole:
-        return ()
-    text = json.dumps(fitting.whole)
-    if len(text) > _MOST_CARRIED:
-        return None
-    chunks = [text[at : at + _CHUNK] for at in range(0, len(text), _CHUNK)]
-    return tuple(Tag(f"{WHOLE}{n}", chunk) for n, chunk in enumerate(chunks, 1))
 
 
 def _metric(key: str, metric: MetricHistory, fitting: _Fitting) -> MetricHistory:

@@ -8,8 +8,10 @@ never copied onward: `lift` takes them off what a source reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Any, TypeAlias
 
 from mlmigrate.contract import Delivery, Mark
 from mlmigrate.digest import tag_hashes
@@ -24,6 +26,8 @@ WHOLE = "mlmigrate.whole."
 PARENT = "mlflow.parentRunId"
 
 FORMAT = 1
+#: Characters in one of the tags that carry what did not fit.
+_CHUNK = 4000
 #: A mark must fit the shortest tag column that MLflow has had (5,000 characters).
 _LONGEST_TAGS = 3200
 
@@ -98,3 +102,35 @@ def own_tags(delivery: Delivery, *, mark: Mark) -> list[Tag]:
     if delivery.missing_parent is not None:
         tags.append(Tag(UNRESOLVED, delivery.missing_parent))
     return [*tags, Tag(MARK, dump(mark))]
+
+
+# -- what did not fit -----------------------------------------------------------------
+
+#: A field of an item, and what it held.
+Carried: TypeAlias = dict[str, Any]
+
+
+def carrying(entries: Sequence[Carried]) -> tuple[Tag, ...]:
+    """Return the tags ``mlmigrate.whole.N`` that hold *entries* as JSON, cut."""
+    if not entries:
+        return ()
+    text = json.dumps(entries)
+    chunks = [text[at : at + _CHUNK] for at in range(0, len(text), _CHUNK)]
+    return tuple(Tag(f"{WHOLE}{n}", chunk) for n, chunk in enumerate(chunks, 1))
+
+
+def carried(tags: Iterable[Tag]) -> list[Carried]:
+    """Return what `carrying` put into some of *tags*, which come in its order."""
+    text = "".join(tag.value for tag in tags if tag.key.startswith(WHOLE))
+    entries: list[Carried] = json.loads(text) if text else []
+    return entries
+
+
+def beside(tags: Iterable[Tag]) -> tuple[Tag, ...]:
+    """Return *tags* under names that overwrite nothing that a copy already carries."""
+    own = tuple(tags)
+    text = "".join(tag.value for tag in own).encode("utf-8", "surrogatepass")
+    infix = blake2b(text, digest_size=4).hexdigest()
+    return tuple(
+        Tag(f"{WHOLE}{infix}.{tag.key.removeprefix(WHOLE)}", tag.value) for tag in own
+    )

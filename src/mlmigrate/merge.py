@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 from mlmigrate.contract import Mark
 from mlmigrate.digest import activity, tag_hash
-from mlmigrate.marks import PREFIX
+from mlmigrate.marks import PREFIX, WHOLE, beside, carried, carrying
 from mlmigrate.metrics import missing, union
 from mlmigrate.model import (
     Alias,
@@ -103,6 +103,10 @@ def additions(
     grown = bool(new_params or new_metrics or new_inputs or new_artifacts or new_tags)
     if not grown and not changed and mark is not None:
         return Additions(None)
+    if mark is not None:
+        # A store reads back no tags that carry: the fuller version brings them all.
+        kept = [tag for tag in incoming.tags if tag.key.startswith(WHOLE)]
+        new_tags += kept if later else beside(kept)
     item = replace(
         incoming,
         header=header,
@@ -261,6 +265,13 @@ def merge_experiments(items: Sequence[Item]) -> Item:
     updated = [
         head.last_update_time for head in headers if head.last_update_time is not None
     ]
+    if len({(head.creation_time, head.last_update_time) for head in headers}) > 1:
+        shown = ", ".join(
+            f"{item.ref.id} ({head.creation_time}, {head.last_update_time})"
+            for item, head in zip(items, headers, strict=True)
+        )
+        what = f"experiments of one name became one, ids (created, updated): {shown}"
+        findings.append(Note(f"experiment {headers[0].name}", what))
     active = any(head.lifecycle == "active" for head in headers)
     # One that was itself merged brings several.
     origins = list(
@@ -305,6 +316,8 @@ def experiment_additions(
     header = replace(held.header, lifecycle=lifecycle)
     if not tags and merged == origins and header == held.header and mark is not None:
         return None, findings
+    if mark is not None:
+        tags += beside(tag for tag in incoming.tags if tag.key.startswith(WHOLE))
     added = replace(
         incoming, header=header, tags=tuple(tags), origin=json.dumps(merged)
     )
@@ -383,7 +396,7 @@ def merge_models(
     new_tags: dict[str, Tag] = {}
     for item in items:
         for tag in item.tags:
-            if tag.key not in tags and not (held and tag.key.startswith(PREFIX)):
+            if tag.key not in tags and not tag.key.startswith(PREFIX):
                 new_tags.setdefault(tag.key, tag)
     kept = {**{key: tag.value for key, tag in new_tags.items()}, **tags}
     for item in items:
@@ -412,12 +425,21 @@ def merge_models(
     merged = replace(
         items[0],
         header=header,
-        tags=tuple(new_tags.values()),
+        tags=(*new_tags.values(), *_carried_by(items, held)),
         versions=tuple(sorted([*completed, *new], key=lambda version: version.version)),
         aliases=tuple(aliases),
         findings=(),
     )
     return merged, renumbered, findings
+
+
+def _carried_by(items: Sequence[Item], held: Item | None) -> tuple[Tag, ...]:
+    """Return the tags that carry what all *items* do, each thing once."""
+    entries = []
+    for item in items:
+        entries += [each for each in carried(item.tags) if each not in entries]
+    tags = carrying(entries)
+    return tags if held is None else beside(tags)
 
 
 def told_apart(
@@ -473,8 +495,12 @@ def _incomplete(
         if own is None:
             continue
         have = {tag.key for tag in own.tags}
-        tags = tuple(tag for tag in version.tags if tag.key not in have)
         ours = own.mark is not None
+        tags = tuple(
+            tag
+            for tag in version.tags
+            if tag.key not in have and not (ours and tag.key.startswith(PREFIX))
+        )
         if tags or (not ours and own.source is None):
             lacking.append(replace(version, version=own.version, tags=tags))
         if own.description != version.description or own.stage != version.stage:

@@ -557,6 +557,8 @@ def _version_differences(
         )
     tags = {tag.key: tag.value for tag in held.tags}
     for tag in wanted.tags:
+        if tag.key.startswith(marks.PREFIX):
+            continue
         if tags.get(tag.key) != tag.value:
             yield Different(
                 ref,

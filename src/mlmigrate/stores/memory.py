@@ -202,7 +202,8 @@ def _union(held: Item, added: Item) -> Item:
     for version in added.versions:
         old = versions.get(version.version)
         tags = (*old.tags, *version.tags) if old else version.tags
-        versions[version.version] = replace(version, tags=tags)
+        plain = tuple(tag for tag in tags if not tag.key.startswith(marks.PREFIX))
+        versions[version.version] = replace(version, tags=plain)
     return replace(
         held,
         header=added.header,
