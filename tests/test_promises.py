@@ -578,6 +578,26 @@ def _meta(uri: str) -> str:
 
 
 class TestHostileStores:
+    def test_a_source_that_cannot_be_opened_costs_only_itself(
+        self, tmp_path: Path, sink: str, cli: Cli
+    ) -> None:
+        """The others go on, and copy and verify tell of it; alone it is an error."""
+        broken = tmp_path / "broken.db"
+        broken.write_bytes(b"SQLite format 3\0" + bytes(2000))
+        sound = location("laptop-1.0/mlruns")
+        for command in ("plan", "copy", "verify"):
+            code, said = cli(command, str(broken), sound, sink, "--json")
+            assert code == 3
+            (problem,) = [
+                each for each in said["problems"] if each["where"] == str(broken)
+            ]
+            assert "nothing of it was read" in problem["what"]
+        assert one(sink, "select count(*) from runs") > 0
+        assert cli("copy", str(broken), sink)[0] == 1
+        code, said = cli("copy", str(tmp_path / "misspelt.db"), sound, sink)
+        assert code == 1
+        assert "misspelt.db" in said
+
     def copy(self, root: Path, sink: str) -> Report:
         report = mlmigrate.copy([str(root)], sink)
         assert 1 == one(sink, "select count(*) from runs")

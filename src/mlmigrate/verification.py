@@ -116,8 +116,9 @@ def verify(
         UsageError: the sink is a source, too.
         StoreError: a store cannot be opened at all.
     """
-    with open_stores(sources, sink) as (opened, target):
-        yield from _Verification(opened, target, options).verdicts()
+    with open_stores(sources, sink) as stores:
+        yield from stores.unusable
+        yield from _Verification(stores.sources, stores.sink, options).verdicts()
 
 
 @dataclass(slots=True)

@@ -38,9 +38,11 @@ def copy(
         UsageError: the sink is a source, too.
         StoreError: a store cannot be opened at all.
     """
-    with open_stores(sources, sink) as (opened, target):
-        job = Job(opened, target, options, dry)
-        beside: dict[Finding, None] = {}
+    with open_stores(sources, sink) as stores:
+        target = stores.sink
+        job = Job(stores.sources, target, options, dry)
+        beside: dict[Finding, None] = dict.fromkeys(stores.unusable)
+        yield from stores.unusable
         with closing(_copied(job)) as events:
             for event in events:
                 beside.update(dict.fromkeys(beside_items(event)))

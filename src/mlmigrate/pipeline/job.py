@@ -20,11 +20,11 @@ from mlmigrate.contract import (
     Source,
     Written,
 )
-from mlmigrate.errors import UsageError
+from mlmigrate.errors import StoreError, StoreNotFound, UsageError
 from mlmigrate.filters import Filters
 from mlmigrate.fit import fit
 from mlmigrate.locations import Opened, identity
-from mlmigrate.model import Failed, Finding, Item, Outcome, Ref
+from mlmigrate.model import Failed, Finding, Item, Outcome, Problem, Ref
 from mlmigrate.redaction import redacted
 
 Event: TypeAlias = "Outcome | Finding | Total"
@@ -101,15 +101,26 @@ class Job:
     renumbered: list[merge.Renumbered] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What a copy or a comparison works on."""
+
+    sources: list[tuple[Opened, Source]]
+    sink: Sink
+    unusable: list[Problem]  # sources that cannot be opened, of several
+
+
 @contextmanager
-def open_stores(
-    sources: Sequence[Opened], sink: Opened
-) -> Iterator[tuple[list[tuple[Opened, Source]], Sink]]:
+def open_stores(sources: Sequence[Opened], sink: Opened) -> Iterator[Stores]:
     """Open the sources, then the sink, and close them all in the end.
+
+    A damaged source, or a server that is down, does not cost the other sources; a
+    location where nothing is stops everything, as it is most likely misspelt.
 
     Raises:
         UsageError: the sink is also a source.
-        StoreError: a store cannot be opened at all.
+        StoreError: the sink cannot be opened at all, nor can any source; or nothing is
+            where one should be.
     """
     for source in sources:
         if identity(source) == identity(sink):
@@ -117,10 +128,19 @@ def open_stores(
                 f"{redact(sink.location)} is both a source and the sink: nothing to do"
             )
     with ExitStack() as stack:
-        yield (
-            [(one, stack.enter_context(closing(one.source()))) for one in sources],
-            stack.enter_context(closing(sink.sink())),
-        )
+        found: list[tuple[Opened, Source]] = []
+        unusable: list[Problem] = []
+        for source in sources:
+            try:
+                found.append((source, stack.enter_context(closing(source.source()))))
+            except StoreNotFound:
+                raise
+            except StoreError as error:
+                if len(unusable) == len(sources) - 1:
+                    raise
+                what = f"cannot be opened, nothing of it was read: {error}"
+                unusable.append(Problem(redact(source.location), what))
+        yield Stores(found, stack.enter_context(closing(sink.sink())), unusable)
 
 
 def label(job: Job, at: int) -> str:
