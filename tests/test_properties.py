@@ -16,7 +16,8 @@ from mlmigrate.digest import digest
 from mlmigrate.fit import fit
 from mlmigrate.metrics import history, latest, missing, union, value_bits
 from mlmigrate.model import Item, MetricHistory, Param, Ref, Run
-from mlmigrate.stores.mlflow_files.parse import read_meta, read_metric
+from mlmigrate.stores.mlflow_files.parse import read_meta
+from mlmigrate.stores.mlflow_files.points import read_metric
 from mlmigrate.testing.items import experiment
 from mlmigrate.testing.strategies import histories, keys, runs, texts
 

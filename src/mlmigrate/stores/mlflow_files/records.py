@@ -9,12 +9,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlmigrate.marks import MARK, ORIGIN
 from mlmigrate.model import Finding, MetricHistory, Note, Problem
-from mlmigrate.stores.mlflow_files import parse
+from mlmigrate.stores.mlflow_files import parse, points
 from mlmigrate.stores.mlflow_files.strays import SYNC_COPY, is_litter
 
 
@@ -34,17 +35,21 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
                 yield prefix + entry.name, entry.path
 
 
+#: Bytes of a file that are read first; most are smaller.
+_CHUNK = 65536
+
+
 def _chunks(path: str) -> Iterator[bytes]:
     """Yield a file's bytes: of a small file in three system calls, where `open` makes
     seven.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
-        data = os.read(handle, 65536)
+        data = os.read(handle, _CHUNK)
         if not data and not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(0, "is no regular file")
         yield data
-        while len(data) >= 65536 and (data := os.read(handle, 1 << 20)):
+        while len(data) >= _CHUNK and (data := os.read(handle, 1 << 20)):
             yield data
     finally:
         os.close(handle)
@@ -121,6 +126,40 @@ def read_old_tags(
     return found, problems
 
 
+#: Metric files that are parsed together.
+_TOGETHER = 50
+
+#: A file's name, its key, its history, and what is wrong with its lines.
+_History: TypeAlias = tuple[str, str, MetricHistory, list[str]]
+
+
+def _histories(folder: Path, where: str, findings: list[Finding]) -> Iterator[_History]:
+    """Read the metric files of a folder, some at a time."""
+    files = _files(folder)
+    while part := list(islice(files, _TOGETHER)):
+        names: list[str] = []
+        texts: list[tuple[str, bytes]] = []
+        for name, path in part:
+            key = _key(name, "metrics", where, findings)
+            try:
+                chunks = _chunks(path)
+                first = next(chunks)
+                if len(first) < _CHUNK:
+                    names.append(name)
+                    texts.append((key, first))
+                else:
+                    yield name, key, *points.read_metric(key, chain([first], chunks))
+            except OSError as error:
+                what = f"metrics/{key} cannot be read: {error.strerror}"
+                findings.append(Problem(where, what))
+        plain = points.read_together(texts)
+        for name, (key, text), metric in zip(names, texts, plain, strict=True):
+            if metric is not None:
+                yield name, key, metric, []
+            else:
+                yield name, key, *points.read_metric(key, [text])
+
+
 def read_metrics(
     folder: Path, where: str, start: int | None, end: int | None
 ) -> tuple[list[MetricHistory], list[Finding]]:
@@ -128,14 +167,7 @@ def read_metrics(
     metrics: list[MetricHistory] = []
     findings: list[Finding] = []
     seconds = 0
-    for name, path in _files(folder):
-        key = _key(name, "metrics", where, findings)
-        try:
-            metric, wrong = parse.read_metric(key, _chunks(path))
-        except OSError as error:
-            what = f"metrics/{key} cannot be read: {error.strerror}"
-            findings.append(Problem(where, what))
-            continue
+    for name, key, metric, wrong in _histories(folder, where, findings):
         findings += [Problem(where, f"metrics/{key}: {what}") for what in wrong[:20]]
         if len(wrong) > 20:
             what = f"metrics/{key}: {len(wrong) - 20} more lines are no points"
@@ -148,7 +180,7 @@ def read_metrics(
             if not wrong:
                 findings.append(Problem(where, f"metrics/{key} is empty: not copied"))
             continue
-        converted = parse.seconds_to_millis(metric, start, end)
+        converted = points.seconds_to_millis(metric, start, end)
         seconds += converted is not None
         metrics.append(converted or metric)
     if seconds:
