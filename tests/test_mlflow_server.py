@@ -246,6 +246,38 @@ def test_runs_read_in_parallel_keep_their_order(server: str) -> None:
         assert list(store.refs(Selection("run", frozenset(["0"])))) == []
 
 
+@pytest.mark.parametrize(("writes", "noted"), [(1, False), (99, True)])
+def test_a_run_that_is_written_while_it_is_read_is_read_again(
+    server: str, writes: int, noted: bool
+) -> None:
+    step = 0
+    logged: dict[str, Any] = {}
+
+    def plan(method: str, path: str, n: int) -> faults.Fault | None:
+        nonlocal step
+        if "get-history" in path and step < writes:
+            step += 1
+            api(server, "runs/log-metric", {**logged, "step": step, "timestamp": step})
+        return None
+
+    with sink(server) as store:
+        at = put(store, experiment()).ref
+        moving = replace(run(at, status="RUNNING", end_time=None), metrics=())
+        logged = {"run_id": put(store, moving).ref.id, "key": "loss", "value": 0.5}
+        api(server, "runs/log-metric", {**logged, "step": 0, "timestamp": 0})
+    with (
+        faults.fault_proxy(server, plan) as proxy,
+        closing(open_source(proxy.url, {})) as source,
+    ):
+        (item,) = source.read(list(source.refs(Selection("run"))))
+    assert isinstance(item, Item)
+    notes = [each for each in item.findings if isinstance(each, Note)]
+    assert [("written all the while" in note.what) for note in notes] == [True] * noted
+    if not noted:
+        (metric,) = item.metrics
+        assert metric.steps.tolist() == [0, 1]
+
+
 def test_runs_of_one_dataset_do_not_meet_at_the_server(server: str) -> None:
     asked: list[float] = []
 

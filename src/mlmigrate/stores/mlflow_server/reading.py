@@ -68,6 +68,10 @@ ALL = "ALL"
 _RUNS_A_PAGE = 1000
 _EXPERIMENTS_A_SEARCH = 100
 _RUNS_KEPT = 4000
+#: How often a run is read that changes under the reader.
+_READS = 3
+#: Of a run that may still be written.
+_WRITING = ("RUNNING", "SCHEDULED", None)
 
 
 class Reader:
@@ -308,10 +312,28 @@ class Reader:
                 self._kept.popitem(last=False)
 
     def _read_run(self, ref: Ref, known: Mapping[str, MetricHistory]) -> Item:
+        """Read one run as it was at one moment: what is being written is read again."""
         with self._lock:
             found = self._kept.pop(ref.id, None)
         if found is None:
             found = self.run(ref.id)
+        for _ in range(_READS):
+            item = self._run_item(ref, found, known)
+            if found["info"].get("status") not in _WRITING:
+                return item
+            before, found, known = found, self.run(ref.id), {}
+            if json.dumps(found) == json.dumps(before):  # NaN is equal to itself here
+                return item
+        where = f"{self._rest.base}: run {ref.id}"
+        what = (
+            "it was written all the while it was read, so its parts may be of different"
+            " moments: run the same command again when it has ended"
+        )
+        return replace(item, findings=(*item.findings, Note(where, what)))
+
+    def _run_item(
+        self, ref: Ref, found: Json, known: Mapping[str, MetricHistory]
+    ) -> Item:
         where = f"{self._rest.base}: run {ref.id}"
         info, data = found["info"], found.get("data") or {}
         lifted = marks.lift(named_there(info, _pairs(data.get("tags"))))
