@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -987,3 +988,28 @@ def _compare(path: Path) -> None:
         path.stat().st_mtime_ns,
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+
+
+@pytest.mark.parametrize("lost", [4, 5000])
+def test_a_file_that_is_cut_gives_what_is_left(
+    tmp_path: Path, read: Callable[..., DbReader], lost: int
+) -> None:
+    path = tmp_path / "cut.db"
+    stores = Path(__file__).parents[1] / "fixtures" / "stores"
+    shutil.copyfile(stores / "server-3.17" / "mlflow.db", path)
+    with closing(sqlite3.connect(path)) as database, database:
+        # What was written last lies last: were that the schema, nothing could be read.
+        (run,) = database.execute("select min(run_uuid) from runs").fetchone()
+        rows = [("m", at, at, at, 0, run) for at in range(5000)]
+        database.executemany(f"insert into metrics {POINT} values (?,?,?,?,?,?)", rows)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
+    before = path.stat()
+    reader = read(path)
+
+    refs = list(reader.refs(Selection("run")))
+    found = [each for each in reader.read(refs) if isinstance(each, Item)]
+    assert found
+    assert any(f"the last {lost} bytes" in each.what for each in reader.findings())
+    assert path.stat() == before
+    assert path.read_bytes() == whole[:-lost]

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mlmigrate.artifacts import Place, Remote, open_file, parse_maps
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
-from mlmigrate.model import Failed, Finding, Item, Ref
+from mlmigrate.model import Failed, Finding, Item, Problem, Ref
 from mlmigrate.stores.mlflow_db import (
     experiments,
     leftovers,
@@ -39,6 +39,7 @@ class DbReader:
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
         path = snapshot.sqlite_path(location)
+        self._path: Path | None = path
         self._engine, self._shared, self._cleanup = snapshot.open_readonly(
             options.get("snapshot") or location, options.get("temp-dir")
         )
@@ -66,6 +67,7 @@ class DbReader:
         """Read back through an engine that someone else opened and closes."""
         reader = cls.__new__(cls)
         reader._connection = None
+        reader._path = None
         reader._shared = ""
         reader._engine = engine
         database = engine.url.database or ""
@@ -157,7 +159,13 @@ class DbReader:
         with self._tables.lock:
             if self._connection is not None:
                 snapshot.check_unchanged(self._shared)
-            return list(leftovers.findings(self._tables))
+            return [*self._shortage(), *leftovers.findings(self._tables)]
+
+    def _shortage(self) -> Iterator[Finding]:
+        missing = snapshot.missing_bytes(self._path) if self._path else 0
+        if missing:
+            what = f"its file is cut: the last {missing} bytes are gone with their rows"
+            yield Problem(self.location, what)
 
     def count_uncarried(self) -> Mapping[str, int]:
         """Count what the store holds of the kinds that are not carried over."""

@@ -28,7 +28,13 @@ from sqlalchemy.pool import NullPool
 from mlmigrate.errors import LocationError, SourceChanged, StoreError, StoreNotFound
 from mlmigrate.stores.mlflow_db.server_snapshot import Cleanup, open_server, redacted
 
-__all__ = ["check_unchanged", "open_readonly", "redacted", "sqlite_path"]
+__all__ = [
+    "check_unchanged",
+    "missing_bytes",
+    "open_readonly",
+    "redacted",
+    "sqlite_path",
+]
 
 _Stamp: TypeAlias = tuple[int, int, int] | None
 
@@ -122,12 +128,15 @@ def _open_file(named: Path, temp_dir: Path) -> tuple[Engine, str, Cleanup]:
     stamp = _stamp(path)
     _check_file(path, named)
     assert stamp is not None
-    if not _companions(path) and not _in_use(path, stamp):
+    missing = 0 if _companions(path) else missing_bytes(path)
+    if not missing and not _companions(path) and not _in_use(path, stamp):
         return _checked(path, named), _share(path, stamp), _nothing
     folder, cleanup = _private_folder(path, temp_dir)
     try:
         copy = folder / path.name
         _copy_whole(path, copy)
+        if missing:  # SQLite opens no file that is cut, but any page may be damaged
+            os.truncate(copy, copy.stat().st_size + missing)
         _settle(copy, named)
         engine = _checked(copy, named)
     except BaseException:
@@ -151,6 +160,25 @@ def _check_file(path: Path, named: Path) -> None:
     if header != _HEADER:
         what = "is empty" if not header else "is no SQLite database"
         raise StoreError(f"{named} {what}: give the file that MLflow wrote to")
+
+
+def missing_bytes(path: Path) -> int:
+    """Return by how many bytes a SQLite file is shorter than its header says; see
+    "Database File Format", 1.3.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if len(header) < 100:
+        return 0
+    (size,) = struct.unpack_from(">H", header, 16)
+    changes, pages = struct.unpack_from(">II", header, 24)
+    (valid_for,) = struct.unpack_from(">I", header, 92)
+    if changes != valid_for:
+        return 0  # the count is one that an old writer left behind
+    whole = pages * (65536 if size == 1 else size)
+    held = path.stat().st_size
+    # A header that is damaged itself must not make a huge file.
+    return whole - held if held < whole <= 2 * held else 0
 
 
 def _stamp(path: Path) -> _Stamp:

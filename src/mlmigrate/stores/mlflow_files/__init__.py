@@ -40,7 +40,7 @@ from mlmigrate.model import (
 )
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.checks import doubts
-from mlmigrate.stores.mlflow_files.inputs import read_inputs
+from mlmigrate.stores.mlflow_files.inputs import read_inputs, unused_datasets
 from mlmigrate.stores.mlflow_files.layout import (
     ExperimentFolder,
     Layout,
@@ -173,6 +173,10 @@ class FileStore:
         where = self._where + ref.id
         findings = [self._placed(finding) for finding in folder.findings]
         findings += doubts(meta, "experiment", where)
+        if folder.path:
+            runs = self._layout.runs.values()
+            own = (run.path for run in runs if run.experiment == ref.id)
+            findings += unused_datasets(folder.path, own, where)
         pairs, wrong = (
             read_pairs(folder.path / "tags", where) if folder.path else ([], [])
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,24 @@ def read_inputs(path: Path, where: str) -> tuple[list[DatasetInput], list[Findin
         if data:
             inputs[source] = _input(data, tags)
     return list(inputs.values()), findings
+
+
+def unused_datasets(
+    experiment: Path, runs: Iterable[Path], where: str
+) -> list[Finding]:
+    """Name the datasets of an experiment that none of its *runs* used: only inputs of
+    runs are copied.
+    """
+    if not (experiment / "datasets").is_dir():
+        return []
+    held = set(entries(experiment / "datasets")[0])
+    for run in runs:
+        if held and (run / "inputs").is_dir():
+            for name in entries(run / "inputs")[0]:
+                meta, _ = read_meta_file(run / "inputs" / name, "")
+                held.discard(parse.text(meta.get("source_id")) or "")
+    what = "is an input of no run: not copied"
+    return [Problem(f"{where}/datasets/{name}", what) for name in sorted(held)]
 
 
 def _tags(tags: Any, place: str, findings: list[Finding]) -> tuple[Tag, ...]:

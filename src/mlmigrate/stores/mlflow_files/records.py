@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from mlmigrate.marks import MARK, ORIGIN
 from mlmigrate.model import Finding, MetricHistory, Note, Problem
 from mlmigrate.stores.mlflow_files import parse, points
-from mlmigrate.stores.mlflow_files.strays import SYNC_COPY, is_litter
+from mlmigrate.stores.mlflow_files.strays import SYNC_COPY, is_litter_file
 
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -31,7 +31,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 stack.append((entry.path, f"{prefix}{entry.name}/"))
-            elif not is_litter(entry.name):
+            elif not is_litter_file(entry.name, entry.path):
                 yield prefix + entry.name, entry.path
 
 

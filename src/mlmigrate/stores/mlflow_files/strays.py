@@ -20,6 +20,25 @@ def is_litter(name: str) -> bool:
     return name in LITTER or name.startswith("._")
 
 
+#: How the files begin that macOS puts beside others on foreign disks.
+_APPLE_DOUBLE = b"\0\5\x16\7"
+
+
+def is_litter_file(name: str, path: str) -> bool:
+    """Tell the same of a file among those of params, tags and metrics, where such a
+    name may be a key.
+    """
+    if not is_litter(name):
+        return False
+    if name.startswith("._"):
+        try:
+            with open(path, "rb") as file:
+                return file.read(4) == _APPLE_DOUBLE
+        except OSError:
+            return False  # whoever reads it says why it cannot be read
+    return name not in (".keep", ".gitkeep") or not os.path.getsize(path)
+
+
 def entries(path: Path) -> tuple[list[str], list[str]]:
     """Return the names of folders and of all else, sorted.
 
