@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from mlmigrate.metrics import history
 from mlmigrate.model import Float64s, Int64s, MetricHistory
@@ -24,10 +22,6 @@ _DAY = 86_400_000
 
 #: Bytes of text below which beginning to parse takes longer than parsing.
 _FEW = 8192
-_FIELDS = {"timestamp": pa.int64(), "value": pa.float64(), "step": pa.int64()}
-_READ = pa_csv.ReadOptions(column_names=list(_FIELDS), use_threads=False)
-_PARSE = pa_csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False)
-_CONVERT = pa_csv.ConvertOptions(column_types=_FIELDS, null_values=[])
 
 
 def read_together(
@@ -51,15 +45,10 @@ def read_together(
         whole = b"".join(texts[at] for at in chosen)
     if len(whole) < _FEW:
         return found
-    try:
-        table = pa_csv.read_csv(pa.BufferReader(whole), _READ, _PARSE, _CONVERT)
-    except pa.ArrowInvalid:
+    columns = _columns(whole)
+    if columns is None:
         return found
-    # Its own `to_numpy` would import pandas, if that is installed.
-    buffers = [column.combine_chunks().buffers()[1] for column in table.columns]
-    timestamps = np.frombuffer(buffers[0], np.int64)
-    values = np.frombuffer(buffers[1], np.float64)
-    steps = np.frombuffer(buffers[2], np.int64)
+    timestamps, values, steps = columns
     start = 0
     for at in chosen:
         end = start + texts[at].count(b"\n")
@@ -68,6 +57,34 @@ def read_together(
         found[at] = history(key, steps[part], timestamps[part], values[part])
         start = end
     return found
+
+
+def _columns(text: bytes) -> tuple[Int64s, Float64s, Int64s] | None:
+    """Return timestamps, values and steps of regular lines; None where one has a field
+    that is no number of its column after all.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
+    types = {"timestamp": pa.int64(), "value": pa.float64(), "step": pa.int64()}
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(text),
+            pa_csv.ReadOptions(column_names=list(types), use_threads=False),
+            pa_csv.ParseOptions(
+                delimiter=" ", quote_char=False, ignore_empty_lines=False
+            ),
+            pa_csv.ConvertOptions(column_types=types, null_values=[]),
+        )
+    except pa.ArrowInvalid:
+        return None
+    # Its own `to_numpy` would import pandas, if that is installed.
+    buffers = [column.combine_chunks().buffers()[1] for column in table.columns]
+    return (
+        np.frombuffer(buffers[0], np.int64),
+        np.frombuffer(buffers[1], np.float64),
+        np.frombuffer(buffers[2], np.int64),
+    )
 
 
 def _is_regular(text: bytes) -> bool:
