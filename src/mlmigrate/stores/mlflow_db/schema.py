@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -31,6 +32,10 @@ METRIC_INDEXES = {
     "index_metrics_run_uuid": ("run_uuid",),
     "index_metrics_run_uuid_key_step": ("run_uuid", "key", "step"),
 }
+
+#: Bytes of a page of a new SQLite file. With SQLite's own 4,096 a bulk load takes a
+#: sixth longer.
+_PAGE = 16384
 
 #: How a session takes a lock that it holds until it ends.
 _LOCKS = {
@@ -137,7 +142,7 @@ def kept_copy() -> Path:
     """Return where a copy of an empty SQLite database is kept: MLflow takes seconds to
     make one, and all that one release makes are alike.
     """
-    name = f"mlflow-{version('mlflow')}-{newest_revision()}.db"
+    name = f"mlflow-{version('mlflow')}-{newest_revision()}-{_PAGE}.db"
     return user_cache_path("mlmigrate") / name
 
 
@@ -161,6 +166,9 @@ def _is_newest(path: Path) -> bool:
 
 def _keep(made: Path, kept: Path, path: Path) -> bool:
     """Put a new SQLite file in its place, and a copy where the next one finds it."""
+    with closing(sqlite3.connect(made)) as database:
+        database.execute(f"pragma page_size = {_PAGE}")
+        database.execute("vacuum")  # by which a page size takes effect
     # A home that cannot be written only costs the next copy some seconds.
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
