@@ -1,9 +1,9 @@
-"""Finds every store below a path: file stores, archives, and SQLite files with MLflow's
-tables.
+"""Finds every store below a path: file stores, archives, SQLite files with MLflow's
+tables, and the folders of W&B's client.
 
 Nothing is opened but for reading, and nothing is read whole: a folder is known by the
 ``meta.yaml`` of one experiment or run in it, an archive by its manifest, a database by
-its list of tables.
+its list of tables, a folder of W&B's by the names of its run folders.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from mlmigrate.locations import MANIFESTS, Opened
 from mlmigrate.model import Problem
 from mlmigrate.stores.mlflow_db.snapshot import open_readonly
 from mlmigrate.stores.mlflow_files.layout import RECORDS, RUN_ID, read_meta_file
+from mlmigrate.stores.wandb_offline import PREFIX as OFFLINE
+from mlmigrate.stores.wandb_offline import is_run_folder
 
 #: Folders of tools, which hold nobody's experiments, and of the system.
 SKIPPED = frozenset(
@@ -64,7 +66,9 @@ def scan(
             continue
         for found in _walk(Path(path), depth):
             place = found.where if isinstance(found, Problem) else found
-            real = os.path.realpath(place)
+            real = os.path.realpath(place.removeprefix(OFFLINE))
+            if place.startswith(OFFLINE):
+                real = OFFLINE + real
             if real not in seen:  # paths may lie in one another
                 seen.add(real)
                 yield found
@@ -85,6 +89,10 @@ def _walk(root: Path, depth: int | None) -> Iterator[str | Problem]:
             inside = {name for name in folders if _is_evidence(folder / name, name)}
         if inside:
             yield str(folder)
+        runs = {name for name in folders if is_run_folder(folder / name)}
+        if runs:
+            yield f"{OFFLINE}{folder}"
+            inside = inside | runs
         for name in files:
             try:
                 if _is_database(folder / name):

@@ -197,6 +197,15 @@ ADAPTERS: tuple[Adapter, ...] = (
         ),
     ),
     Adapter(
+        "wandb_offline",
+        "mlmigrate.stores.wandb_offline",
+        "wandb-offline:FOLDER (a wandb/)",
+        lambda location: location.startswith("wandb-offline:"),
+        source=True,
+        sink=False,
+        holds="W&B's run folders, synced or not; read without importing wandb",
+    ),
+    Adapter(
         "mlflow_server",
         "mlmigrate.stores.mlflow_server",
         "http(s)://HOST:PORT",
@@ -317,6 +326,8 @@ def identity(opened: Opened) -> str:
         return (
             location.rstrip("/") if remote else os.path.realpath(local_path(location))
         )
+    if opened.adapter.name == "wandb_offline":
+        return os.path.realpath(location.removeprefix("wandb-offline:"))
     if opened.adapter.name in ("mlflow_files", "mlflow_db") and (
         "://" not in location or location.startswith(("sqlite:", "file:"))
     ):

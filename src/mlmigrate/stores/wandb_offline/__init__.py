@@ -1,0 +1,251 @@
+"""Source ``wandb_offline``: the run folders that W&B's client leaves on disk.
+
+Location ``wandb-offline:DIR``, where DIR is a ``wandb/`` folder of any client since
+2021, synced or not. The files are read directly: wandb is never imported, and nothing
+is changed. What becomes of a run:
+
+- **Experiment**: ``entity/project``, or ``project`` where the client knew no entity.
+- **Params**: the config, nested keys joined by ``/``; texts plain, all else as JSON.
+- **Metrics**: every number of the history, ``_runtime`` too, at its ``_step`` and its
+  ``_timestamp`` in whole milliseconds; nested keys joined by ``/``. NaN and infinities
+  are kept, also those that W&B spells as texts. What the client measured of the machine
+  is ``system/…``, where the step counts the samples.
+- ``wandb/history.jsonl``: the values that are no numbers (texts, lists, media,
+  histograms, tables), or that a float does not hold whole (booleans, integers of many
+  digits, which are metrics as well), in rows as W&B has them.
+- **Tags**: ``wandb.run_id``, ``wandb.project``, ``wandb.entity``, ``wandb.group``,
+  ``wandb.job_type``, ``wandb.sweep_id``, ``wandb.tags`` (a JSON list), ``wandb.host``,
+  ``wandb.cli_version``, ``wandb.python_version``, ``wandb.exit_code``; notes and git as
+  MLflow calls them. ``wandb.summary.KEY`` holds a plain value of the summary unless it
+  is the last of the history, which is what W&B puts there by itself; all of the summary
+  is in ``wandb/summary.json``.
+- **Artifacts**: what is in ``files/``, by its path there; other files of the folder
+  below ``wandb/``; the console as ``wandb/console.jsonl`` (stream, time, text), and as
+  ``output.log`` where the client left none. Files of logged artifacts are read only
+  below DIR or where ``--map-artifacts`` leads, and become ``artifacts/NAME/PATH``.
+- ``wandb/records.jsonl``: all other records, each with all of its fields.
+
+Status is FINISHED for exit code 0, FAILED for another, RUNNING where no record says how
+the run ended. It ended at its start plus its runtime, but not before its last time.
+Folders of one run, which was resumed, are one run. Only how records travelled between
+the client's processes is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Literal, cast
+
+from mlmigrate.artifacts import local_path, open_file, parse_maps
+from mlmigrate.contract import Selection
+from mlmigrate.errors import ItemError, LocationError, StoreError, StoreNotFound
+from mlmigrate.model import (
+    Artifact,
+    Experiment,
+    Failed,
+    Finding,
+    Item,
+    Problem,
+    Ref,
+    Run,
+)
+from mlmigrate.stores.wandb_offline import files, items, records
+from mlmigrate.stores.wandb_offline.folders import (
+    RunFolders,
+    find_runs,
+    is_run_folder,
+    log_of,
+)
+from mlmigrate.stores.wandb_offline.records import Gathered
+
+__all__ = ["PREFIX", "OfflineFolder", "is_run_folder", "open_source"]
+
+PREFIX = "wandb-offline:"
+_MADE = (records.HISTORY, records.SUMMARY, records.CONSOLE, records.RECORDS)
+_LARGEST_METADATA = 1 << 20
+
+
+def open_source(location: str, options: Mapping[str, Any]) -> OfflineFolder:
+    """Open the ``wandb/`` folder at *location*, ``wandb-offline:DIR``.
+
+    Raises:
+        StoreNotFound: there is no such folder.
+        LocationError: it holds no run folder.
+        StoreError: it cannot be listed.
+    """
+    return OfflineFolder(location, options)
+
+
+class OfflineFolder:
+    """A folder of run folders; see `mlmigrate.contract.Source`."""
+
+    parallel: Literal["process", "thread"] = "process"
+
+    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        self.root = Path(local_path(location.removeprefix(PREFIX)))
+        self.location = f"{PREFIX}{self.root}"
+        self._maps = parse_maps(options.get("map-artifacts", ()))
+        if not self.root.is_dir():
+            raise StoreNotFound(f"{self.root}: there is no such folder")
+        try:
+            self._runs, self._findings = find_runs(self.root, str(self.root))
+        except OSError as error:
+            raise StoreError(
+                f"{self.root} cannot be listed: {error.strerror}"
+            ) from error
+        if not self._runs:
+            raise LocationError(
+                f"{self.root} holds no run folder of W&B's (run-…, offline-run-…):"
+                " give the wandb/ folder; `mlmigrate scan FOLDER` finds those below"
+                " a folder"
+            )
+        self._experiments = {run.experiment: run for run in self._runs.values()}
+        self._files_of = lru_cache(maxsize=16)(self._find_files)
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        if selection.kind == "experiment":
+            for id in self._experiments:
+                yield Ref("experiment", id)
+        elif selection.kind == "run":
+            for origin, run in self._runs.items():
+                wanted = selection.experiments
+                if wanted is None or run.experiment in wanted:
+                    yield Ref("run", origin)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        for ref in refs:
+            try:
+                if ref.kind == "experiment":
+                    name = self._experiments[ref.id].experiment_name
+                    yield Item(ref, Experiment(name), origin=f"{ref.id}/{name}")
+                else:
+                    yield self._read_run(ref, self._runs[ref.id])
+            except KeyError:
+                yield Failed(ref, f"{self.location} holds no such {ref.kind}")
+            except OSError as error:
+                yield Failed(ref, f"cannot be read: {error}")
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        run = self._runs.get(ref.id)
+        if run is None:
+            raise ItemError(f"{self.location} holds no such {ref.kind}")
+        found = self._files_of(ref.id).get(path)
+        if found is not None:
+            return open_file(found.folder, found.path)
+        if path not in (*_MADE, records.OUTPUT):
+            raise ItemError(f"{ref} has no artifact {path!r}")
+        return _made(run, path)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return list(self._findings)
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+
+    def _find_files(self, id: str) -> dict[str, files.Found]:
+        run = self._runs[id]
+        found, _ = files.list_files(run.folders, _MADE, str(self.root))
+        logged, _ = files.logged_files(
+            _gathered(run, _nowhere).artifacts,
+            self.root,
+            self._maps,
+            "",
+        )
+        return {**logged, **found}
+
+    def _read_run(self, ref: Ref, run: RunFolders) -> Item:
+        where = f"{self.root}/{run.folders[-1].name}"
+        sizes: Counter[str] = Counter()
+
+        def count(name: str, text: str) -> None:
+            sizes[name] += len(text.encode("utf-8", "backslashreplace"))
+
+        gathered = _gathered(run, count)
+        found = items.findings(gathered, where)
+        for folder in run.folders:
+            if log_of(folder) is None:
+                what = "it has no transaction log: only its files are copied"
+                found.append(Problem(f"{self.root}/{folder.name}", what))
+        listed, wrong = files.list_files(run.folders, _MADE, str(self.root))
+        found += wrong
+        found += files.missing_files(gathered.saved, listed, where, "saved files")
+        found += files.missing_files(gathered.media, listed, where, "media files")
+        logged, wrong = files.logged_files(
+            gathered.artifacts, self.root, self._maps, where
+        )
+        found += wrong
+        params, wrong = items.params(gathered, where)
+        found += wrong
+        fields = items.header(run, gathered, self._user(listed))
+        tags = items.tags(run, gathered)
+        metrics, wrong = items.metrics(gathered, where)
+        found += wrong
+        made = [
+            Artifact(name, size)
+            for name, size in sizes.items()
+            if name not in listed and size
+        ]
+        return Item(
+            ref,
+            Run(experiment=Ref("experiment", run.experiment), **fields),
+            origin=run.origin,
+            params=tuple(params),
+            tags=tuple(tags),
+            metrics=tuple(metrics),
+            artifacts=(*made, *files.as_artifacts({**logged, **listed})),
+            findings=tuple(found),
+        )
+
+    def _user(self, listed: Mapping[str, files.Found]) -> str | None:
+        """Return the user whom older clients name in a file only."""
+        file = listed.get("wandb-metadata.json")
+        if file is None or file.size > _LARGEST_METADATA:
+            return None
+        try:
+            with open_file(file.folder, file.path) as opened:
+                said = json.loads(opened.read(_LARGEST_METADATA))
+        except (OSError, ValueError, RecursionError, ItemError):
+            return None  # the file itself is copied as it is
+        user = said.get("username") if isinstance(said, dict) else None
+        return user if isinstance(user, str) else None
+
+
+def _nowhere(name: str, text: str) -> None:
+    """Write nothing."""
+
+
+def _gathered(run: RunFolders, write: Callable[[str, str], None]) -> Gathered:
+    gathered = Gathered(write)
+    for folder in run.folders:
+        log = log_of(folder)
+        if log is None:
+            continue
+        try:
+            gathered.read(log)
+        except OSError as error:
+            what = f"{log.name} cannot be read: {error.strerror or error}"
+            gathered.wrong.append(what)
+    gathered.finish()
+    return gathered
+
+
+def _made(run: RunFolders, path: str) -> BinaryIO:
+    """Make one of the files that are made of records: unnamed, gone when closed."""
+    file: IO[bytes] = tempfile.TemporaryFile(prefix="mlmigrate-")  # noqa: SIM115
+
+    def write(name: str, text: str) -> None:
+        if name == path:
+            file.write(text.encode("utf-8", "backslashreplace"))
+
+    _gathered(run, write)
+    file.seek(0)
+    return cast(BinaryIO, file)

@@ -1,0 +1,311 @@
+"""The records of a run's transaction logs, gathered: one pass, none is kept."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlmigrate.stores.wandb_offline import wire
+from mlmigrate.stores.wandb_offline.log import read_log
+from mlmigrate.stores.wandb_offline.values import (
+    SYSTEM,
+    KeyPath,
+    Points,
+    leaves,
+    millis,
+    moment,
+    number,
+)
+
+#: Files that are made of records.
+HISTORY = "wandb/history.jsonl"
+SUMMARY = "wandb/summary.json"
+CONSOLE = "wandb/console.jsonl"
+RECORDS = "wandb/records.jsonl"
+OUTPUT = "output.log"
+
+#: Says how a record travelled between the client's processes.
+_TRANSPORT = ("num", "control", "uuid", "_info")
+_STREAMS = {0: "stderr", 1: "stdout"}
+
+
+class Gathered:
+    """What the logs of one run say, in the order in which they were written."""
+
+    def __init__(self, write: Callable[[str, str], None]) -> None:
+        """Gather; *write* gets the name of a file that is made, and its next text."""
+        self.run: dict[str, Any] = {}
+        self.environment: dict[str, Any] = {}
+        self.telemetry: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.metrics: dict[KeyPath, Points] = defaultdict(Points)
+        self.last: dict[KeyPath, Any] = {}  # of each key of the history, as JSON has it
+        self.exit: dict[str, Any] | None = None  # of the last log
+        self.start: int | None = None  # of the first log
+        self.latest: int | None = None  # the last time that stands anywhere
+        self.ended: int | None = None
+        self.saved: dict[str, None] = {}  # files that the run named
+        self.media: dict[str, None] = {}  # files that values of the history name
+        self.artifacts: list[dict[str, Any]] = []
+        self.wrong: list[str] = []
+        self.repairs: Counter[str] = Counter()
+        self._write = write
+        self._step = -1
+        self._samples = 0
+        self._started: int | None = None
+
+    def read(self, path: Path) -> None:
+        """Add what a log says.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        self.exit = self.ended = None
+        damage: list[str] = []
+        unread: Counter[str] = Counter()
+        for data in read_log(path, damage):
+            try:
+                record = wire.decode(data)
+                self._add(record)
+            except (ValueError, RecursionError, OverflowError) as error:
+                unread[str(error) or type(error).__name__] += 1
+        self.wrong += [f"{path.name}: {what}" for what in damage]
+        for what, count in list(unread.items())[:20]:
+            self.wrong.append(f"{path.name}: {count} records cannot be read: {what}")
+
+    def finish(self) -> None:
+        """Write what is known only in the end."""
+        if self.summary:
+            self._write(SUMMARY, json.dumps(self.summary, indent=1) + "\n")
+
+    def _add(self, record: dict[str, Any]) -> None:
+        said = {key: record[key] for key in record if key not in _TRANSPORT}
+        if any(key.startswith("#") for key in said):
+            self.repairs[f"records of unknown kinds: kept in {RECORDS}"] += 1
+        kept = _has_unknown(said)
+        for kind, value in said.items():
+            match kind:
+                case "history":
+                    self._add_row(value)
+                case "stats":
+                    kept |= self._add_sample(value)
+                case "output_raw" | "output":
+                    self._add_output(value)
+                case "summary":
+                    kept |= self._update(self.summary, value, "summary")
+                case _:
+                    kept = True
+                    self._add_fact(kind, value)
+        if kept:
+            self._write(RECORDS, json.dumps(said) + "\n")
+
+    def _add_fact(self, kind: str, value: Any) -> None:
+        match kind:
+            case "run":
+                self._add_run(value)
+            case "config":
+                self._update(self.config, value, "config")
+            case "telemetry":
+                self.telemetry.update(value)
+            case "environment":
+                self.environment.update(value)
+            case "exit":
+                self._add_exit(value)
+            case "files":
+                paths = (each.get("path", "") for each in value.get("files", ()))
+                self.saved.update(dict.fromkeys(paths))
+            case "artifact":
+                self.artifacts.append(value)
+
+    def _add_run(self, run: dict[str, Any]) -> None:
+        self.run.update({key: value for key, value in run.items() if value})
+        self._update(self.config, run.get("config", {}), "config")
+        self._update(self.summary, run.get("summary", {}), "summary")
+        self.telemetry.update(run.get("telemetry", {}))
+        self._started = moment(run.get("start_time"))
+        if self._started is not None:
+            self.start = min(self._started, self.start or self._started)
+            self._saw(self._started)
+
+    def _add_exit(self, exit: dict[str, Any]) -> None:
+        self.exit = exit
+        self.ended = self.latest
+        if self._started is not None and exit.get("runtime"):
+            # A resumed run counts on from the runtime that it had.
+            ran = exit["runtime"] - self.run.get("runtime", 0)
+            end = self._started + 1000 * (ran if ran >= 0 else exit["runtime"])
+            self.ended = max(end, self.latest or end)
+
+    def _saw(self, time: int) -> None:
+        self.latest = max(time, self.latest or time)
+
+    def _update(self, tree: dict[str, Any], record: dict[str, Any], what: str) -> bool:
+        """Change a tree; tell whether a value of it cannot be read."""
+        bad = False
+        for item in record.get("update", ()):
+            *above, key = _path(item)
+            place = tree
+            for name in above:
+                inner = place.get(name)
+                if not isinstance(inner, dict):
+                    inner = place[name] = {}
+                place = inner
+            try:
+                place[key] = json.loads(item.get("value_json", ""))
+            except (ValueError, RecursionError):
+                bad = True
+                self.wrong.append(f"{what} {key!r} is no JSON: kept in {RECORDS}")
+        for item in record.get("remove", ()):
+            *above, key = _path(item)
+            node: Any = tree
+            for name in above:
+                node = node.get(name) if isinstance(node, dict) else None
+            if isinstance(node, dict):
+                node.pop(key, None)
+        return bad
+
+    # -- history ------------------------------------------------------------------
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        """Add a row: its numbers are points, and what a float does not hold whole goes
+        to a file, in the shape that W&B itself has for rows.
+        """
+        items = [(_path(item), *_logged(item)) for item in row.get("item", ())]
+        said = {path[0]: value for path, value, _ in items if len(path) == 1}
+        step = self._step_of(row, said.get("_step"))
+        timestamp = self._time_of(said.get("_timestamp"))
+        whole: dict[str, Any] = {}
+        for path, value, sound in items:
+            if path in (("_step",), ("_timestamp",)):
+                continue
+            if not sound:
+                self.repairs[f"values that are no JSON: kept in {HISTORY}"] += 1
+                whole[".".join(path)] = value
+                continue
+            exact = True
+            for below, leaf in leaves(value, path):
+                self.last[below] = leaf if isinstance(leaf, float | int) else None
+                found = number(leaf)
+                exact &= found is not None and found[1]
+                if found is not None:
+                    self.metrics[below].add(step, timestamp, found[0])
+                elif isinstance(leaf, dict):
+                    self._add_media(leaf)
+            if not exact:
+                whole[".".join(path)] = value
+        if whole:
+            said_time = said.get("_timestamp", timestamp / 1000)
+            line = {"_step": step, "_timestamp": said_time, **whole}
+            self._write(HISTORY, json.dumps(line) + "\n")
+
+    def _step_of(self, row: dict[str, Any], said: Any) -> int:
+        step = said if said is not None else row.get("step", {}).get("num")
+        if isinstance(step, float) and step.is_integer():
+            step = int(step)
+        if step is None and "step" in row:
+            step = 0  # protobuf leaves zeros out
+        if not isinstance(step, int) or not -(2**63) <= step < 2**63:
+            self.repairs["rows without a step: counted on"] += 1
+            step = self._step + 1
+        self._step = step
+        return step
+
+    def _time_of(self, said: Any) -> int:
+        time = millis(said)
+        if time is None:
+            self.repairs["rows without a time: that of what came before"] += 1
+            return self.latest or 0
+        self._saw(time)
+        return time
+
+    def _add_media(self, value: dict[str, Any]) -> None:
+        path = value.get("path")
+        if isinstance(path, str) and str(value.get("_type", "")).endswith("-file"):
+            self.media[path] = None
+
+    # -- system metrics and console -------------------------------------------------
+
+    def _add_sample(self, stats: dict[str, Any]) -> bool:
+        """Add a sample; tell whether some of it is no number."""
+        timestamp = moment(stats.get("timestamp"))
+        if timestamp is None:
+            self.repairs["samples without a time: that of what came before"] += 1
+            timestamp = self.latest or 0
+        lost = False
+        for item in stats.get("item", ()):
+            value, sound = _logged(item)
+            for path, leaf in leaves(value, (SYSTEM, *_path(item))):
+                found = number(leaf) if sound else None
+                if found is not None:
+                    self.metrics[path].add(self._samples, timestamp, found[0])
+                lost |= found is None or not found[1]
+        self._saw(timestamp)
+        self._samples += 1
+        return lost
+
+    def _add_output(self, output: dict[str, Any]) -> None:
+        line = output.get("line", "")
+        time = moment(output.get("timestamp"))
+        stream = _STREAMS.get(output.get("output_type", 0), "unknown")
+        entry = {"stream": stream, "timestamp": time, "line": line}
+        self._write(CONSOLE, json.dumps(entry) + "\n")
+        self._write(OUTPUT, line)
+
+
+def _has_unknown(value: Any) -> bool:
+    """Tell whether a message has fields that this version does not know."""
+    if isinstance(value, list):
+        return any(map(_has_unknown, value))
+    return isinstance(value, dict) and any(
+        key[:1] == "#" or _has_unknown(inner) for key, inner in value.items()
+    )
+
+
+def _path(item: dict[str, Any]) -> KeyPath:
+    nested = item.get("nested_key")
+    return tuple(nested) if nested else (item.get("key", ""),)
+
+
+#: Newer clients write a value with its type, beside its JSON or in place of that.
+_TYPED = ("boolean", "integer", "number", "text")
+
+
+def _logged(item: dict[str, Any]) -> tuple[Any, bool]:
+    """Return an item's value, and whether it could be read: else it is the text."""
+    for name in _TYPED:
+        if name in item:
+            return item[name], True
+    if "none" in item:
+        return None, True
+    said: str = item.get("value_json") or item.get("json", "")
+    try:
+        return json.loads(said), True
+    except (ValueError, RecursionError):
+        return said, False
+
+
+def first_run(path: Path) -> dict[str, Any]:
+    """Return the run record that a log begins with; nothing where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for record in _first_records(path, 100):
+        if "run" in record:
+            found: dict[str, Any] = record["run"]
+            return found
+    return {}
+
+
+def _first_records(path: Path, most: int) -> Iterator[dict[str, Any]]:
+    for at, data in enumerate(read_log(path, [])):
+        if at >= most:
+            return
+        try:
+            yield wire.decode(data)
+        except ValueError:
+            continue
