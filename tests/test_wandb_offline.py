@@ -18,7 +18,7 @@ from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError, StoreNotFound
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
-from mlmigrate.model import Item, MetricHistory, Note, Problem, Ref, Run
+from mlmigrate.model import Artifact, Item, MetricHistory, Note, Problem, Ref, Run
 from mlmigrate.stores.wandb_offline import OfflineFolder, open_source, schema
 from mlmigrate.stores.wandb_offline.log import read_log
 
@@ -200,6 +200,27 @@ def test_typed_values_of_newer_clients(root: Path) -> None:
     assert any("without a time" in what for what in notes(item))
 
 
+def test_nested_values_of_newer_clients(root: Path) -> None:
+    def item(path: list[str], value: Any) -> tuple[int, bytes]:
+        keys = [(2, key) for key in path]
+        return 1, wb.message(*keys, (16, json.dumps(value)))
+
+    media = {"_type": "html-file", "size": 3, "path": "media/x.html"}
+    record = wb.message(
+        *(item(["img", key], value) for key, value in media.items()),
+        item(["a", "b"], 1),
+        item(["a", "c"], 2.5),
+        (2, wb.message((1, 4))),
+    )
+    wb.write_run(root, [wb.run(), wb.message((2, record))], files={"media/x.html": ""})
+    item_ = read(root)
+    assert points(item_) == {"a/b": [(4, MS, 1.0)], "a/c": [(4, MS, 2.5)]}
+    assert lines(root, "wandb/history.jsonl") == [
+        {"_step": 4, "_timestamp": T, "img": media}
+    ]
+    assert not problems(item_)
+
+
 def test_keys_that_become_equal_stay_apart(root: Path) -> None:
     config = {"a": {"b": 1}, "a/b": 2}
     log = [wb.run(config=config), wb.row(0, T, **{"a/b": 1, "a": {"b": 2}})]
@@ -269,7 +290,31 @@ def test_files_are_artifacts_by_their_path(root: Path) -> None:
     }  # fmt: skip
     assert content(root, "output.log") == "theirs"
     assert content(root, "wandb/console.jsonl~2") == "2"
-    assert problems(item) == ["artifact files/link: a link, not followed"]
+    (what,) = problems(item)
+    assert what.startswith("files/link: a link to /etc/passwd, not followed")
+
+
+def test_saved_files_are_links(root: Path, tmp_path: Path) -> None:
+    saved = wb.message((6, wb.message((1, wb.message((1, "sub/model.pt"))))))
+    log = wb.write_run(root, [wb.run(), saved, wb.exit()])
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "model.pt").write_text("weights")
+    link = log.parent / "files" / "sub" / "model.pt"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "work" / "model.pt")
+    (log.parent / "logs").mkdir()
+    (log.parent / "logs" / "debug-core.log").symlink_to(tmp_path / "core.log")
+    item = read(root)
+    (what,) = problems(item)
+    assert "a link to" in what
+    assert any("debug-core.log" in what for what in notes(item))
+    given = {"map-artifacts": [f"{tmp_path}/work={tmp_path}/work"]}
+    item = read(root, **given)
+    assert not problems(item)
+    assert content(root, "sub/model.pt", **given) == "weights"
+    assert Artifact("sub/model.pt", 7) in item.artifacts
+    file = tmp_path / "work" / "model.pt"
+    assert not problems(read(root, **{"map-artifacts": [f"{file}={file}"]}))
 
 
 def test_files_that_a_run_names_but_are_gone(root: Path) -> None:

@@ -21,8 +21,9 @@ is changed. What becomes of a run:
   is in ``wandb/summary.json``.
 - **Artifacts**: what is in ``files/``, by its path there; other files of the folder
   below ``wandb/``; the console as ``wandb/console.jsonl`` (stream, time, text), and as
-  ``output.log`` where the client left none. Files of logged artifacts are read only
-  below DIR or where ``--map-artifacts`` leads, and become ``artifacts/NAME/PATH``.
+  ``output.log`` where the client left none. Files of logged artifacts become
+  ``artifacts/NAME/PATH``. They, and saved files, which are links, are read only below
+  DIR or where ``--map-artifacts`` leads.
 - ``wandb/records.jsonl``: all other records, each with all of its fields.
 
 Status is FINISHED for exit code 0, FAILED for another, RUNNING where no record says how
@@ -153,7 +154,7 @@ class OfflineFolder:
 
     def _find_files(self, id: str) -> dict[str, files.Found]:
         run = self._runs[id]
-        found, _ = files.list_files(run.folders, _MADE, str(self.root))
+        found, _ = files.list_files(run.folders, _MADE, self._maps, str(self.root))
         logged, _ = files.logged_files(
             _gathered(run, _nowhere).artifacts,
             self.root,
@@ -175,10 +176,14 @@ class OfflineFolder:
             if log_of(folder) is None:
                 what = "it has no transaction log: only its files are copied"
                 found.append(Problem(f"{self.root}/{folder.name}", what))
-        listed, wrong = files.list_files(run.folders, _MADE, str(self.root))
+        listed, wrong = files.list_files(run.folders, _MADE, self._maps, str(self.root))
         found += wrong
-        found += files.missing_files(gathered.saved, listed, where, "saved files")
-        found += files.missing_files(gathered.media, listed, where, "media files")
+        last = run.folders[-1]
+        for named, what in (
+            (gathered.saved, "saved files"),
+            (gathered.media, "media files"),
+        ):
+            found += files.missing_files(named, last, listed, what, where)
         logged, wrong = files.logged_files(
             gathered.artifacts, self.root, self._maps, where
         )

@@ -4,6 +4,7 @@ its logged artifacts name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,17 @@ class Found:
 
 
 def list_files(
-    folders: Sequence[Path], made: Iterable[str], where: str
+    folders: Sequence[Path],
+    made: Iterable[str],
+    maps: Sequence[tuple[str, str]],
+    where: str,
 ) -> tuple[dict[str, Found], list[Finding]]:
     """List a run's files by the paths that they get: what is in ``files/`` as there,
     all else but the log below ``wandb/``; of an earlier folder of a resumed run below
     ``wandb/FOLDER/``. The names in *made* are taken.
+
+    A file that the user saved is a link to where it was: it is followed where a map of
+    the user's leads.
     """
     found: dict[str, Found] = {}
     findings: list[Finding] = []
@@ -37,8 +44,9 @@ def list_files(
     for folder in reversed(folders):
         log = log_of(folder)
         files, problems = list_folder(folder, f"{where}/{folder.name}")
-        findings += problems
-        for file in files:
+        links = _links(folder, maps)
+        findings += _about(links, problems)
+        for file in (*files, *(link.file for link in links.values() if link.file)):
             if log is not None and file.path == log.name:
                 continue
             path = file.path.removeprefix("files/")
@@ -51,18 +59,68 @@ def list_files(
                 findings.append(Note(f"{where}/{folder.name}", what))
                 path += "~2"
             taken.add(path)
-            found[path] = Found(folder, file.path, file.size)
+            target = links[file.path].target if file.path in links else None
+            found[path] = target or Found(folder, file.path, file.size)
     return found, findings
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A link that leads out of a run folder, and the file that it may lead to."""
+
+    to: str
+    file: Artifact | None
+    target: Found | None
+
+
+def _links(folder: Path, maps: Sequence[tuple[str, str]]) -> dict[str, _Link]:
+    """Return the links in a run folder that lead out of it, by path."""
+    links: dict[str, _Link] = {}
+    root = os.path.realpath(folder) + os.sep
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            if not path.is_symlink() or os.path.realpath(path).startswith(root):
+                continue
+            to = os.readlink(path)
+            target = _mapped(to, maps)
+            inner = path.relative_to(folder).as_posix()
+            file = Artifact(inner, target.size) if target else None
+            links[inner] = _Link(to, file, target)
+    return links
+
+
+def _about(links: Mapping[str, _Link], problems: Iterable[Problem]) -> list[Finding]:
+    """Say where the links lead that are *problems*, unless they are followed."""
+    texts = {f"artifact {path}: a link, not followed": path for path in links}
+    findings: list[Finding] = []
+    for problem in problems:
+        path = texts.get(problem.what)
+        if path is None:
+            findings.append(problem)
+        elif links[path].file is None:
+            what = f"{path}: a link to {links[path].to}, not followed"
+            if path.startswith("logs/"):
+                # It is the log of the client's service, which serves other runs, too.
+                findings.append(Note(problem.where, what))
+            else:
+                what += "; --map-artifacts OLD=NEW says where to read it"
+                findings.append(Problem(problem.where, what))
+    return findings
+
+
 def missing_files(
-    named: Iterable[str], files: Mapping[str, Found], where: str, what: str
+    named: Iterable[str], run: Path, files: Mapping[str, Found], what: str, where: str
 ) -> list[Finding]:
-    """Tell which files that a run names are not there; a name may be a pattern."""
+    """Tell which files that a run names are not there; a name may be a pattern. Of
+    links it is told elsewhere.
+    """
     gone = [
         name
         for name in named
-        if name not in files and not any(mark in name for mark in "*?[")
+        if name not in files
+        and not any(mark in name for mark in "*?[\0")
+        and not (run / "files" / name).is_symlink()
     ]
     if not gone:
         return []
@@ -112,24 +170,29 @@ def _locate(
     entry: Mapping[str, Any], root: Path, maps: Sequence[tuple[str, str]]
 ) -> Found | None:
     said = str(entry.get("local_path", ""))
+    here = str(root.absolute())
+    found = _mapped(said, [*maps, (here, here)])
+    if found is None or found.size != entry.get("size", 0):
+        return None  # it is gone, or was written over since
+    return found
+
+
+def _mapped(said: str, maps: Sequence[tuple[str, str]]) -> Found | None:
+    """Return the file that the first fitting map makes of a path, if it is there."""
     for old, new in maps:
         if mapped(said, [(old, new)]) is not None:
             folder = Path(local_path(new))
             rest = said[len(old.rstrip("/\\")) :].replace("\\", "/").lstrip("/")
             break
     else:
-        folder = root
-        prefix = f"{root.absolute()}/"
-        if not said.startswith(prefix):
-            return None
-        rest = said[len(prefix) :]
+        return None
+    if not rest:  # the map names a file
+        folder, rest = folder.parent, folder.name
     try:
         with open_file(folder, rest) as file:
             size = file.seek(0, 2)
     except (OSError, UnsafePath, ValueError):
         return None
-    if size != entry.get("size", 0):
-        return None  # it was written over since
     return Found(folder, rest, size)
 
 

@@ -147,18 +147,16 @@ class Gathered:
         """Change a tree; tell whether a value of it cannot be read."""
         bad = False
         for item in record.get("update", ()):
-            *above, key = _path(item)
-            place = tree
-            for name in above:
-                inner = place.get(name)
-                if not isinstance(inner, dict):
-                    inner = place[name] = {}
-                place = inner
+            path = _path(item)
             try:
-                place[key] = json.loads(item.get("value_json", ""))
+                value = json.loads(item.get("value_json", ""))
             except (ValueError, RecursionError):
                 bad = True
-                self.wrong.append(f"{what} {key!r} is no JSON: kept in {RECORDS}")
+                self.wrong.append(f"{what} {path[-1]!r} is no JSON: kept in {RECORDS}")
+                continue
+            if not _put(tree, path, value):
+                tree[path[0]] = {}  # it was no dict, and becomes one
+                _put(tree, path, value)
         for item in record.get("remove", ()):
             *above, key = _path(item)
             node: Any = tree
@@ -174,20 +172,24 @@ class Gathered:
         """Add a row: its numbers are points, and what a float does not hold whole goes
         to a file, in the shape that W&B itself has for rows.
         """
-        items = [(_path(item), *_logged(item)) for item in row.get("item", ())]
-        said = {path[0]: value for path, value, _ in items if len(path) == 1}
+        said: dict[str, Any] = {}
+        texts: dict[str, str] = {}
+        for item in row.get("item", ()):
+            value, sound = _logged(item)
+            path = _path(item)
+            if not sound:
+                self.repairs[f"values that are no JSON: kept in {HISTORY}"] += 1
+                texts[".".join(path)] = value
+            elif not _put(said, path, value):
+                said[".".join(path)] = value  # the row has a value above it, too
         step = self._step_of(row, said.get("_step"))
         timestamp = self._time_of(said.get("_timestamp"))
         whole: dict[str, Any] = {}
-        for path, value, sound in items:
-            if path in (("_step",), ("_timestamp",)):
-                continue
-            if not sound:
-                self.repairs[f"values that are no JSON: kept in {HISTORY}"] += 1
-                whole[".".join(path)] = value
+        for key, value in said.items():
+            if key in ("_step", "_timestamp"):
                 continue
             exact = True
-            for below, leaf in leaves(value, path):
+            for below, leaf in leaves(value, (key,)):
                 self.last[below] = leaf if isinstance(leaf, float | int) else None
                 found = number(leaf)
                 exact &= found is not None and found[1]
@@ -196,7 +198,8 @@ class Gathered:
                 elif isinstance(leaf, dict):
                     self._add_media(leaf)
             if not exact:
-                whole[".".join(path)] = value
+                whole[key] = value
+        whole.update(texts)
         if whole:
             said_time = said.get("_timestamp", timestamp / 1000)
             line = {"_step": step, "_timestamp": said_time, **whole}
@@ -268,6 +271,16 @@ def _has_unknown(value: Any) -> bool:
 def _path(item: dict[str, Any]) -> KeyPath:
     nested = item.get("nested_key")
     return tuple(nested) if nested else (item.get("key", ""),)
+
+
+def _put(tree: dict[str, Any], path: KeyPath, value: Any) -> bool:
+    """Put a value into nested dicts; not where a value stands above its place."""
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            return False
+    tree[path[-1]] = value
+    return True
 
 
 #: Newer clients write a value with its type, beside its JSON or in place of that.
