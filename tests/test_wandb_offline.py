@@ -59,7 +59,9 @@ def content(root: Path, path: str, **options: Any) -> str:
     store = opened(root, **options)
     (ref,) = store.refs(Selection("run"))
     with store.open(ref, path) as file:
-        return file.read().decode()
+        text = file.read().decode()
+    store.close()
+    return text
 
 
 def lines(root: Path, path: str) -> list[Any]:

@@ -38,9 +38,11 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, cast
+from threading import Lock
+from typing import Any, BinaryIO, Literal
 
 from mlmigrate.artifacts import local_path, open_file, parse_maps
 from mlmigrate.contract import Selection
@@ -56,6 +58,7 @@ from mlmigrate.model import (
     Run,
 )
 from mlmigrate.stores.wandb_offline import files, items, records
+from mlmigrate.stores.wandb_offline.files import Found
 from mlmigrate.stores.wandb_offline.folders import (
     RunFolders,
     find_runs,
@@ -106,7 +109,9 @@ class OfflineFolder:
                 " a folder"
             )
         self._experiments = {run.experiment: run for run in self._runs.values()}
-        self._files_of = lru_cache(maxsize=16)(self._find_files)
+        self._temporary = options.get("temp-dir")
+        self._opened: tuple[str, _Files] | None = None
+        self._opening = Lock()
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -138,12 +143,14 @@ class OfflineFolder:
         run = self._runs.get(ref.id)
         if run is None:
             raise ItemError(f"{self.location} holds no such {ref.kind}")
-        found = self._files_of(ref.id).get(path)
-        if found is not None:
+        with self._opening:  # the files of one run are wanted one after the other
+            if self._opened is None or self._opened[0] != ref.id:
+                self.close()
+                self._opened = (ref.id, self._make_files(run))
+            found = self._opened[1].found.get(path)
+            if found is None:
+                raise ItemError(f"{ref} has no artifact {path!r}")
             return open_file(found.folder, found.path)
-        if path not in (*_MADE, records.OUTPUT):
-            raise ItemError(f"{ref} has no artifact {path!r}")
-        return _made(run, path)
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -151,24 +158,49 @@ class OfflineFolder:
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
+        if self._opened is not None:
+            self._opened[1].made.cleanup()
+            self._opened = None
 
-    def _find_files(self, id: str) -> dict[str, files.Found]:
-        run = self._runs[id]
-        found, _ = files.list_files(run.folders, _MADE, self._maps, str(self.root))
-        logged, _ = files.logged_files(
-            _gathered(run, _nowhere).artifacts,
-            self.root,
-            self._maps,
-            "",
+    def _make_files(self, run: RunFolders) -> _Files:
+        """Make the files of records, all at once: each would need to read all logs."""
+        folder = tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=self._temporary)
+        names = (*_MADE, records.OUTPUT)
+        with ExitStack() as stack:
+            places = {
+                name: Found(Path(folder.name), str(number), 0)
+                for number, name in enumerate(names)
+            }
+            handles = {
+                name: stack.enter_context((place.folder / place.path).open("wb"))
+                for name, place in places.items()
+            }
+
+            def write(name: str, text: str) -> None:
+                handles[name].write(_encoded(text))
+
+            gathered = _gathered(run, write)
+        listed, logged, _ = self._list(run, gathered, str(self.root))
+        return _Files(folder, {**places, **logged, **listed})
+
+    def _list(
+        self, run: RunFolders, gathered: Gathered, where: str
+    ) -> tuple[dict[str, Found], dict[str, Found], list[Finding]]:
+        """Return the files in a run's folders, and those of its logged artifacts."""
+        listed, found = files.list_files(run.folders, _MADE, self._maps, str(self.root))
+        logged, wrong = files.logged_files(
+            gathered.artifacts, self.root, self._maps, where
         )
-        return {**logged, **found}
+        for path in sorted(logged.keys() & listed.keys()):
+            wrong.append(Problem(where, f"{path} is there twice: one is not copied"))
+        return listed, logged, [*found, *wrong]
 
     def _read_run(self, ref: Ref, run: RunFolders) -> Item:
         where = f"{self.root}/{run.folders[-1].name}"
         sizes: Counter[str] = Counter()
 
         def count(name: str, text: str) -> None:
-            sizes[name] += len(text.encode("utf-8", "backslashreplace"))
+            sizes[name] += len(_encoded(text))
 
         gathered = _gathered(run, count)
         found = items.findings(gathered, where)
@@ -176,7 +208,7 @@ class OfflineFolder:
             if log_of(folder) is None:
                 what = "it has no transaction log: only its files are copied"
                 found.append(Problem(f"{self.root}/{folder.name}", what))
-        listed, wrong = files.list_files(run.folders, _MADE, self._maps, str(self.root))
+        listed, logged, wrong = self._list(run, gathered, where)
         found += wrong
         last = run.folders[-1]
         for named, what in (
@@ -184,10 +216,6 @@ class OfflineFolder:
             (gathered.media, "media files"),
         ):
             found += files.missing_files(named, last, listed, what, where)
-        logged, wrong = files.logged_files(
-            gathered.artifacts, self.root, self._maps, where
-        )
-        found += wrong
         params, wrong = items.params(gathered, where)
         found += wrong
         fields = items.header(run, gathered, self._user(listed))
@@ -224,8 +252,16 @@ class OfflineFolder:
         return user if isinstance(user, str) else None
 
 
-def _nowhere(name: str, text: str) -> None:
-    """Write nothing."""
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one run, and the folder of those that are made of its records."""
+
+    made: tempfile.TemporaryDirectory[str]
+    found: Mapping[str, Found]
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _gathered(run: RunFolders, write: Callable[[str, str], None]) -> Gathered:
@@ -241,16 +277,3 @@ def _gathered(run: RunFolders, write: Callable[[str, str], None]) -> Gathered:
             gathered.wrong.append(what)
     gathered.finish()
     return gathered
-
-
-def _made(run: RunFolders, path: str) -> BinaryIO:
-    """Make one of the files that are made of records: unnamed, gone when closed."""
-    file: IO[bytes] = tempfile.TemporaryFile(prefix="mlmigrate-")  # noqa: SIM115
-
-    def write(name: str, text: str) -> None:
-        if name == path:
-            file.write(text.encode("utf-8", "backslashreplace"))
-
-    _gathered(run, write)
-    file.seek(0)
-    return cast(BinaryIO, file)

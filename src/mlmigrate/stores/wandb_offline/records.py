@@ -189,7 +189,8 @@ class Gathered:
             if key in ("_step", "_timestamp"):
                 continue
             exact = True
-            for below, leaf in leaves(value, (key,)):
+            nested = isinstance(value, dict)
+            for below, leaf in leaves(value, (key,)) if nested else (((key,), value),):
                 self.last[below] = leaf if isinstance(leaf, float | int) else None
                 found = number(leaf)
                 exact &= found is not None and found[1]

@@ -26,7 +26,7 @@ def decode(data: bytes, message: str = "Record") -> dict[str, Any]:
     found: dict[str, Any] = {}
     at, end = 0, len(data)
     while at < end:
-        tag, at = _varint(data, at)
+        tag, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at)
         number, wire = tag >> 3, tag & 7
         value: Any
         if wire == 0:
