@@ -12,8 +12,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import requests
-from support.faults import any_of, delay, drop_every, every, fault_proxy, lie, refuse
+from support.faults import (
+    Fault,
+    any_of,
+    delay,
+    drop_every,
+    every,
+    fault_proxy,
+    lie,
+    refuse,
+)
+
+from mlmigrate import pipeline
+from mlmigrate.errors import StoreError
+from mlmigrate.locations import resolve
+from mlmigrate.stores import memory
+from mlmigrate.testing.items import experiment
 
 STORES = Path(__file__).parent.parent / "fixtures" / "stores"
 SOURCES = [
@@ -77,6 +93,32 @@ def test_completes_a_copy_that_was_killed_at_random_moments(server: str) -> None
     _run(_command("copy", server))
 
     _assert_whole(server)
+
+
+def test_an_experiment_of_which_only_the_create_arrived_is_deleted_again(
+    server: str,
+) -> None:
+    def plan(method: str, path: str, n: int) -> Fault | None:
+        return refuse(503) if path.endswith("set-experiment-tag") else None
+
+    memory.forget("memory:deleted")
+    item = experiment(lifecycle="deleted")
+    memory.contents("memory:deleted").items[item.ref] = item
+    source = [resolve("memory:deleted")]
+    with fault_proxy(server, plan) as proxy:
+        sink = resolve(proxy.url, ["retries=0"])
+        with pytest.raises(StoreError):
+            list(pipeline.copy(source, sink, pipeline.Options()))
+
+    list(pipeline.copy(source, resolve(server), pipeline.Options()))
+
+    found = requests.get(
+        f"{server}/api/2.0/mlflow/experiments/get-by-name",
+        params={"experiment_name": "churn"},
+        timeout=60,
+    ).json()
+    assert found["experiment"]["lifecycle_stage"] == "deleted"
+    memory.forget("memory:deleted")
 
 
 def test_completes_through_a_server_that_loses_answers(server: str) -> None:

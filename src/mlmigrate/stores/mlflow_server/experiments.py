@@ -20,7 +20,7 @@ from mlmigrate.contract import Delivery, Written
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Experiment, Finding, Lifecycle, Note, Ref, Tag
 from mlmigrate.stores.mlflow_server import reading
-from mlmigrate.stores.mlflow_server.index import Index, KnownExperiment
+from mlmigrate.stores.mlflow_server.index import MADE, Index, KnownExperiment
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
 
@@ -101,6 +101,8 @@ class Experiments:
             Tag(marks.ORIGIN, json.dumps([delivery.item.origin])),
             Tag(marks.SOURCE, delivery.source),
         ]
+        if header.lifecycle == "deleted":
+            own.append(Tag(reading.RESTORED, f"delete@{MADE}"))
         tags = [
             {"key": tag.key, "value": tag.value} for tag in (*delivery.item.tags, *own)
         ]

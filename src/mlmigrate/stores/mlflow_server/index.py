@@ -19,6 +19,10 @@ _IDS_A_SEARCH = 100
 _RUN_ID = re.compile(r"^[0-9a-f]{32}$")
 
 
+#: In a promise, the time at which its experiment is made.
+MADE = "made"
+
+
 @dataclass(slots=True)
 class KnownExperiment:
     """An experiment at the sink."""
@@ -27,6 +31,7 @@ class KnownExperiment:
     name: str
     lifecycle: Lifecycle
     updated: int
+    created: int
     tags: dict[str, str] = field(default_factory=dict)
     announced: str | None = None  # a promise that another experiment bears
 
@@ -44,12 +49,14 @@ class KnownExperiment:
         but delete its runs again; None if nothing.
 
         The promise names the time of the change that it was made for: whoever
-        restores the experiment later is not overruled.
+        restores the experiment later is not overruled. One that came with the create
+        holds while nothing has changed since.
         """
         if self.announced is not None:
             return self.announced
         what, _, when = self.tags.get(reading.RESTORED, "").partition("@")
-        return what if what and when == str(self.updated) else None
+        made = when == MADE and self.updated == self.created
+        return what if what and (made or when == str(self.updated)) else None
 
 
 @dataclass(slots=True)
@@ -248,6 +255,7 @@ def known_experiment(entry: Json) -> KnownExperiment:
         name=entry["name"],
         lifecycle=reading.lifecycle(entry),
         updated=int(entry.get("last_update_time") or 0),
+        created=int(entry.get("creation_time") or 0),
         tags=reading.pairs_of(entry),
     )
 
