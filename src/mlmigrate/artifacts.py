@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlmigrate.errors import ItemError, UnsafePath
 from mlmigrate.model import Artifact, Finding, Note, Problem
+from mlmigrate.partial_files import appearing
 
 CHUNK = 1 << 20
 _DRIVE = re.compile(r"^/?[A-Za-z]:[\\/]")
@@ -252,7 +253,8 @@ def open_file(folder: Path, path: str) -> BinaryIO:
 
 
 def write_file(root: Path, path: str, source: BinaryIO) -> tuple[str, int]:
-    """Write one artifact below *root*: a partial file is never seen under its name.
+    """Write one artifact below *root*: a partial file is never seen under its name,
+    nor anywhere below *root*, where it would pass for an artifact after a kill.
 
     Returns:
         The SHA-256 of the bytes, in hex, and their number.
@@ -265,18 +267,11 @@ def write_file(root: Path, path: str, source: BinaryIO) -> tuple[str, int]:
         raise UnsafePath(f"artifact {path!r} would be written outside {root}")
     checksum = sha256()
     size = 0
-    handle, partial = tempfile.mkstemp(prefix=".mlmigrate-", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as target:
-            while chunk := source.read(CHUNK):
-                checksum.update(chunk)
-                size += len(chunk)
-                target.write(chunk)
-        os.chmod(partial, 0o644)
-        os.replace(partial, place)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with appearing(place, Path(real_root).parent) as target:
+        while chunk := source.read(CHUNK):
+            checksum.update(chunk)
+            size += len(chunk)
+            target.write(chunk)
     return checksum.hexdigest(), size
 
 
@@ -355,11 +350,12 @@ class Remote:
         """Upload one file. Returns its SHA-256 in hex and its size."""
         pure = safe_join(Path("/"), path)
         with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-            checksum, size = write_file(Path(folder), pure.name, source)
+            local = Path(folder) / "whole"
+            checksum, size = write_file(local, pure.name, source)
             parent = str(PurePosixPath(path).parent)
             try:
                 self._repository.log_artifact(
-                    str(Path(folder) / pure.name), None if parent == "." else parent
+                    str(local / pure.name), None if parent == "." else parent
                 )
             except Exception as error:  # any vendor's SDK may raise anything
                 raise ItemError(

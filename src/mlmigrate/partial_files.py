@@ -1,0 +1,74 @@
+"""Files that appear under their name whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_PREFIX = ".mlmigrate-"
+
+
+@contextmanager
+def appearing(place: Path, workshop: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which then replaces *place*; unless something is raised.
+
+    Args:
+        place: where it is to stand; its folder exists.
+        workshop: an existing folder of the same file system, in which it grows; what
+            killed processes left there is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _remove_abandoned(workshop)
+    handle, partial = _begin(workshop)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.chmod(partial, 0o644)
+            os.replace(partial, place)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def _begin(folder: Path) -> tuple[int, str]:
+    """Create a file that is locked for as long as somebody writes it."""
+    while True:
+        handle, partial = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+        _lock(handle, wait=True)
+        if os.fstat(handle).st_nlink:
+            return handle, partial
+        os.close(handle)  # it passed for abandoned before it was locked
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for partial in folder.glob(f"{_PREFIX}*"):
+        try:
+            handle = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:  # it is whole by now, and has its name
+            continue
+        try:
+            if _lock(handle, wait=False):
+                partial.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock a file; tells whether it could. Some file systems know no locks."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
