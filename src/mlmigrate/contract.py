@@ -62,6 +62,10 @@ class Capabilities:
     """Text may hold NUL characters."""
     surrogates: bool = False
     """Text may hold lone surrogates, for which UTF-8 has no bytes."""
+    empty_experiments: bool = True
+    """Experiments exist without runs."""
+    registered_models: bool = True
+    """Registered models have a place."""
     max_experiment_id: int | None = None
     """The largest experiment id that fits; None where ids are not kept at all."""
 

@@ -202,8 +202,30 @@ ADAPTERS: tuple[Adapter, ...] = (
         "wandb-offline:FOLDER (a wandb/)",
         lambda location: location.startswith("wandb-offline:"),
         source=True,
-        sink=False,
-        holds="W&B's run folders, synced or not; read without importing wandb",
+        sink=True,
+        holds="runs for `wandb sync`; reads any run folders, without importing wandb",
+        options=(
+            Option("entity", str, None, "whose the runs are to be [as W&B's login]"),
+            Option("project", str, None, "one for all runs [each experiment's name]"),
+            Option(
+                "typed-params",
+                _yes_or_no,
+                "no",
+                "yes: params that are numbers or truth values are such in the config",
+            ),
+            Option(
+                "id-salt",
+                str,
+                None,
+                "a text that makes all run ids others: W&B blocks deleted ones",
+            ),
+            Option(
+                "synced-at",
+                str,
+                None,
+                "the folder's path where `wandb sync` will run [as it is here]",
+            ),
+        ),
     ),
     Adapter(
         "mlflow_server",

@@ -23,6 +23,7 @@ from mlmigrate.marks import PREFIX, WHOLE, beside, carried, carrying
 from mlmigrate.metrics import missing, union
 from mlmigrate.model import (
     Alias,
+    Artifact,
     Experiment,
     Finding,
     Item,
@@ -223,6 +224,35 @@ def _grown(held: Item, incoming: Item) -> Item:
         metrics=tuple(histories.values()),
         inputs=(*held.inputs, *add.inputs),
         artifacts=tuple(files.values()),
+    )
+
+
+def added(held: Item, new: Item) -> Item:
+    """Return what a copy holds once it got what it lacked."""
+    histories = {metric.key: metric for metric in held.metrics}
+    for metric in new.metrics:
+        own = histories.get(metric.key)
+        histories[metric.key] = metric if own is None else union(own, metric)
+    files: dict[str, Artifact] = {
+        file.path: file for file in (*held.artifacts, *new.artifacts)
+    }
+    versions = {version.version: version for version in held.versions}
+    for version in new.versions:
+        old = versions.get(version.version)
+        tags = (*old.tags, *version.tags) if old else version.tags
+        plain = tuple(tag for tag in tags if not tag.key.startswith(PREFIX))
+        versions[version.version] = replace(version, tags=plain)
+    return replace(
+        held,
+        header=new.header,
+        origin=new.origin,
+        params=tuple({p.key: p for p in (*held.params, *new.params)}.values()),
+        tags=tuple({t.key: t for t in (*held.tags, *new.tags)}.values()),
+        metrics=tuple(histories.values()),
+        inputs=(*held.inputs, *new.inputs),
+        artifacts=tuple(files.values()),
+        versions=tuple(versions.values()),
+        aliases=tuple({a.name: a for a in (*new.aliases, *held.aliases)}.values()),
     )
 
 

@@ -170,7 +170,9 @@ class _Verification:
             for at, item in members:
                 self._experiments[at, item.ref.id] = copy.ref if copy else None
             if copy is None:
-                yield Missing(merged.ref)
+                # Where experiments live in their runs, those tell what is missing.
+                if self._sink.capabilities.empty_experiments:
+                    yield Missing(merged.ref)
                 continue
             self._seen["experiment"].add(copy.ref)
             held = self._read_back(copy.ref)
@@ -348,6 +350,8 @@ class _Verification:
     # -- the registry -----------------------------------------------------------
 
     def _verify_models(self) -> Iterator[Verdict]:
+        if not self._sink.capabilities.registered_models:
+            return  # a loss, of which the copy told
         self._seen["registered_model"] = set()
         groups: dict[str, list[Item]] = {}
         job = Job(self._sources, self._sink, self._options, dry=False)

@@ -18,6 +18,8 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
+    Loss,
+    Note,
     Ref,
     Skipped,
     Updated,
@@ -75,6 +77,9 @@ def _named(item: Item, opened: Opened, template: str | None) -> tuple[str, Item]
 
 def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
     """Copy experiments, and note in *job* which became which."""
+    if not job.sink.capabilities.empty_experiments:
+        groups, gone = _with_runs(job, groups)
+        yield from gone
     yield Total("experiment", len(groups))
     deliveries: list[
         tuple[Delivery, Sequence[tuple[int, Item]], tuple[Finding, ...]]
@@ -124,6 +129,31 @@ def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
             continue
         made = Copied if delivery.into is None else Updated
         yield made(delivery.item.ref, written.ref, (*findings, *written.findings))
+
+
+def _with_runs(job: Job, groups: Groups) -> tuple[Groups, list[Finding]]:
+    """Sort out the experiments that have no runs, and tell what goes with them."""
+    kept: dict[str, Sequence[tuple[int, Item]]] = {}
+    gone: list[Finding] = []
+    for name, members in groups.items():
+        if any(_has_runs(job.sources[at][1], item.ref.id) for at, item in members):
+            kept[name] = members
+            continue
+        for _, item in members:
+            what = "it has no runs, and the sink has no experiments without"
+            # Every MLflow store begins with this one.
+            made_by_itself = name == "Default" and not item.tags
+            gone.append(
+                Note(str(item.ref), what)
+                if made_by_itself
+                else Loss(item.ref, what, carried=False)
+            )
+    return kept, gone
+
+
+def _has_runs(source: Source, experiment: str) -> bool:
+    refs = source.refs(Selection("run", frozenset({experiment})))
+    return next(iter(refs), None) is not None
 
 
 def _experiment_copy(sink: Sink, merged: Item) -> Copy | None:

@@ -13,6 +13,7 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
+    Loss,
     Note,
     Ref,
     RegisteredModel,
@@ -33,6 +34,12 @@ from mlmigrate.pipeline.job import (
 
 def copy_models(job: Job) -> Iterator[Event]:
     """Copy registered models whose runs are at the sink by now."""
+    if not job.sink.capabilities.registered_models:
+        what = "the sink has no place for registered models"
+        for _, source in job.sources:
+            for ref in source.refs(Selection("registered_model")):
+                yield Loss(ref, what, carried=False)
+        return
     groups: dict[str, list[tuple[int, Item]]] = {}
     for at, (_, source) in enumerate(job.sources):
         for item in source.read(list(source.refs(Selection("registered_model")))):

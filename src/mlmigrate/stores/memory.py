@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Literal
 
-from mlmigrate import marks
+from mlmigrate import marks, merge
 from mlmigrate.artifacts import checksum_of, combined_checksum
 from mlmigrate.contract import (
     Capabilities,
@@ -21,10 +21,7 @@ from mlmigrate.contract import (
     Written,
 )
 from mlmigrate.errors import ItemError
-from mlmigrate.merge import origins_of
-from mlmigrate.metrics import union
 from mlmigrate.model import (
-    Artifact,
     Experiment,
     Failed,
     Finding,
@@ -149,7 +146,7 @@ class MemoryStore:
         checksums = combined_checksum(sums) if sums else None
         mark = marks.dump(replace(delivery.mark, checksums=checksums))
         held = self._held.items.get(ref) if delivery.into else None
-        merged = item if held is None else _union(held, item)
+        merged = item if held is None else merge.added(held, item)
         if not delivery.open:
             merged = replace(merged, artifacts=held.artifacts if held else ())
         self._held.items[ref] = replace(
@@ -183,36 +180,8 @@ class MemoryStore:
 def _is(item: Item, origin: str) -> bool:
     match item.header:
         case Experiment(name=name):
-            if item.mark and origin in origins_of(item.origin):
+            if item.mark and origin in merge.origins_of(item.origin):
                 return True
             return name == origin.partition("/")[2]
         case _:
             return item.origin == origin
-
-
-def _union(held: Item, added: Item) -> Item:
-    histories = {metric.key: metric for metric in held.metrics}
-    for metric in added.metrics:
-        own = histories.get(metric.key)
-        histories[metric.key] = metric if own is None else union(own, metric)
-    files: dict[str, Artifact] = {
-        file.path: file for file in (*held.artifacts, *added.artifacts)
-    }
-    versions = {version.version: version for version in held.versions}
-    for version in added.versions:
-        old = versions.get(version.version)
-        tags = (*old.tags, *version.tags) if old else version.tags
-        plain = tuple(tag for tag in tags if not tag.key.startswith(marks.PREFIX))
-        versions[version.version] = replace(version, tags=plain)
-    return replace(
-        held,
-        header=added.header,
-        origin=added.origin,
-        params=tuple({p.key: p for p in (*held.params, *added.params)}.values()),
-        tags=tuple({t.key: t for t in (*held.tags, *added.tags)}.values()),
-        metrics=tuple(histories.values()),
-        inputs=(*held.inputs, *added.inputs),
-        artifacts=tuple(files.values()),
-        versions=tuple(versions.values()),
-        aliases=tuple({a.name: a for a in (*added.aliases, *held.aliases)}.values()),
-    )

@@ -14,6 +14,7 @@ from mlmigrate.artifacts import list_folder, local_path, mapped, open_file
 from mlmigrate.errors import UnsafePath
 from mlmigrate.model import Artifact, Finding, Note, Problem
 from mlmigrate.stores.wandb_offline.folders import log_of
+from mlmigrate.wandb_runs import bundles
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +131,33 @@ def missing_files(
 def logged_files(
     artifacts: Iterable[Mapping[str, Any]],
     root: Path,
+    copied: Path,
     maps: Sequence[tuple[str, str]],
     where: str,
 ) -> tuple[dict[str, Found], list[Finding]]:
     """Find the files of logged artifacts, which get ``artifacts/NAME/PATH``.
 
     A manifest could name any file of this disk: one is read only below *root*, or
-    where a map of the user's leads.
+    where a map of the user's leads. What mlmigrate made of a run's files is in the
+    folder *copied*, by the paths that they had.
     """
     found: dict[str, Found] = {}
     findings: list[Finding] = []
     for artifact in artifacts:
-        name = str(artifact.get("name", ""))
+        name, type = str(artifact.get("name", "")), str(artifact.get("type", ""))
+        if bundles.is_record(type):
+            continue
         manifest = artifact.get("manifest", {})
         gone: list[str] = []
         for entry in manifest.get("contents", ()):
             if entry.get("ref") and not entry.get("local_path"):
                 continue  # it was never a file of the run's
             file = _locate(entry, root, maps)
-            path = f"artifacts/{name}/{entry.get('path', '')}"
+            inner = str(entry.get("path", ""))
+            was = bundles.original_path(type, artifact.get("metadata"), inner)
+            path = f"artifacts/{name}/{inner}" if was is None else was
+            here = was and _there(copied, was, entry.get("size", 0))
+            file = here or _locate(entry, root, maps)
             if file is None or ".." in path.split("/"):
                 gone.append(entry.get("local_path") or entry.get("path", ""))
             else:
@@ -188,12 +197,20 @@ def _mapped(said: str, maps: Sequence[tuple[str, str]]) -> Found | None:
         return None
     if not rest:  # the map names a file
         folder, rest = folder.parent, folder.name
+    return _opened(folder, rest)
+
+
+def _there(folder: Path, path: str, size: int) -> Found | None:
+    found = _opened(folder, path)
+    return found if found is not None and found.size == size else None
+
+
+def _opened(folder: Path, path: str) -> Found | None:
     try:
-        with open_file(folder, rest) as file:
-            size = file.seek(0, 2)
+        with open_file(folder, path) as file:
+            return Found(folder, path, file.seek(0, 2))
     except (OSError, UnsafePath, ValueError):
         return None
-    return Found(folder, rest, size)
 
 
 def as_artifacts(files: Mapping[str, Found]) -> list[Artifact]:

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mlmigrate.model import Finding, Note, Problem
+from mlmigrate.model import Finding, Lifecycle, Note, Problem
 from mlmigrate.stores.wandb_offline.records import first_run
+from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
+from mlmigrate.wandb_runs.own import Own, latest_record, own
 
+#: Below the folder of a run that mlmigrate wrote: the run's files.
+COPIED = "artifacts"
 #: ``run-20210216_154407-g9dvvkua``, with ``offline-`` where nothing was sent.
 RUN_FOLDER = re.compile(r"(?:offline-)?run-(\d{8}_\d{6})-(.+)$")
 #: What W&B calls the project of a run that names none.
 _NO_PROJECT = "uncategorized"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the index of a folder holds of a run that mlmigrate wrote."""
+
+    origin: str
+    mark: str | None
+    lifecycle: Lifecycle
+    parent: str | None
+    experiment: str
+    group: str
+    job_type: str
 
 
 @dataclass(slots=True)
@@ -26,21 +45,98 @@ class RunFolders:
     project: str
     id: str
     folders: list[Path] = field(default_factory=list)
+    known: Known | None = None
 
     @property
     def origin(self) -> str:
         """What the run is at its first home."""
+        if self.known is not None:
+            return self.known.origin
         return f"wandb:{self.entity}/{self.project}/{self.id}"
 
     @property
     def experiment(self) -> str:
         """The id of its experiment."""
+        if self.known is not None:
+            return self.known.experiment
         return f"{quote(self.entity, safe='')}:{quote(self.project, safe='')}"
 
-    @property
-    def experiment_name(self) -> str:
-        """The name of its experiment."""
-        return f"{self.entity}/{self.project}" if self.entity else self.project
+
+@dataclass(slots=True)
+class Index:
+    """What is in a ``wandb/`` folder."""
+
+    #: By the ids of their refs, which are their origins.
+    runs: dict[str, RunFolders] = field(default_factory=dict)
+    #: What is known of each experiment: see `mlmigrate.wandb_runs.own.experiment_of`.
+    experiments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, folder: Path, where: str) -> None:
+        """Add a run folder.
+
+        Args:
+            folder: the run's.
+            where: what to call it in findings.
+        """
+        said = _first_run(folder, where, self.findings)
+        match = RUN_FOLDER.match(folder.name)
+        run = RunFolders(
+            said.get("entity", ""),
+            said.get("project") or _NO_PROJECT,
+            said.get("run_id") or (match.group(2) if match else folder.name),
+        )
+        found = own_of(said)
+        if found is not None:
+            run.known = Known(
+                found.origin,
+                found.mark,
+                found.lifecycle,
+                found.parent,
+                found.experiment_id,
+                said.get("run_group", ""),
+                said.get("job_type", ""),
+            )
+        id, number = run.origin, 2
+        while (held := self.runs.get(id)) is not None and not _is_same(held, run):
+            id, number = f"{run.origin}~{number}", number + 1
+        if id != run.origin:
+            what = f"a second copy of run {run.origin}: read as {id}"
+            self.findings.append(Problem(where, what))
+        held = self.runs.setdefault(id, run)
+        held.known = run.known or held.known
+        held.folders.append(folder)
+        record = found.experiment if found else _record(run)
+        self.note_experiment(run.experiment, record)
+
+    def note_experiment(self, id: str, record: Mapping[str, Any]) -> None:
+        """Keep what a run says of its experiment, unless another has said more."""
+        known = self.experiments.get(id)
+        self.experiments[id] = (
+            record if known is None else latest_record([known, record])
+        )
+
+
+def _is_same(one: RunFolders, other: RunFolders) -> bool:
+    """Tell whether two folders are of one run, which was resumed."""
+    return (one.entity, one.project, one.id) == (other.entity, other.project, other.id)
+
+
+def _record(run: RunFolders) -> dict[str, Any]:
+    name = f"{run.entity}/{run.project}" if run.entity else run.project
+    return {"name": name, "origin": f"{run.experiment}/{name}"}
+
+
+def own_of(said: Mapping[str, Any]) -> Own | None:
+    """Return what mlmigrate wrote into the config of a run record."""
+    config: dict[str, Any] = {}
+    for item in said.get("config", {}).get("update", ()):
+        if item.get("key") in (MLFLOW, MLMIGRATE):
+            try:
+                config[item["key"]] = json.loads(item.get("value_json", ""))
+            except (ValueError, RecursionError):
+                return None
+    return own(config)
 
 
 def is_run_folder(path: Path) -> bool:
@@ -60,14 +156,13 @@ def log_of(folder: Path) -> Path | None:
     return logs[0] if logs else None
 
 
-def find_runs(root: Path, where: str) -> tuple[dict[str, RunFolders], list[Finding]]:
-    """Find the runs below a ``wandb/`` folder, by origin, and what else is there.
+def index_of(root: Path, where: str) -> Index:
+    """Find the runs below a ``wandb/`` folder, and what else is there.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    runs: dict[str, RunFolders] = {}
-    findings: list[Finding] = []
+    index = Index()
     others: list[str] = []
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries)
@@ -75,21 +170,15 @@ def find_runs(root: Path, where: str) -> tuple[dict[str, RunFolders], list[Findi
     for name in names:
         match = RUN_FOLDER.match(name)
         if match and is_run_folder(root / name):
-            found.append((match.group(1), name, match.group(2)))
+            found.append((match.group(1), name))
         elif not (root / name).is_symlink():
             others.append(name)
-    for _, name, id in sorted(found):
-        said = _first_run(root / name, f"{where}/{name}", findings)
-        run = RunFolders(
-            said.get("entity", ""),
-            said.get("project") or _NO_PROJECT,
-            said.get("run_id") or id,
-        )
-        runs.setdefault(run.origin, run).folders.append(root / name)
+    for _, name in sorted(found):
+        index.add(root / name, f"{where}/{name}")
     if others:
         shown = ", ".join(others[:20]) + ", …" * (len(others) > 20)
-        findings.append(Note(where, f"beside the runs, not copied: {shown}"))
-    return runs, findings
+        index.findings.append(Note(where, f"beside the runs, not copied: {shown}"))
+    return index
 
 
 def _first_run(folder: Path, where: str, findings: list[Finding]) -> dict[str, Any]:

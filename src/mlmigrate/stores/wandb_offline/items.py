@@ -9,7 +9,8 @@ from typing import Any
 from mlmigrate.model import Finding, MetricHistory, Note, Param, Problem, Tag
 from mlmigrate.stores.wandb_offline.folders import RunFolders
 from mlmigrate.stores.wandb_offline.records import Gathered
-from mlmigrate.stores.wandb_offline.values import leaves, named, text
+from mlmigrate.wandb_runs.mapping import WANDB
+from mlmigrate.wandb_runs.values import leaves, named, text
 
 #: Longer texts of the summary are only in its file.
 _LONGEST_TAG = 5000
@@ -38,12 +39,12 @@ def header(run: RunFolders, gathered: Gathered, user: str | None) -> dict[str, A
     }
 
 
-def params(gathered: Gathered, where: str) -> tuple[list[Param], list[Finding]]:
-    """Return the config, nested keys joined by ``/``, without what W&B keeps there."""
+def params(config: Mapping[str, Any], where: str) -> tuple[list[Param], list[Finding]]:
+    """Return a config, nested keys joined by ``/``, without what W&B keeps there."""
     found = {
         path: leaf
-        for key, value in gathered.config.items()
-        if key != "_wandb"
+        for key, value in config.items()
+        if key != WANDB
         for path, leaf in leaves(value, (key,))
     }
     names, changed = named(found)

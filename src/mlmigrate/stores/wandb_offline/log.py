@@ -12,8 +12,9 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 BLOCK = 32768
 HEADER = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
@@ -113,3 +114,31 @@ def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
             start += len(block)
         if not start:
             yield 0, b""
+
+
+def write_log(file: BinaryIO, records: Iterable[bytes]) -> None:
+    """Write a whole log: W&B's header, and *records* as fragments.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    file.write(HEADER)
+    at = len(HEADER)
+    for record in records:
+        rest = memoryview(record)
+        begun = False
+        while True:
+            left = BLOCK - at
+            if left < _FRAGMENT.size:
+                file.write(bytes(left))
+                at, left = 0, BLOCK
+            data = rest[: left - _FRAGMENT.size]
+            rest = rest[len(data) :]
+            kind = (MIDDLE, FIRST, LAST, FULL)[(not begun) + 2 * (not rest)]
+            check = zlib.crc32(data, zlib.crc32(bytes([kind])))
+            file.write(_FRAGMENT.pack(check, len(data), kind))
+            file.write(data)
+            at = (at + _FRAGMENT.size + len(data)) % BLOCK
+            begun = True
+            if not rest:
+                break

@@ -10,7 +10,9 @@ from typing import Any
 
 from mlmigrate.stores.wandb_offline import wire
 from mlmigrate.stores.wandb_offline.log import read_log
-from mlmigrate.stores.wandb_offline.values import (
+from mlmigrate.wandb_runs.own import Own, own
+from mlmigrate.wandb_runs.rows import STEP, TIMESTAMP
+from mlmigrate.wandb_runs.values import (
     SYSTEM,
     KeyPath,
     Points,
@@ -53,6 +55,7 @@ class Gathered:
         self.artifacts: list[dict[str, Any]] = []
         self.wrong: list[str] = []
         self.repairs: Counter[str] = Counter()
+        self.own: Own | None = None
         self._write = write
         self._step = -1
         self._samples = 0
@@ -126,6 +129,7 @@ class Gathered:
         self._update(self.config, run.get("config", {}), "config")
         self._update(self.summary, run.get("summary", {}), "summary")
         self.telemetry.update(run.get("telemetry", {}))
+        self.own = own(self.config)
         self._started = moment(run.get("start_time"))
         if self._started is not None:
             self.start = min(self._started, self.start or self._started)
@@ -185,6 +189,8 @@ class Gathered:
         step = self._step_of(row, said.get("_step"))
         timestamp = self._time_of(said.get("_timestamp"))
         whole: dict[str, Any] = {}
+        if self.own is not None:
+            step, timestamp = own_place(self.own, said, step, timestamp)
         for key, value in said.items():
             if key in ("_step", "_timestamp"):
                 continue
@@ -258,6 +264,20 @@ class Gathered:
         entry = {"stream": stream, "timestamp": time, "line": line}
         self._write(CONSOLE, json.dumps(entry) + "\n")
         self._write(OUTPUT, line)
+
+
+def own_place(
+    own: Own, row: dict[str, Any], step: int, timestamp: int
+) -> tuple[int, int]:
+    """Return the step and the time in milliseconds of a row that mlmigrate wrote, and
+    take off what it wrote to tell them.
+    """
+    row.pop("_runtime", None)
+    if own.steps == "rows":
+        said, time = row.pop(STEP, None), row.pop(TIMESTAMP, None)
+        step = said if isinstance(said, int) else step
+        timestamp = time if isinstance(time, int) else timestamp
+    return step, timestamp
 
 
 def _has_unknown(value: Any) -> bool:

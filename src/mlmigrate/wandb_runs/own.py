@@ -1,0 +1,250 @@
+"""Runs that mlmigrate wrote, read from W&B as the runs that they were.
+
+What stands in a config is untrusted: whatever is not as mlmigrate writes it is left
+out, and a config of which too little is left is nobody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote
+
+from mlmigrate.model import (
+    DatasetInput,
+    Experiment,
+    Item,
+    Lifecycle,
+    MetricHistory,
+    Param,
+    Ref,
+    Run,
+    Tag,
+)
+from mlmigrate.wandb_runs.mapping import FORMAT, MLFLOW, MLMIGRATE, NOTE, shown_name
+from mlmigrate.wandb_runs.rows import Steps
+from mlmigrate.wandb_runs.values import text
+
+_TEXTS = (
+    "name",
+    "user",
+    "artifact_uri",
+    "source_type",
+    "source_name",
+    "source_version",
+    "entry_point",
+)
+_TIMES = ("start_time", "end_time", "deleted_time")
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the config of a run says that mlmigrate wrote."""
+
+    origin: str
+    source: str
+    mark: str | None
+    steps: Steps
+    status: str
+    lifecycle: Lifecycle
+    parent: str | None
+    experiment: Mapping[str, Any]
+    header: Mapping[str, Any]
+    tags: Mapping[str, str]
+    inputs: tuple[DatasetInput, ...]
+    params: Mapping[str, str]  # W&B's key -> MLflow's, where they differ
+    metrics: Mapping[str, str]  # likewise
+    typed: Mapping[str, str]  # the texts of params that stand there as numbers
+    carried: Mapping[str, str]
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of its experiment."""
+        return experiment_id(str(self.experiment["name"]))
+
+
+#: What the id of an experiment begins with that runs tell of.
+EXPERIMENT = "mlflow:"
+
+
+def experiment_id(name: str) -> str:
+    """Return the id that an experiment of MLflow's has at W&B, which has none."""
+    return EXPERIMENT + quote(name, safe="")
+
+
+def own(config: Mapping[str, Any]) -> Own | None:
+    """Return what mlmigrate keeps in a config, None where it wrote none."""
+    kept, mlflow = config.get(MLMIGRATE), config.get(MLFLOW)
+    if not isinstance(kept, dict) or not isinstance(mlflow, dict):
+        return None
+    origin, experiment = kept.get("origin"), mlflow.get("experiment")
+    if kept.get("format") != FORMAT or not isinstance(origin, str) or not origin:
+        return None
+    if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
+        return None
+    header: dict[str, Any] = {name: _text(mlflow.get(name)) for name in _TEXTS}
+    header.update((name, _time(mlflow.get(name))) for name in _TIMES)
+    inputs = mlflow.get("inputs")
+    return Own(
+        origin=origin,
+        source=_text(kept.get("source")) or "",
+        mark=_text(kept.get("mark")),
+        steps="native" if kept.get("steps") == "native" else "rows",
+        status=_text(mlflow.get("status")) or "RUNNING",
+        lifecycle=_lifecycle(mlflow.get("lifecycle")),
+        parent=_text(mlflow.get("parent")),
+        experiment=experiment,
+        header=header,
+        tags=_texts(mlflow.get("tags")),
+        inputs=tuple(_inputs(inputs if isinstance(inputs, list) else ())),
+        params=_texts(kept.get("params")),
+        metrics=_texts(kept.get("metrics")),
+        typed=_texts(kept.get("typed")),
+        carried=_texts(kept.get("carried")),
+    )
+
+
+def experiment_of(record: Mapping[str, Any], ref: Ref) -> Item:
+    """Return the experiment that a record in a run's config says."""
+    header = Experiment(
+        name=str(record["name"]),
+        artifact_location=_text(record.get("artifact_location")),
+        lifecycle=_lifecycle(record.get("lifecycle")),
+        creation_time=_time(record.get("creation_time")),
+        last_update_time=_time(record.get("last_update_time")),
+    )
+    tags = _texts(record.get("tags"))
+    return Item(
+        ref,
+        header,
+        origin=_text(record.get("origin")) or f"{ref.id}/{header.name}",
+        tags=tuple(Tag(key, value) for key, value in tags.items()),
+        mark=_text(record.get("mark")),
+    )
+
+
+def latest_record(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return of what runs say of one experiment what was written last."""
+    return max(records, key=lambda each: _time(each.get("revision")) or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What people can change of a run in W&B's own pages."""
+
+    id: str
+    name: str = ""
+    notes: str = ""
+    tags: Sequence[str] = field(default=())
+
+
+def restored(
+    found: Own,
+    ref: Ref,
+    shown: Shown,
+    params: Sequence[Param],
+    metrics: Sequence[MetricHistory],
+) -> Item:
+    """Return the run that mlmigrate wrote, with what people changed at W&B.
+
+    *params* and *metrics* are as W&B has them: those of a run of its own.
+    """
+    header = dict(found.header)
+    if shown.name and shown.name != shown_name(header["name"], shown.id):
+        header["name"] = shown.name
+    tags = dict(found.tags)
+    if shown.notes:
+        tags[NOTE] = shown.notes
+    if shown.tags and list(shown.tags) != _list(tags.get("wandb.tags")):
+        tags["wandb.tags"] = json.dumps(list(shown.tags))
+    parent = Ref("run", found.parent) if found.parent else None
+    return Item(
+        ref,
+        Run(
+            experiment=Ref("experiment", found.experiment_id),
+            status=found.status,
+            lifecycle=found.lifecycle,
+            parent=parent,
+            **header,
+        ),
+        origin=found.origin,
+        params=tuple(_params(found, params)),
+        tags=tuple(Tag(key, value) for key, value in tags.items()),
+        metrics=tuple(
+            MetricHistory(
+                found.metrics.get(metric.key, metric.key),
+                metric.steps,
+                metric.timestamps,
+                metric.values,
+            )
+            for metric in metrics
+        ),
+        inputs=found.inputs,
+        mark=found.mark,
+    )
+
+
+def _params(found: Own, params: Sequence[Param]) -> Iterable[Param]:
+    for param in params:
+        value = found.typed.get(param.key)
+        if value is None or not _same(value, param.value):
+            value = param.value
+        yield Param(found.params.get(param.key, param.key), value)
+
+
+def _same(written: str, value: str) -> bool:
+    """Tell whether a typed param still says what its text says."""
+    word = written.lower() if written in ("True", "False") else written
+    try:
+        return bool(json.loads(word) == json.loads(value))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _inputs(entries: Iterable[Any]) -> Iterable[DatasetInput]:
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        yield DatasetInput(
+            name=text(entry.get("name", "")),
+            digest=text(entry.get("digest", "")),
+            source_type=text(entry.get("source_type", "")),
+            source=text(entry.get("source", "")),
+            schema=_text(entry.get("schema")),
+            profile=_text(entry.get("profile")),
+            tags=tuple(
+                Tag(key, value) for key, value in _texts(entry.get("tags")).items()
+            ),
+        )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _time(value: Any) -> int | None:
+    """Return a whole number, which a server may have made a float."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and abs(value) < 1 << 63 else None
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {key: text for key, text in value.items() if isinstance(text, str)}
+
+
+def _lifecycle(value: Any) -> Lifecycle:
+    found: Literal["active", "deleted"] = "deleted" if value == "deleted" else "active"
+    return found
+
+
+def _list(value: str | None) -> Any:
+    try:
+        return json.loads(value or "null")
+    except (ValueError, RecursionError):
+        return None
