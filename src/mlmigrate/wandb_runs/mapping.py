@@ -23,6 +23,7 @@ FORMAT = 1
 
 _LONGEST_PROJECT = _LONGEST_NAME = _LONGEST_ID = 128
 _LONGEST_TAG = 64
+_LONGEST_RUNTIME = (1 << 31) - 1  # W&B's client has 32 bits for it
 _BAD_IN_ID = re.compile(r"[:;,#?/'\s\x00-\x1f\x7f]")
 _BAD_IN_PROJECT = re.compile(r"[/\\#?%:\x00-\x1f\x7f]")
 #: What W&B keeps in each row itself.
@@ -216,7 +217,8 @@ def _group(tags: Mapping[str, str], experiment: Mapping[str, Any], to: Naming) -
 def _runtime(header: Run) -> int:
     if header.start_time is None or header.end_time is None:
         return 0
-    return max(0, header.end_time - header.start_time) // 1000
+    seconds = (header.end_time - header.start_time) // 1000
+    return min(max(0, seconds), _LONGEST_RUNTIME)
 
 
 def _plain(tags: Sequence[Tag]) -> dict[str, str]:
