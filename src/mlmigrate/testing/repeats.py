@@ -33,7 +33,7 @@ class Repeats(SinkUnderTest):
         before = self.held(sink_location)
         again = self.copy(origin, sink_location)
 
-        assert again.counts(None) == {"skipped": 4}
+        assert set(again.counts(None)) == {"skipped"}
         assert before == self.held(sink_location)
 
     def test_quickly(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from mlmigrate import marks
 from mlmigrate.digest import digest
 from mlmigrate.fit import fit
-from mlmigrate.model import Conflict, Failed, Item, Loss, Problem, Run
+from mlmigrate.model import Conflict, Failed, Item, Kind, Loss, Problem, Run
 from mlmigrate.testing.items import OTHER, everything, experiment, points, rows_of, run
 from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
 from mlmigrate.testing.strategies import runs as any_runs
@@ -31,15 +32,17 @@ class RoundTrips(SinkUnderTest):
         assert [*result.of(Failed), *result.of(Problem)] == []
         assert self.differences(origin, sink_location) == []
         store = self.opened(sink_location).sink()
-        for kind in ("experiment", "run", "registered_model"):
-            back = self.read(sink_location, kind)
+        kinds: list[Kind] = ["experiment", "run"]
+        if store.capabilities.registered_models:
+            kinds.append("registered_model")
+        for kind in kinds:
+            held = self.read(sink_location, kind).values()
+            back = {item.origin: item for item in held}
             for item in (each for each in items if each.ref.kind == kind):
                 fitted, losses = fit(item, store.capabilities)
                 assert losses == ()
-                own = back[item.ref.id]
-                if kind == "registered_model":
-                    own, fitted = _without_places(own), _without_places(fitted)
-                assert digest(fitted) == digest(own), (fitted, own)
+                own = _without_places(back[_origin_there(item)])
+                assert digest(_without_places(fitted)) == digest(own), (fitted, own)
         for (ref, path), content in files.items():
             with store.open(ref, path) as file:
                 assert content == file.read()
@@ -124,6 +127,11 @@ class RoundTrips(SinkUnderTest):
 
             assert mark is not None
             assert digest(original) == mark.digest
+
+
+def _origin_there(item: Item) -> str:
+    """Return the origin by which a sink knows an item: for an experiment a list."""
+    return json.dumps([item.origin]) if item.ref.kind == "experiment" else item.origin
 
 
 def _without_places(item: Item) -> Item:

@@ -27,6 +27,7 @@ from mlmigrate.testing.items import (
     version,
 )
 from mlmigrate.testing.merging import Merging
+from mlmigrate.testing.registry import Registry
 from mlmigrate.testing.repeats import Repeats
 from mlmigrate.testing.round_trips import RoundTrips
 from mlmigrate.testing.sink_under_test import MemorySources, Peeked, Result
@@ -38,6 +39,7 @@ __all__ = [
     "MemorySources",
     "Peeked",
     "Result",
+    "RunSinkSuite",
     "SinkSuite",
     "everything",
     "experiment",
@@ -48,5 +50,9 @@ __all__ = [
 ]
 
 
-class SinkSuite(RoundTrips, Repeats, Merging, BrokenArtifacts):
+class RunSinkSuite(RoundTrips, Repeats, Merging, BrokenArtifacts):
+    """Tests that a sink passes which has a place only for runs."""
+
+
+class SinkSuite(RunSinkSuite, Registry):
     """Tests that every sink passes; one that cannot keep run ids needs its own."""

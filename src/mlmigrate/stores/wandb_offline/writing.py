@@ -288,7 +288,7 @@ class OfflineSink:
         assert isinstance(header, Run)
         folder = run.folders[-1]
         folder.mkdir(parents=True, exist_ok=True)
-        group, _ = self._place(item.origin)
+        group, job_type = self._place(item.origin)
         finished = header.status in _TERMINAL
         own = (Tag(key, value) for key, value in beside.carried.items())
         written = logged(
@@ -298,7 +298,7 @@ class OfflineSink:
             mark=beside.mark,
             source=beside.source,
             steps=beside.steps or steps_of(item.metrics, finished=finished),
-            root=group if group != run.id else None,
+            root=group if job_type == "child" else None,
             is_parent=item.origin in self._nesting,
         )
         digest = getattr(marks.load(beside.mark), "digest", "")
