@@ -94,10 +94,7 @@ def run_record(log: Path) -> Any:
 
 def history_of(log: Path) -> list[dict[str, Any]]:
     return [
-        {
-            item.nested_key[0]: json.loads(item.value_json)
-            for item in record.history.item
-        }
+        {item.key: json.loads(item.value_json) for item in record.history.item}
         for record in records(log)
         if record.HasField("history")
     ]
@@ -105,7 +102,7 @@ def history_of(log: Path) -> list[dict[str, Any]]:
 
 def summary_of(log: Path) -> dict[str, Any]:
     return {
-        ".".join(item.nested_key): json.loads(item.value_json)
+        item.key or ".".join(item.nested_key): json.loads(item.value_json)
         for record in records(log)
         for item in record.summary.update
     }
@@ -258,7 +255,7 @@ class TestHistory:
             item.value_json
             for record in records(the_log(sink))
             for item in record.history.item
-            if item.nested_key[0] == "a"
+            if item.key == "a"
         ]
 
         assert ["NaN", "Infinity", "-Infinity"] == texts

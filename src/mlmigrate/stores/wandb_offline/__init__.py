@@ -1,8 +1,11 @@
-"""Source ``wandb_offline``: the run folders that W&B's client leaves on disk.
+"""Adapter ``wandb_offline``: the run folders that W&B's client leaves on disk.
 
-Location ``wandb-offline:DIR``, where DIR is a ``wandb/`` folder of any client since
-2021, synced or not. The files are read directly: wandb is never imported, and nothing
-is changed. What becomes of a run:
+Location ``wandb-offline:DIR``, where DIR is a ``wandb/`` folder. As a sink it is
+written for ``wandb sync``: see `mlmigrate.stores.wandb_offline.writing`. What is there
+of a run that mlmigrate wrote is read as the run that it was.
+
+As a source it may be of any client since 2021, synced or not. The files are read
+directly: wandb is never imported, and nothing is changed. What becomes of a run:
 
 - **Experiment**: ``entity/project``, or ``project`` where the client knew no entity.
 - **Params**: the config, nested keys joined by ``/``; texts plain, all else as JSON.

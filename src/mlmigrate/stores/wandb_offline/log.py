@@ -25,9 +25,12 @@ _FRAGMENT = struct.Struct("<IHB")
 _MOST_WRONG = 20
 
 
-def checksum(kind: int, data: bytes) -> int:
+_CHECKSUMS = [zlib.crc32(bytes([kind])) for kind in range(256)]
+
+
+def checksum(kind: int, data: bytes | memoryview) -> int:
     """Return what the header of a fragment must say."""
-    return zlib.crc32(data, zlib.crc32(bytes([kind])))
+    return zlib.crc32(data, _CHECKSUMS[kind])
 
 
 def read_log(path: Path, wrong: list[str]) -> Iterator[bytes]:
@@ -125,6 +128,12 @@ def write_log(file: BinaryIO, records: Iterable[bytes]) -> None:
     file.write(HEADER)
     at = len(HEADER)
     for record in records:
+        end = at + _FRAGMENT.size + len(record)
+        if end <= BLOCK - _FRAGMENT.size:  # most: no block ends near
+            head = _FRAGMENT.pack(checksum(FULL, record), len(record), FULL)
+            file.write(head + record)
+            at = end
+            continue
         rest = memoryview(record)
         begun = False
         while True:
@@ -135,8 +144,7 @@ def write_log(file: BinaryIO, records: Iterable[bytes]) -> None:
             data = rest[: left - _FRAGMENT.size]
             rest = rest[len(data) :]
             kind = (MIDDLE, FIRST, LAST, FULL)[(not begun) + 2 * (not rest)]
-            check = zlib.crc32(data, zlib.crc32(bytes([kind])))
-            file.write(_FRAGMENT.pack(check, len(data), kind))
+            file.write(_FRAGMENT.pack(checksum(kind, data), len(data), kind))
             file.write(data)
             at = (at + _FRAGMENT.size + len(data)) % BLOCK
             begun = True
