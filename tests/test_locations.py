@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlmigrate.cli import main
 from mlmigrate.errors import LocationError, MlmigrateError, StoreNotFound, UsageError
-from mlmigrate.locations import identity, resolve
+from mlmigrate.locations import ADAPTERS, Adapter, identity, resolve
 
 STORES = Path(__file__).parents[1] / "fixtures" / "stores"
 MLRUNS = STORES / "laptop-0.4" / "mlruns"
@@ -278,3 +279,9 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
         text=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: adapter.name)
+def test_an_adapter_travels_to_worker_processes(adapter: Adapter) -> None:
+    """Workers open a store from what they are sent."""
+    assert adapter == pickle.loads(pickle.dumps(adapter))

@@ -103,6 +103,14 @@ _SQLITE = b"SQLite format 3\0"
 MANIFESTS = ("mlmigrate.json", "mlmigrate.spare.json")
 
 
+def _is_memory(location: str) -> bool:
+    return location.startswith("memory:")
+
+
+def _is_wandb_folder(location: str) -> bool:
+    return location.startswith("wandb-offline:")
+
+
 def _is_archive(location: str) -> bool:
     return location.startswith("archive:") or any(
         os.path.isfile(os.path.join(location, name)) for name in MANIFESTS
@@ -167,7 +175,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         "memory",
         "mlmigrate.stores.memory",
         "memory:NAME",
-        lambda location: location.startswith("memory:"),
+        _is_memory,
         source=True,
         sink=True,
         holds="everything, while the process lives",
@@ -200,7 +208,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         "wandb_offline",
         "mlmigrate.stores.wandb_offline",
         "wandb-offline:FOLDER (a wandb/)",
-        lambda location: location.startswith("wandb-offline:"),
+        _is_wandb_folder,
         source=True,
         sink=True,
         holds="runs for `wandb sync`; reads any run folders, without importing wandb",
