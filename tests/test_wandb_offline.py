@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -327,6 +328,35 @@ def test_files_that_a_run_names_but_are_gone(root: Path) -> None:
         "1 saved files are not there, such as 'model.pt'",
         "1 media files are not there, such as 'media/x.png'",
     ]
+
+
+def test_a_manifest_of_many_files(root: Path, tmp_path: Path) -> None:
+    """Of an artifact of many files the manifest is a file of its own, read where a map
+    leads; of a damaged one, what is whole.
+    """
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    entries = []
+    for name in ("one", "two"):
+        (staging / name).write_text(name)
+        entries.append({"path": name, "size": 3, "local_path": str(staging / name)})
+    said = gzip.compress("".join(f"{json.dumps(each)}\n" for each in entries).encode())
+    manifest = staging / "manifest.jl.gz"
+    manifest.write_bytes(said)
+    artifact = wb.message((5, "data"), (12, wb.message((1, 1), (5, str(manifest)))))
+    wb.write_run(root, [wb.run(), wb.message((8, artifact)), wb.exit()])
+    given = {"map-artifacts": [f"{staging}={staging}"]}
+
+    assert "its manifest" in problems(read(root))[0]
+    assert not problems(read(root, **given))
+    assert content(root, "artifacts/data/two", **given) == "two"
+
+    manifest.write_bytes(said[:-12])
+    (what,) = problems(read(root, **given))
+    assert "cannot be read whole" in what
+    manifest.write_bytes(gzip.compress(json.dumps(entries[0]).encode() + b"\n[]"))
+    assert "a line is no entry" in problems(read(root, **given))[0]
+    assert content(root, "artifacts/data/one", **given) == "one"
 
 
 def test_files_of_logged_artifacts(root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ its logged artifacts name.
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,9 @@ from mlmigrate.errors import UnsafePath
 from mlmigrate.model import Artifact, Finding, Note, Problem
 from mlmigrate.stores.wandb_offline.folders import log_of
 from mlmigrate.wandb_runs import bundles
+
+#: The most characters of a manifest's line: two paths, and little beside.
+_LONGEST_ENTRY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,12 @@ def logged_files(
             continue
         manifest = artifact.get("manifest", {})
         gone: list[str] = []
-        for entry in manifest.get("contents", ()):
+        entries = manifest.get("contents", ())
+        if place := manifest.get("manifest_file_path"):
+            entries, wrong = _entries_of_file(place, root, maps)
+            what = f"artifact {name!r}: its manifest {place} {wrong}"
+            findings += [Problem(where, what)] if wrong else []
+        for entry in entries:
             if entry.get("ref") and not entry.get("local_path"):
                 continue  # it was never a file of the run's
             file = _locate(entry, root, maps)
@@ -169,10 +180,33 @@ def logged_files(
                 " --map-artifacts OLD=NEW says where they are"
             )
             findings.append(Problem(where, what))
-        if manifest.get("manifest_file_path"):
-            what = f"artifact {name!r}: its manifest is a file, which is not read"
-            findings.append(Problem(where, what))
     return found, findings
+
+
+def _entries_of_file(
+    place: str, root: Path, maps: Sequence[tuple[str, str]]
+) -> tuple[list[dict[str, Any]], str]:
+    """Return the entries of a manifest of many files, which W&B's client puts beside
+    its log as compressed lines of JSON; and what is wrong with it, '' for nothing.
+    """
+    here = str(root.absolute())
+    found = _mapped(place, [*maps, (here, here)])
+    if found is None:
+        return [], (
+            "is not there, or lies outside of the folder: its files are not copied;"
+            " --map-artifacts OLD=NEW says where it is"
+        )
+    entries: list[dict[str, Any]] = []
+    try:
+        with open_file(found.folder, found.path) as raw, gzip.open(raw) as lines:
+            while line := lines.readline(_LONGEST_ENTRY):
+                entry = json.loads(line)
+                if not isinstance(entry, dict):
+                    raise ValueError("a line is no entry")
+                entries.append(entry)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        return entries, f"cannot be read whole: {error}"
+    return entries, ""
 
 
 def _locate(
