@@ -14,6 +14,7 @@ import pytest
 from support import corpus as corpus_
 from support import isolation, mariadb, postgres, servers
 from support import s3 as s3_
+from support import wandb_server as wandb_server_
 from support._folders import SESSION_FOLDER, make_session_folder
 
 _CORPUS: list[corpus_.CorpusStore | None] = [*corpus_.corpus_stores()]
@@ -159,3 +160,15 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., str]]:
             return running.enter_context(servers.mlflow_server(folder, **options))
 
         yield start
+
+
+@pytest.fixture
+def wandb_loopback(tmp_path: Path) -> Iterator[wandb_server_.WandbServer]:
+    """A W&B server with nothing in it, which `wandb` in this process talks to."""
+    with (
+        wandb_server_.wandb_server() as running,
+        wandb_server_.wandb_client(running, tmp_path / "wandb-client"),
+    ):
+        yield running
+    # What it did not understand is its own fault, whatever the client made of it.
+    assert [] == running.complaints

@@ -1,0 +1,53 @@
+"""Surroundings in which W&B's client talks to one server and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .serving import WandbServer
+
+
+def client_environment(server: WandbServer, folder: Path) -> dict[str, str]:
+    """Return the variables for a client that writes below *folder* only."""
+    return {
+        "WANDB_BASE_URL": server.url,
+        "WANDB_API_KEY": server.api_key,
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_DISABLE_CODE": "true",
+        "WANDB_DIR": str(folder / "runs"),
+        "WANDB_DATA_DIR": str(folder / "data"),
+        "WANDB_CACHE_DIR": str(folder / "cache"),
+        "WANDB_CONFIG_DIR": str(folder / "config"),
+        "WANDB_ARTIFACT_DIR": str(folder / "artifacts"),
+        "NETRC": str(folder / "netrc"),
+    }
+
+
+@contextmanager
+def wandb_client(server: WandbServer, folder: Path) -> Iterator[None]:
+    """Let `wandb` in this process use *server*; afterwards its service has ended."""
+    before = dict(os.environ)
+    # The client remembers the surroundings it first saw.
+    _tear_down()
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ.update(client_environment(server, folder))
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        _tear_down()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _tear_down() -> None:
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()

@@ -1,0 +1,337 @@
+"""The server itself: HTTP on loopback, answered in threads of this process."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import mimetypes
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..faults import Fault, Kind
+from . import filestream
+from .graphql import QueryError, execute, parse
+from .mutations import RefusalError, mutation_root
+from .queries import query_root
+from .rules import Forget, Rules
+from .state import Artifact, Run, State, StoredFile
+
+#: The key that the server takes unless told another.
+API_KEY = "0123456789abcdef" * 2 + "01234567"
+
+JSON = "application/json"
+
+
+@dataclass
+class WandbServer(State, Rules):
+    """A running server: where it is, what it keeps, and how to make it fail."""
+
+    url: str = ""
+    api_key: str = API_KEY
+    #: Queries that made no sense to it: what a client wants and it lacks.
+    complaints: list[str] = field(default_factory=list)
+    _http: Any = None
+    _thread: threading.Thread | None = None
+
+    def stop(self) -> None:
+        """End the server; what it kept can still be looked at."""
+        if self._thread is None:
+            return
+        self._http.shutdown()
+        self._http.close_connections()
+        self._http.server_close()
+        self._thread.join()
+        self._thread = None
+
+    def versions(self, entity: str, project: str, name: str) -> list[Artifact]:
+        """Return the artifact versions of a collection, oldest first."""
+        return [artifact for artifact, _ in self.links(entity, project, name)]
+
+    def aliases(self, entity: str, project: str, name: str) -> dict[str, int]:
+        """Return which version each alias of a collection names."""
+        return {
+            alias: member.version
+            for _, member in self.links(entity, project, name)
+            for alias in member.aliases
+        }
+
+    def contents(self, artifact: Artifact) -> dict[str, bytes]:
+        """Return the files of an artifact version, without references."""
+        return {
+            path: self.blobs[base64.b64decode(entry["digest"]).hex()]
+            for path, entry in artifact.entries.items()
+            if not entry.get("ref")
+        }
+
+
+def start(port: int = 0, **facts: Any) -> WandbServer:
+    """Start a server; *facts* are fields of `WandbServer`, such as `entity`."""
+    server = WandbServer(**facts)
+    http = _Server(("127.0.0.1", port), server)
+    server.url = f"http://127.0.0.1:{http.server_port}"
+    server._http = http
+    server._thread = threading.Thread(
+        target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
+    server._thread.start()
+    return server
+
+
+@contextmanager
+def wandb_server(port: int = 0, **facts: Any) -> Iterator[WandbServer]:
+    """Run a server for as long as the block runs."""
+    server = start(port, **facts)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes = b""
+    kind: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], state: WandbServer) -> None:
+        super().__init__(address, _Handler)
+        self.state = state
+        self.closing = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def note_open(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.add(connection)
+            if self.closing.is_set():
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def note_closed(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._open.discard(connection)
+
+    def close_connections(self) -> None:
+        """Wake the threads that wait for a client's next request, or in a delay."""
+        with self._lock:
+            self.closing.set()
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that hangs up is part of the game."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Head and body leave in one segment, at once.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.note_open(self.connection)
+
+    def finish(self) -> None:
+        self.server.note_closed(self.connection)
+        with suppress(OSError):
+            super().finish()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: `WandbServer.requests` is the record."""
+
+    def handle_any(self) -> None:
+        state = self.server.state
+        path = urlsplit(self.path).path
+        body = self._body()
+        asked: Mapping[str, Any] = {}
+        operation = ""
+        if path == "/graphql":
+            asked = json.loads(body)
+            with suppress(QueryError):
+                operation = parse(asked["query"]).name
+        fault = state.decide(
+            self.command, path, operation, asked.get("variables") or {}
+        )
+        if not isinstance(fault, Fault):
+            self._send(self._answer(path, body, asked, fault))
+        elif fault.kind is Kind.REFUSE:
+            self._send(_error_page(fault))
+        elif fault.kind is Kind.RESET:
+            self.close_connection = True
+        else:
+            self._spoil(fault, self._answer(path, body, asked, None))
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+
+    def _spoil(self, fault: Fault, answer: _Answer) -> None:
+        if fault.kind is Kind.LIE:
+            self._send(_error_page(fault))
+        elif fault.kind is Kind.DROP:
+            self.close_connection = True
+        elif fault.kind is Kind.TRUNCATE:
+            self._send(answer, length=len(answer.body) // 2)
+            self.close_connection = True
+        else:
+            self.server.closing.wait(fault.seconds)
+            self._send(answer)
+
+    def _answer(
+        self, path: str, body: bytes, asked: Mapping[str, Any], lie: Forget | None
+    ) -> _Answer:
+        state = self.server.state
+        words = [unquote(word) for word in path.strip("/").split("/")]
+        with state.lock:
+            if words[0] == "storage":
+                return self._storage(words[1:], body)
+            if not self._known():
+                return _json(401, {"error": "invalid API key"})
+            if path == "/graphql":
+                return _graphql(state, asked)
+            if words[0] == "files" and words[-1] == "file_stream":
+                return _file_stream(state, words[1:4], body, lie)
+            if words[0] == "files" and len(words) > 4:
+                return self._run_file(words[1:])
+            if words[0] in ("artifacts", "artifactsV2"):
+                return self._blob(_hex_word(words))
+            return _json(200 if path in ("/", "/healthz") else 404, {})
+
+    def _known(self) -> bool:
+        words = self.headers.get("Authorization", "").split()
+        if len(words) != 2 or words[0] != "Basic":
+            return False
+        key = base64.b64decode(words[1]).decode().partition(":")[2]
+        return key == self.server.state.api_key
+
+    def _storage(self, words: list[str], body: bytes) -> _Answer:
+        if words[0] == "run":
+            return self._run_file(words[1:], body)
+        if words[0] == "manifest":
+            return self._manifest(words[1], body)
+        return self._blob(words[1], body)
+
+    def _run_file(self, words: list[str], body: bytes = b"") -> _Answer:
+        run = self.server.state.runs.get((words[0], words[1], words[2]))
+        name = "/".join(words[3:])
+        if run is None:
+            return _json(404, {"error": "run not found"})
+        if self.command == "PUT":
+            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            run.files[name] = StoredFile(body, kind)
+            return _Answer(200)
+        if name not in run.files:
+            return _json(404, {"error": "file not found"})
+        return self._bytes(run.files[name].data)
+
+    def _manifest(self, id: str, body: bytes) -> _Answer:
+        for artifact in self.server.state.artifacts.values():
+            if artifact.manifest_id == id:
+                if self.command != "PUT":
+                    return self._bytes(artifact.manifest)
+                artifact.manifest = body
+                return _Answer(200)
+        return _json(404, {"error": "manifest not found"})
+
+    def _blob(self, name: str, body: bytes = b"") -> _Answer:
+        blobs = self.server.state.blobs
+        if self.command == "PUT":
+            actual = base64.b64encode(hashlib.md5(body).digest()).decode()
+            # As object stores do: what arrives damaged is not stored.
+            if self.headers.get("Content-MD5", actual).strip() != actual:
+                return _Answer(400, b"<Error><Code>BadDigest</Code></Error>")
+            blobs[name] = body
+            return _Answer(200)
+        if name not in blobs:
+            return _json(404, {"error": "file not found"})
+        return self._bytes(blobs[name])
+
+    def _bytes(self, data: bytes) -> _Answer:
+        kind = "application/octet-stream"
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not found or int(found[1]) >= len(data):
+            return _Answer(200, data, kind)
+        end = min(int(found[2] or len(data)), len(data) - 1)
+        where = f"bytes {found[1]}-{end}/{len(data)}"
+        part = data[int(found[1]) : end + 1]
+        return _Answer(206, part, kind, (("Content-Range", where),))
+
+    def _send(self, answer: _Answer, *, length: int | None = None) -> None:
+        self.send_response_only(answer.status)
+        for name, value in answer.headers:
+            self.send_header(name, value)
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[:length])
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            body = b"".join(self._chunks())
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        coded = self.headers.get("Content-Encoding") == "gzip"
+        stored = urlsplit(self.path).path.startswith("/storage/")
+        return gzip.decompress(body) if coded and not stored else body
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+
+
+def _graphql(state: WandbServer, asked: Mapping[str, Any]) -> _Answer:
+    try:
+        document = parse(asked["query"])
+        roots = {"query": query_root, "mutation": mutation_root}
+        root = roots[document.kind](state, state.url)
+        data = execute(document, root, asked.get("variables") or {})
+    except RefusalError as refusal:
+        return _json(refusal.status, {"errors": [{"message": str(refusal)}]})
+    except Exception as error:
+        # Said aloud: a field that is missing here would look like a client's bug.
+        state.complaints.append(f"{error!r} in {asked['query']}")
+        return _json(400, {"errors": [{"message": str(error)}]})
+    return _json(200, {"data": data})
+
+
+def _file_stream(
+    state: WandbServer, words: list[str], body: bytes, lie: Forget | None
+) -> _Answer:
+    run: Run | None = state.runs.get((words[0], words[1], words[2]))
+    if run is None:
+        return _json(404, {"error": "run not found"})
+    filestream.receive(run, json.loads(body), keep=lie.keep if lie else None)
+    return _json(200, {"exitcode": None, "limits": {}})
+
+
+def _hex_word(words: list[str]) -> str:
+    return next((w for w in words if re.fullmatch(r"[0-9a-f]{32}", w)), "")
+
+
+def _json(status: int, body: Any) -> _Answer:
+    return _Answer(status, json.dumps(body, allow_nan=False).encode())
+
+
+def _error_page(fault: Fault) -> _Answer:
+    page = f"<html><h1>{fault.status}</h1></html>".encode()
+    return _Answer(fault.status, page, "text/html", fault.headers)
