@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,11 @@ from support import tree
 from support.wandb_server import (
     Forget,
     WandbServer,
+    add_artifact,
+    add_link,
+    add_run,
     client_environment,
+    delay,
     drop,
     graphql,
     lie,
@@ -117,7 +123,8 @@ class TestRuns:
 
     def test_several_runs_at_once(self, wandb_loopback: WandbServer) -> None:
         """Runs that are written side by side stay apart."""
-        runs = [start(f"r{i}") for i in range(3)]
+        compressed = {"x_file_stream_no_gzip": False}
+        runs = [start(f"r{i}", settings=compressed) for i in range(3)]
         for step in range(4):
             for number, run in enumerate(runs):
                 run.log({"v": number * 10 + step}, step=step)
@@ -145,7 +152,9 @@ class TestRuns:
 
         assert any("hello there" in line for line in got.log)
         assert any(k.startswith("system.") for k in got.events[0])
-        lines = wandb.Api().run("team/proj/a1").console_logs()
+        read = wandb.Api().run("team/proj/a1")
+        assert got.events == read.history(stream="system", pandas=False)
+        lines = read.console_logs()
         assert any("hello there" in line.content for line in lines)
 
 
@@ -408,6 +417,9 @@ class TestArtifacts:
         assert ["Best"] == [found.name for found in best]
         versions = registries["model"].versions()
         assert ["Best:v0"] == [found.name for found in versions]
+        api.create_registry("mine", "organization", organization="acme")
+        assert "mine" == api.registry("mine", organization="acme").name
+        assert ("acme-org", "wandb-registry-mine") in wandb_loopback.projects
 
     def test_artifacts_can_be_deleted(
         self, wandb_loopback: WandbServer, folder: Path
@@ -455,10 +467,13 @@ class TestReading:
     @pytest.fixture
     def api(self, wandb_loopback: WandbServer) -> Any:
         for number in range(5):
-            log_run(
+            add_run(
+                wandb_loopback,
+                "team",
+                "proj",
                 f"r{number}",
-                rows=4 if number == 0 else 1,
-                name=f"n{number % 2}",
+                history=[{"loss": step / 2} for step in range(1 if number else 4)],
+                display_name=f"n{number % 2}",
                 group=f"g{number // 3}",
                 tags=[f"t{number % 2}"],
                 config={"number": number, "a.b": "x"},
@@ -531,6 +546,56 @@ class TestReading:
 
         assert [(s, s * 3) for s in range(2500)] == values(got, "v", "_step")
         assert all(math.isnan(row["not"]) for row in got)
+
+    def test_exported_histories(self, wandb_loopback: WandbServer) -> None:
+        """Rows may come from Parquet files, with those that are newer behind."""
+        rows = [{"v": number, "_step": number * 2} for number in range(10)]
+        run = add_run(wandb_loopback, "team", "proj", "a1", history=rows)
+        run.exports = [_parquet(rows[:4]), _parquet(rows[4:7])]
+        run.exported = 7
+        read = wandb.Api().run("team/proj/a1")
+        expected = values(rows, "v", "_step")
+
+        assert expected == values(list(read.scan_history(page_size=6)), "v", "_step")
+        scanned = read.scan_history(keys=["v"])
+        assert expected == values(list(scanned), "v", "_step")
+        assert 2 == wandb_loopback.count("/storage/export/")
+
+    def test_what_was_put_in(self, wandb_loopback: WandbServer, tmp_path: Path) -> None:
+        """What a test puts in is read like what a client has sent."""
+        run = add_run(
+            wandb_loopback,
+            "team",
+            "proj",
+            "a1",
+            config={"lr": 0.1},
+            history=[{"loss": 2.0}, {"loss": math.nan}],
+            events=[{"system.cpu": 1}],
+            files={"a/b.txt": b"text"},
+            display_name="shown",
+            tags=["t"],
+        )
+        files = {"x.bin": b"x", "y.bin": b"yy"}
+        artifact = add_artifact(
+            wandb_loopback, "team", "proj", "model", type="model", files=files, run=run
+        )
+        add_link(
+            wandb_loopback, artifact, "team", "model-registry", "M", aliases=["best"]
+        )
+        api = wandb.Api()
+        got = api.run("team/proj/a1")
+        (logged,) = got.logged_artifacts()
+        linked = api.artifact("team/model-registry/M:best")
+        out = Path(linked.download(root=str(tmp_path / "out")))
+
+        assert ("shown", ["t"], "finished") == (got.name, got.tags, got.state)
+        assert {"lr": 0.1} == got.config
+        assert [0, 1] == [row["_step"] for row in got.scan_history()]
+        assert math.isnan(got.summary["loss"])
+        assert ["a/b.txt"] == [file.name for file in got.files()]
+        assert ("model:v0", linked.digest) == (logged.name, logged.digest)
+        assert files == {path.name: path.read_bytes() for path in out.iterdir()}
+        logged.verify(root=str(out))
 
     def test_update(self, api: Any, wandb_loopback: WandbServer) -> None:
         """A finished run can be corrected."""
@@ -608,6 +673,37 @@ class TestFaults:
 
         assert ([], "running") == (got.history, got.state)
 
+    @pytest.mark.parametrize("on", ["CreateRunFiles", "/storage/run/"])
+    def test_refused_files_are_not_told_of(
+        self, wandb_loopback: WandbServer, on: str
+    ) -> None:
+        """A run ends without an error although its files were not taken."""
+        wandb_loopback.plant(on, refuse(403), times=None)
+        log_run("a1")
+        got = wandb_loopback.runs["team", "proj", "a1"]
+
+        assert ({}, "finished") == (got.files, got.state)
+
+    def test_refused_changes_are_not_told_of(self, wandb_loopback: WandbServer) -> None:
+        """Configuration that was added late may get lost."""
+        wandb_loopback.plant("UpsertBucket", refuse(400), skip=1, times=None)
+        with start("a1", config={"early": 1}) as run:
+            run.config.update({"late": 2})
+        got = wandb_loopback.runs["team", "proj", "a1"]
+
+        assert ({"early": 1}, "finished") == (got.config, got.state)
+
+    def test_delays(self, wandb_loopback: WandbServer) -> None:
+        """An answer can be made to come late."""
+        wandb_loopback.plant("RunResumeStatus", delay(0.3))
+        start("a1").finish()
+        resume, upsert = (
+            wandb_loopback.asked(name)[0]
+            for name in ("RunResumeStatus", "UpsertBucket")
+        )
+
+        assert upsert.at - resume.at >= 0.3
+
     @pytest.mark.parametrize("keep", [0, 2])
     def test_a_server_can_lie(self, wandb_loopback: WandbServer, keep: int) -> None:
         """Rows that were accepted need not be there."""
@@ -639,7 +735,7 @@ class TestFaults:
 
     def test_rules_count(self, wandb_loopback: WandbServer) -> None:
         """A fault happens to the requests that it was planted for."""
-        wandb_loopback.plant("UpsertBucket", refuse(500), skip=1, times=1)
+        wandb_loopback.plant("UpsertBucket", refuse(429, retry_after=0.1), skip=1)
         start("a1").finish()
         asked = wandb_loopback.asked("UpsertBucket")
 
@@ -660,24 +756,48 @@ class TestFaults:
 
 class TestIsolation:
     def test_nothing_is_left_behind(self, tmp_path: Path) -> None:
-        """Outside of its folder a client changes nothing, and its service ends."""
-        home = Path(os.environ["HOME"])
-        home.mkdir()
+        """A client changes nothing outside of its folder."""
+        home, temp, here = (tmp_path / name for name in ("home", "tmp", "here"))
+        for folder in (home, temp, here):
+            folder.mkdir()
         (home / ".netrc").write_text("machine example.com login a password b\n")
-        elsewhere = tmp_path / "elsewhere"
-        elsewhere.mkdir()
-        before = tree.snapshot(home), tree.snapshot(elsewhere), dict(os.environ)
-        here = Path.cwd()
-        os.chdir(elsewhere)
-        try:
-            with wandb_server() as server, wandb_client(server, tmp_path / "client"):
-                log_run("a1")
-                list(wandb.Api().run("team/proj/a1").scan_history())
-                service = _children()
-        finally:
-            os.chdir(here)
+        before = [tree.snapshot(folder) for folder in (home, here)]
+        script = """
+            import wandb
+            with wandb.init(entity="team", project="proj", id="a1") as run:
+                run.log({"v": 1})
+                artifact = wandb.Artifact("data", type="dataset")
+                with artifact.new_file("a.txt") as file:
+                    file.write("a")
+                run.log_artifact(artifact).wait()
+            api = wandb.Api()
+            list(api.run("team/proj/a1").scan_history())
+            api.artifact("team/proj/data:v0").download()
+        """
+        with wandb_server() as server:
+            places = {"HOME": str(home), "TMPDIR": str(temp)}
+            given = client_environment(server, tmp_path / "client")
+            done = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(script)],
+                env={**os.environ, **given, **places},
+                cwd=here,
+                capture_output=True,
+                text=True,
+            )
 
-        assert before == (tree.snapshot(home), tree.snapshot(elsewhere), os.environ)
+        assert 0 == done.returncode, done.stderr
+        assert ["a1"] == [key[2] for key in server.runs]
+        assert before == [tree.snapshot(folder) for folder in (home, here)]
+        assert [] == list(temp.iterdir())
+
+    def test_the_service_ends(self, tmp_path: Path) -> None:
+        """Afterwards no process runs on, and the environment is as before."""
+        before = dict(os.environ)
+        with wandb_server() as server, wandb_client(server, tmp_path):
+            log_run("a1")
+            service = _children()
+
+        assert before == dict(os.environ)
         assert service
         assert set() == service & _children()
 
@@ -687,8 +807,11 @@ class TestIsolation:
             folder = tmp_path / name
             with wandb_server() as server, wandb_client(server, folder):
                 log_run("same")
-                assert [name] == [p.name for p in tmp_path.iterdir() if p == folder]
-                assert ["same"] == [key[2] for key in server.runs]
+                run = wandb.Api().run("team/proj/same")
+
+            assert ["same"] == [key[2] for key in server.runs]
+            assert server.runs["team", "proj", "same"].created == run.created_at
+            assert list((folder / "runs" / "wandb").glob("run-*-same"))
 
     def test_stand_alone(self, tmp_path: Path) -> None:
         """The server also runs in a process of its own."""
@@ -752,6 +875,15 @@ class TestGraphql:
         """What the server does not have is an error, never an empty answer."""
         with pytest.raises(graphql.QueryError, match='"age" on type "User"'):
             self.ask("{ user { age } }")
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
 
 
 def _children() -> set[int]:

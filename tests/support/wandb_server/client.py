@@ -39,7 +39,8 @@ def wandb_client(server: WandbServer, folder: Path) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         del os.environ[name]
     os.environ.update(client_environment(server, folder))
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    # Without this folder, logs go to where the system has its temporary files.
+    (folder / "runs" / "wandb").mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:

@@ -248,7 +248,7 @@ def organization_node(state: State, url: str) -> Node:
         "__typename": "Entity",
         "id": opaque("Entity", state.org_entity),
         "name": state.org_entity,
-        "entityType": "ORGANIZATION",
+        "entityType": "organization",
         "projects": lambda args: connection(
             registries(args.get("filters")), args, lambda p: project_node(state, p, url)
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ class Request(NamedTuple):
     operation: str
     variables: Mapping[str, Any]
     fault: Fault | Forget | None
+    #: When it came, in seconds of a clock that only runs forward.
+    at: float
 
 
 @dataclass
@@ -84,7 +87,9 @@ class Rules:
             fault = next(
                 (r.fault for r in self._planted if r.applies(path, operation)), None
             )
-            self.requests.append(Request(method, path, operation, variables, fault))
+            self.requests.append(
+                Request(method, path, operation, variables, fault, time.monotonic())
+            )
         return fault
 
     def asked(self, on: str) -> list[Request]:

@@ -78,8 +78,7 @@ def run_node(state: State, run: Run, url: str) -> Node:
         "sampledHistory": lambda args: [
             _sampled_history(run, json.loads(spec)) for spec in args["specs"]
         ],
-        # No exports to Parquet: all rows are still to be had page by page.
-        "parquetHistory": {"parquetUrls": [], "liveData": []},
+        "parquetHistory": lambda args: _exports(run, args, url),
         "fileCount": len(run.files),
         "files": files,
         "logLines": lambda args: connection(
@@ -210,7 +209,9 @@ def _history(run: Run, args: Args) -> list[str]:
     lines = run.history_lines.all
     if low is None and high is None:
         return _sampled(lines, args.get("samples"))
-    found = [line for line in lines if _within(json.loads(line), low, high)]
+    # Pages are what the client adds to the exports: these must not come twice.
+    live = list(zip(run.history, lines, strict=True))[run.exported :]
+    found = [line for row, line in live if _within(row, low, high)]
     return found[: args.get("samples")]
 
 
@@ -221,10 +222,21 @@ def _sampled_history(run: Run, spec: dict[str, Any]) -> list[dict[str, Any]]:
     end = None if high is None else high + 1
     rows = [
         {key: _bare(value) for key, value in row.items() if not keys or key in keys}
-        for row in run.history
+        for row in run.history[0 if low is None else run.exported :]
         if _within(row, low, end) and all(key in row for key in keys)
     ]
     return _sampled(rows, spec.get("samples"))
+
+
+def _exports(run: Run, args: Args, url: str) -> Node:
+    # Rows without exports are to be had page by page, from the first live step on.
+    place = f"{url}/storage/export/{quote(run.storage_id)}"
+    keys = args.get("liveKeys") or ()
+    live = run.history[run.exported :] if run.exports else []
+    return {
+        "parquetUrls": [f"{place}/{number}" for number in range(len(run.exports))],
+        "liveData": [{k: row[k] for k in keys if k in row} for row in live],
+    }
 
 
 def _within(row: dict[str, Any], low: int | None, high: int | None) -> bool:

@@ -223,6 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _storage(self, words: list[str], body: bytes) -> _Answer:
         if words[0] == "run":
             return self._run_file(words[1:], body)
+        if words[0] == "export":
+            exporting = self.server.state.run_by_storage_id(words[1])
+            return self._bytes(exporting.exports[int(words[2])] if exporting else b"")
         if words[0] == "manifest":
             return self._manifest(words[1], body)
         return self._blob(words[1], body)

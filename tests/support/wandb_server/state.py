@@ -34,10 +34,12 @@ class Lines:
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
         self._lines = dict(enumerate(lines))
+        self._parsed: list[dict[str, Any]] | None = None
 
     def write(self, offset: int, lines: Iterable[str]) -> None:
         """Put *lines* at *offset*, over what may be there."""
         self._lines.update(enumerate(lines, offset))
+        self._parsed = None
 
     @property
     def count(self) -> int:
@@ -48,6 +50,13 @@ class Lines:
     def all(self) -> list[str]:
         """The lines there are, in order."""
         return [self._lines[number] for number in sorted(self._lines)]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines' JSON, which is parsed once as clients read page by page."""
+        if self._parsed is None:
+            self._parsed = [json.loads(line) for line in self.all]
+        return self._parsed
 
 
 @dataclass
@@ -81,6 +90,10 @@ class Run:
     event_lines: Lines = field(default_factory=Lines)
     log_lines: Lines = field(default_factory=Lines)
     files: dict[str, StoredFile] = field(default_factory=dict)
+    #: Parquet files of the first rows, as the service makes them some time after.
+    exports: list[bytes] = field(default_factory=list)
+    #: How many rows these hold.
+    exported: int = 0
     notes: str | None = None
     description: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -118,12 +131,12 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The logged rows."""
-        return [json.loads(line) for line in self.history_lines.all]
+        return self.history_lines.rows
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """The system metrics."""
-        return [json.loads(line) for line in self.event_lines.all]
+        return self.event_lines.rows
 
     @property
     def log(self) -> list[str]:
