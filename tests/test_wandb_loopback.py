@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -134,6 +135,15 @@ class TestRuns:
         for number in range(3):
             got = wandb_loopback.runs["team", "proj", f"r{number}"].history
             assert [number * 10 + step for step in range(4)] == [r["v"] for r in got]
+
+    def test_threads(self, wandb_loopback: WandbServer) -> None:
+        """Runs may be written by several threads."""
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(log_run, [f"r{i}" for i in range(8)]))
+
+        assert 8 == len(wandb_loopback.runs)
+        for run in wandb_loopback.runs.values():
+            assert [0, 0.5, 1] == [row["loss"] for row in run.history]
 
     def test_console_and_system_metrics(self, wandb_loopback: WandbServer) -> None:
         """Printed lines and the machine's numbers arrive in streams of their own."""
@@ -742,8 +752,13 @@ class TestFaults:
         assert [False, True, False] == [bool(one.fault) for one in asked][:3]
         wandb_loopback.plant("UpsertBucket", refuse(500), times=None)
         wandb_loopback.clear()
+        wandb_loopback.plant(
+            "UpsertBucket", refuse(400), when=lambda said: said["name"] == "a3"
+        )
         start("a2").finish()
         assert ("team", "proj", "a2") in wandb_loopback.runs
+        with pytest.raises(wandb.errors.CommError):
+            start("a3")
 
     def test_wrong_key(self, tmp_path: Path) -> None:
         """Only the server's own key opens it."""

@@ -44,6 +44,8 @@ def wandb_client(server: WandbServer, folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # Runs that a test has left open are ended now, which no fault may hold up.
+        server.clear()
         _tear_down()
         os.environ.clear()
         os.environ.update(before)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..faults import Fault
+
+Variables = Mapping[str, Any]
+When = Callable[[Variables], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Request(NamedTuple):
     path: str
     #: The name of the GraphQL operation; empty for other requests.
     operation: str
-    variables: Mapping[str, Any]
+    variables: Variables
     fault: Fault | Forget | None
     #: When it came, in seconds of a clock that only runs forward.
     at: float
@@ -37,9 +40,12 @@ class _Rule:
     fault: Fault | Forget
     skip: int
     times: int | None
+    when: When | None
 
-    def applies(self, path: str, operation: str) -> bool:
+    def applies(self, path: str, operation: str, variables: Variables) -> bool:
         if self.on != operation and self.on not in path:
+            return False
+        if self.when and not self.when(variables):
             return False
         if self.skip:
             self.skip -= 1
@@ -65,14 +71,16 @@ class Rules:
         *,
         skip: int = 0,
         times: int | None = 1,
+        when: When | None = None,
     ) -> None:
         """
         Plan *fault* for requests of an operation, or with *on* in their path.
 
         The first *skip* of them pass; *times* of them fail then, or all that come.
+        Of an operation, *when* can choose by its variables.
         """
         with self._lock:
-            self._planted.append(_Rule(on, fault, skip, times))
+            self._planted.append(_Rule(on, fault, skip, times, when))
 
     def clear(self) -> None:
         """Forget all that is planted."""
@@ -80,12 +88,17 @@ class Rules:
             self._planted.clear()
 
     def decide(
-        self, method: str, path: str, operation: str, variables: Mapping[str, Any]
+        self, method: str, path: str, operation: str, variables: Variables
     ) -> Fault | Forget | None:
         """Record a request and return what shall happen to it."""
         with self._lock:
             fault = next(
-                (r.fault for r in self._planted if r.applies(path, operation)), None
+                (
+                    rule.fault
+                    for rule in self._planted
+                    if rule.applies(path, operation, variables)
+                ),
+                None,
             )
             self.requests.append(
                 Request(method, path, operation, variables, fault, time.monotonic())

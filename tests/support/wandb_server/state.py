@@ -34,17 +34,16 @@ class Lines:
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
         self._lines = dict(enumerate(lines))
+        #: The number after the last line's.
+        self.count = len(self._lines)
         self._parsed: list[dict[str, Any]] | None = None
 
     def write(self, offset: int, lines: Iterable[str]) -> None:
         """Put *lines* at *offset*, over what may be there."""
-        self._lines.update(enumerate(lines, offset))
+        for number, line in enumerate(lines, offset):
+            self._lines[number] = line
+            self.count = max(self.count, number + 1)
         self._parsed = None
-
-    @property
-    def count(self) -> int:
-        """The number after the last line's."""
-        return max(self._lines, default=-1) + 1
 
     @property
     def all(self) -> list[str]:
