@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -816,6 +817,24 @@ class TestIsolation:
         assert service
         assert set() == service & _children()
 
+    def test_a_killed_service(self, tmp_path: Path) -> None:
+        """A service that was killed does not keep the next one from starting."""
+        from wandb.sdk import mailbox
+
+        with wandb_server() as server:
+            with wandb_client(server, tmp_path):
+                before = _children()
+                run = start("a1")
+                for service in _children() - before:
+                    os.kill(service, signal.SIGKILL)
+                gone = (mailbox.MailboxClosedError, mailbox.HandleAbandonedError)
+                with pytest.raises((*gone, OSError)):
+                    run.finish()
+            with wandb_client(server, tmp_path):
+                start("a2").finish()
+
+        assert "finished" == server.runs["team", "proj", "a2"].state
+
     def test_one_server_after_another(self, tmp_path: Path) -> None:
         """The client forgets the server before."""
         for name in ("one", "two"):
@@ -834,12 +853,12 @@ class TestIsolation:
         root = Path(__file__).parents[1]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
         try:
-            assert process.stdout
-            line = process.stdout.readline()
+            line = process.stdout.readline() if process.stdout else ""
         finally:
             process.terminate()
             process.wait()
-            process.stdout.close()
+            if process.stdout:
+                process.stdout.close()
 
         assert line.startswith("WANDB_BASE_URL=http://127.0.0.1:")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -147,7 +147,7 @@ class _Scope:
             kind = node.get("__typename", "?")
             raise QueryError(f'Cannot query field "{name}" on type "{kind}".')
         value = node[name]
-        if isinstance(value, Callable):  # type: ignore[arg-type]
+        if callable(value):
             value = value(self.arguments(same[0].arguments))
         if same[0].selections is None:
             return value

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from .artifact_nodes import (
     artifact_node,
+    collection_node,
     hex_digest,
     manifest_node,
     membership_node,
@@ -381,8 +382,6 @@ def _use_artifact(state: State, given: Input, url: str) -> Node:
 
 
 def _update_collection(state: State, given: Input, url: str) -> Node:
-    from .artifact_nodes import collection_node
-
     id = given.get("artifactSequenceID") or given["artifactPortfolioID"]
     found = _collection(state, id)
     if "name" in given:
@@ -394,8 +393,6 @@ def _update_collection(state: State, given: Input, url: str) -> Node:
 
 
 def _delete_collection(state: State, given: Input, url: str) -> Node:
-    from .artifact_nodes import collection_node
-
     id = given.get("artifactSequenceID") or given["artifactPortfolioID"]
     found = _collection(state, id)
     del state.collections[found.entity, found.project, found.name]
