@@ -5,6 +5,7 @@ Bare loops, to know what the parts below any tool allow.
     python bench/bare.py postgres URI --runs N       COPY metric rows
     python bench/bare.py server URL --runs N         log-batch of 1,000 points
     python bench/bare.py filestore DIR               read with MLflow's own client
+    python bench/bare.py wandb DIR --runs N          log to W&B, 200 steps a run
 
 The first three write what `generate.py` makes (20 metrics of 100 steps a run), out of
 thin air. The databases must have MLflow's schema.
@@ -22,6 +23,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+WHAT = ("sqlite", "postgres", "server", "filestore", "wandb")
 METRICS = 20
 STEPS = 100
 BATCH = 1000
@@ -114,9 +116,30 @@ def read_filestore(folder: str) -> None:
     print(f"{points} points")
 
 
+WANDB_STEPS = 200
+
+
+def log_to_wandb(folder: str, runs: int) -> None:
+    """Log as training does: a row of all metrics for each step."""
+    import wandb
+
+    rng = random.Random(0)
+    for number in range(runs):
+        run = wandb.init(
+            project="loop",
+            name=f"run {number}",
+            config={f"param_{at:02}": rng.random() for at in range(20)},
+            dir=folder,
+        )
+        for step in range(WANDB_STEPS):
+            row = {f"metric_{metric:02}": rng.random() for metric in range(METRICS)}
+            run.log(row, step=step)
+        run.finish()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Bare loops to compare with.")
-    parser.add_argument("what", choices=["sqlite", "postgres", "server", "filestore"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("where")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=4, help="of a server's client")
@@ -127,6 +150,8 @@ def main() -> None:
         write_postgres(options.where, options.runs)
     elif options.what == "server":
         write_server(options.where, options.runs, options.threads)
+    elif options.what == "wandb":
+        log_to_wandb(options.where, options.runs)
     else:
         read_filestore(options.where)
 

@@ -36,6 +36,8 @@ class Shape:
     tags: int = 10
     artifacts: int = 0
     artifact_bytes: int = 1024
+    #: By how many milliseconds the metrics of one step are apart at most.
+    spread: int = 10
 
     @property
     def points(self) -> int:
@@ -102,7 +104,7 @@ def _write_run(experiment: Path, number: int, shape: Shape, rng: random.Random) 
         f"user_id: {user}\n"
     )
     for index in range(shape.metrics):
-        lines = _metric_lines(start, shape.steps, rng)
+        lines = _metric_lines(start, shape, rng)
         (folder / "metrics" / f"metric_{index:02}").write_text("".join(lines))
     for key, value in _params(shape.params, rng):
         (folder / "params" / key).write_text(value)
@@ -115,14 +117,15 @@ def _write_run(experiment: Path, number: int, shape: Shape, rng: random.Random) 
         (inner / f"file_{index}.bin").write_bytes(rng.randbytes(shape.artifact_bytes))
 
 
-def _metric_lines(start: int, steps: int, rng: random.Random) -> Iterator[str]:
+def _metric_lines(start: int, shape: Shape, rng: random.Random) -> Iterator[str]:
     """A falling, noisy curve: floats with all their digits, as training logs them."""
     level = rng.uniform(0.5, 5.0)
     rate = rng.uniform(0.01, 0.1)
-    pause = RUN_SECONDS * 1000 // max(steps, 1)
-    for step in range(steps):
+    pause = RUN_SECONDS * 1000 // max(shape.steps, 1)
+    for step in range(shape.steps):
         value = level * math.exp(-rate * step) + rng.random() * 0.05
-        yield f"{start + step * pause + rng.randrange(10)} {value!r} {step}\n"
+        moment = start + step * pause + rng.randrange(max(shape.spread, 1))
+        yield f"{moment} {value!r} {step}\n"
 
 
 def _params(count: int, rng: random.Random) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@ Compare mlmigrate side by side with the other tools and with what the parts allo
 
     python bench/run.py sqlite|postgres|server|one-worker|read|memory|repeat [--runs N]
     python bench/run.py export|export-server|restore|check|archive-memory [--runs N]
+    python bench/run.py wandb-offline|wandb-online --runs 50
 
 All get the same generated store, and take turns, so that whatever else the machine
 does hurts all of them. Figures of different calls are not comparable.
@@ -24,10 +25,15 @@ from pathlib import Path
 
 import archives
 import contenders
+import wandb_runs
 from contenders import Contender, Task
 from generate import Shape, generate
 
-SCENARIOS = {**contenders.SCENARIOS, **archives.SCENARIOS}
+SCENARIOS = {
+    **contenders.SCENARIOS,
+    **archives.SCENARIOS,
+    **wandb_runs.SCENARIOS,
+}
 MEASURE = Path(__file__).resolve().with_name("measure.py")
 
 

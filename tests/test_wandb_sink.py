@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support._processes import clean_environment
+from support.wandb_server import client_environment
 from wandb.proto import wandb_internal_pb2
 
 from mlmigrate import pipeline
@@ -584,6 +586,50 @@ class TestSync:
         assert 1000 == sum(each["type"] == "history" for each in said)
         assert list(range(1, len(said) + 1)) == [each["num"] for each in said]
 
+    def test_synced(
+        self, sources: MemorySources, sink: str, tmp_path: Path, wandb_loopback: Any
+    ) -> None:
+        """What ``wandb sync`` sends arrives: rows, files, and the place of a run."""
+        item, files = TestArtifacts().item()
+        losses = points("loss", (-1, 1.0), (5, 0.5), (2**53 + 1, float("nan")))
+        child = run(OTHER, parent=item.ref, status="FAILED", metrics=(losses,))
+        accuracy = points("val/acc", (0, 0.5), (7, 1.0))
+        parent = replace(item, metrics=(accuracy,), params=(Param("a/b.c", "1"),))
+        origin = sources(experiment(), parent, child, files=files)
+        copied(origin, sink, "entity=team")
+        logs = [the_log(sink), the_log(sink, OTHER)]
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).parent / "wandb"),
+                "sync",
+                *(str(log.parent) for log in logs),
+            ],
+            capture_output=True,
+            text=True,
+            env={
+                **clean_environment({}),
+                **client_environment(wandb_loopback, tmp_path),
+            },
+        )
+        assert 0 == done.returncode, done.stderr
+        runs = [wandb_loopback.runs["team", "churn", id] for id in (RUN, OTHER)]
+
+        for log, held in zip(logs, runs, strict=True):
+            assert _told(history_of(log)) == _told(held.history)
+            assert config_of(log) == {**held.config, **config_of(log)}
+        assert [("finished", "parent"), ("failed", "child")] == [
+            (held.state, held.job_type) for held in runs
+        ]
+        assert [RUN, RUN] == [held.group for held in runs]
+        assert {"val/acc": 1.0}.items() <= runs[0].summary.items()
+        name = f"{RUN}-model"
+        (model,) = wandb_loopback.versions("team", "churn", name)
+        assert {
+            "MLmodel": TestArtifacts.FILES["model/MLmodel"],
+            "data/weights": TestArtifacts.FILES["model/data/weights"],
+        } == wandb_loopback.contents(model)
+        assert [] == differences(origin, sink)  # and nothing here has changed
+
     def test_synced_already(self, sources: MemorySources, sink: str) -> None:
         """A run that was sent is not written again, and that is said."""
         origin = sources(experiment(), run())
@@ -609,6 +655,11 @@ class TestSync:
 
         assert before == log.read_bytes()
         assert [] == differences(origin, sink)
+
+
+def _told(rows: list[dict[str, Any]]) -> list[str]:
+    """Return rows in a form in which NaN equals NaN, and 3 is 3.0."""
+    return [repr(sorted((key, float(row[key])) for key in row)) for row in rows]
 
 
 class TestFraming:

@@ -31,8 +31,7 @@ def record_tables(
     table_rows = Rows(0)
     table_rows.add(Entry(item, 0, digest, source))
     for name in TABLES:
-        table = table_rows.take(name)
-        if table.num_rows:
+        if table_rows.bytes[name]:
             data = BytesIO()
-            pq.write_table(table, data, compression="zstd")
+            pq.write_table(table_rows.take(name), data, compression="zstd")
             yield f"{name}.parquet", data.getvalue()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wandb import __version__ as version
 from wandb.proto import wandb_internal_pb2
 
+from mlmigrate.stores.wandb_offline.logged_artifacts import LoggedArtifact
 from mlmigrate.wandb_runs.mapping import Logged
 from mlmigrate.wandb_runs.rows import STEP, TIMESTAMP, Row, rows
 
@@ -20,27 +20,6 @@ _OLDEST_READER = "0.70.0"
 #: Python's texts of floats that are not JSON's, which are otherwise the same.
 _WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of a logged artifact."""
-
-    path: str
-    digest: str
-    size: int  # bytes
-    local_path: str  # where `wandb sync` finds it
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedArtifact:
-    """A W&B artifact that a run logs."""
-
-    name: str
-    type: str
-    digest: str
-    metadata: Mapping[str, Any]
-    entries: tuple[Entry, ...]
 
 
 def messages(run: Logged, artifacts: Iterable[LoggedArtifact]) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -19,7 +20,6 @@ from typing import Any, BinaryIO, Literal
 from mlmigrate import marks, merge
 from mlmigrate.artifacts import (
     combined_checksum,
-    open_file,
     short,
     write_file,
 )
@@ -45,23 +45,14 @@ from mlmigrate.stores.wandb_offline.folders import (
     own_of,
 )
 from mlmigrate.stores.wandb_offline.log import write_log
+from mlmigrate.stores.wandb_offline.logged_artifacts import RECORD, logged_artifacts
 from mlmigrate.stores.wandb_offline.reading import PREFIX, OfflineFolder, root_of
 from mlmigrate.stores.wandb_offline.records import first_run
-from mlmigrate.wandb_runs import bundles
 from mlmigrate.wandb_runs.mapping import Naming, experiment_record, logged, run_id
 from mlmigrate.wandb_runs.own import EXPERIMENT, Own, experiment_id, experiment_of
 from mlmigrate.wandb_runs.record import record_tables
 from mlmigrate.wandb_runs.rows import Steps, steps_of
 
-try:
-    from mlmigrate.stores.wandb_offline.messages import Entry, LoggedArtifact, messages
-except ImportError as error:
-    raise StoreError(
-        f"W&B's run folders are written by its client's own code: {error};"
-        " pip install 'mlmigrate[wandb]'"
-    ) from error
-
-_RECORD = "record"
 _TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -77,6 +68,11 @@ class OfflineSink:
     )
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        if find_spec("wandb") is None:
+            raise StoreError(
+                "W&B's run folders are written by its client's own code, which is not"
+                " installed: pip install 'mlmigrate[wandb]'"
+            )
         self._root = root_of(location)
         self.location = f"{PREFIX}{self._root}"
         self._naming = Naming(
@@ -284,6 +280,9 @@ class OfflineSink:
 
     def _put(self, item: Item, run: RunFolders, beside: _Beside) -> None:
         """Write the log of a run, whose files are there, and note it in the index."""
+        # It takes a second to import, in which runs are read.
+        from mlmigrate.stores.wandb_offline.messages import messages
+
         header = item.header
         assert isinstance(header, Run)
         folder = run.folders[-1]
@@ -303,46 +302,14 @@ class OfflineSink:
         )
         digest = getattr(marks.load(beside.mark), "digest", "")
         for name, data in record_tables(item, digest=digest, source=beside.source):
-            write_file(folder / _RECORD, name, BytesIO(data))
-        artifacts = list(self._artifacts(item, run))
+            write_file(folder / RECORD, name, BytesIO(data))
+        at = f"{self._synced_at}/{folder.name}"
+        artifacts = list(logged_artifacts(run.id, item.artifacts, folder, at))
         with appearing(folder / f"run-{run.id}.wandb", folder) as file:
             write_log(file, messages(written, artifacts))
         self._index.runs.pop(run.origin, None)
         self._index.add(folder, str(folder))
         self.close()  # what was opened of the run is no longer what it is
-
-    def _artifacts(self, item: Item, run: RunFolders) -> Iterator[LoggedArtifact]:
-        folder = run.folders[-1]
-        for bundle in bundles.bundles(run.id, item.artifacts):
-            inner = {bundle.inside(file.path): file.path for file in bundle.files}
-            yield self._artifact(
-                bundle.name, bundle.type, bundle.metadata, folder / COPIED, inner
-            )
-        record = folder / _RECORD
-        names = {path.name: path.name for path in sorted(record.glob("*.parquet"))}
-        yield self._artifact(
-            bundles.record_name(run.id), bundles.RECORD, {}, record, names
-        )
-
-    def _artifact(
-        self,
-        name: str,
-        type: str,
-        metadata: Mapping[str, Any],
-        folder: Path,
-        files: Mapping[str, str],
-    ) -> LoggedArtifact:
-        """Describe files below *folder* as a W&B artifact; *files* has the path within
-        that artifact -> the path below *folder*.
-        """
-        at = f"{self._synced_at}/{folder.parent.name}/{folder.name}"
-        entries = []
-        for path, below in files.items():
-            with open_file(folder, below) as data:
-                digest, size = bundles.content_digest(data), data.tell()
-            entries.append(Entry(path, digest, size, f"{at}/{below}"))
-        digest = bundles.manifest_digest({each.path: each.digest for each in entries})
-        return LoggedArtifact(name, type, digest, metadata, tuple(entries))
 
     def _rewrite(self, run: RunFolders) -> None:
         """Write a run again as it is, in its place among others as they are now."""

@@ -1,0 +1,107 @@
+"""
+What copying to W&B is compared with: a plain loop of its client's own calls.
+
+The loop reads no store, and logs as many rows of as many metrics as ours copies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contenders import HERE, Contender, Job, Task, ours
+from generate import Shape, generate
+from support.wandb_server import client_environment, wandb_server
+
+from mlmigrate.stores.wandb_offline.log import read_log
+from mlmigrate.stores.wandb_offline.wire import decode
+
+
+def _store(task: Task) -> Path:
+    """Return a store whose metrics are logged together, as the loop logs them."""
+    store = task.store.parent / "together" / "mlruns"
+    if not store.exists():
+        generate(store, Shape(runs=task.runs, experiments=1, steps=200, spread=0))
+    return store
+
+
+def _logged_points(folder: Path) -> Callable[[], int]:
+    """Return what counts the values in the logs below a folder, but for W&B's own."""
+
+    def count() -> int:
+        return sum(
+            not (item.get("key") or item["nested_key"][0]).startswith("_")
+            for log in folder.rglob("*.wandb")
+            for data in read_log(log, [])
+            for item in decode(data).get("history", {}).get("item", ())
+        )
+
+    return count
+
+
+def _loop(task: Task) -> list[str]:
+    command = [sys.executable, str(HERE / "bare.py"), "wandb", str(task.folder)]
+    return [*command, "--runs", str(task.runs)]
+
+
+def _offline(task: Task) -> dict[str, str]:
+    keep_out = {"WANDB_ERROR_REPORTING": "false", "WANDB_CONSOLE": "off"}
+    places = {
+        f"WANDB_{name}_DIR": str(task.folder / name.lower())
+        for name in ("CACHE", "CONFIG", "DATA")
+    }
+    return {"WANDB_MODE": "offline", "WANDB_SILENT": "true", **keep_out, **places}
+
+
+@contextmanager
+def ours_offline(task: Task) -> Iterator[Job]:
+    target = task.folder / "wandb"
+    command = ours(_with(task, _store(task)), f"wandb-offline:{target}")
+    yield Job([command], points=_logged_points(target))
+
+
+@contextmanager
+def loop_offline(task: Task) -> Iterator[Job]:
+    yield Job([_loop(task)], _offline(task), _logged_points(task.folder))
+
+
+@contextmanager
+def ours_online(task: Task) -> Iterator[Job]:
+    with wandb_server() as server:
+        command = ours(_with(task, _store(task)), "wandb://team/bench")
+        environment = client_environment(server, task.folder)
+        yield Job([command], environment, lambda: _held_points(server))
+
+
+@contextmanager
+def loop_online(task: Task) -> Iterator[Job]:
+    with wandb_server() as server:
+        environment = client_environment(server, task.folder)
+        os.makedirs(environment["WANDB_DIR"], exist_ok=True)
+        yield Job([_loop(task)], environment, lambda: _held_points(server))
+
+
+def _with(task: Task, store: Path) -> Task:
+    return Task(store, task.runs, task.folder, task.workers)
+
+
+def _held_points(server: object) -> int:
+    runs = getattr(server, "runs").values()  # noqa: B009
+    return sum(
+        not key.startswith("_") for run in runs for row in run.history for key in row
+    )
+
+
+SCENARIOS: dict[str, list[Contender]] = {
+    "wandb-offline": [
+        Contender("mlmigrate", ours_offline, ours=True),
+        Contender("wandb.init, log", loop_offline),
+    ],
+    "wandb-online": [
+        Contender("mlmigrate", ours_online, ours=True),
+        Contender("wandb.init, log", loop_online),
+    ],
+}
