@@ -13,14 +13,19 @@ from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlmigrate.model import Float64s, Int64s, MetricHistory
 
 #: What ``_step`` counts: MLflow's steps, or rows.
 Steps: TypeAlias = Literal["native", "rows"]
 
+Int32s: TypeAlias = NDArray[np.int32]
+
 STEP = "mlflow_step"
 TIMESTAMP = "mlflow_timestamp"
+#: Rows that are made at once.
+_PORTION = 1000
 #: Whole milliseconds up to here survive as a float of seconds.
 _LATEST = 1 << 51
 #: Whole numbers up to here survive as a float.
@@ -43,7 +48,7 @@ class Points:
     """The points of several metrics in columns, sorted by row."""
 
     keys: Sequence[str]
-    key: Int64s  # of each point, its place in `keys`
+    key: Int32s  # of each point, its place in `keys`
     step: Int64s
     timestamp: Int64s
     value: Float64s
@@ -79,39 +84,54 @@ def rows(
         first: the number of the first row, where rows are counted.
     """
     points = _by_row(metrics, counted)
-    keys, places = points.keys, points.key.tolist()
-    steps, times = points.step.tolist(), points.timestamp.tolist()
-    values, starts = points.value.tolist(), points.start.tolist()
-    for number, (begin, end) in enumerate(pairwise(starts), first):
-        step, time = steps[begin], times[begin]
-        named = [(keys[places[at]], values[at]) for at in range(begin, end)]
-        if counted == "native":
-            yield Row(step, time / 1000, named)
-        else:
-            exact = time if abs(time) > _LATEST else None
-            yield Row(number, time / 1000, named, step, exact)
+    number = first
+    for bounds in _portions(points.start):
+        portion = slice(bounds[0], bounds[-1])
+        keys = [points.keys[at] for at in points.key[portion].tolist()]
+        values = points.value[portion].tolist()
+        steps = points.step[bounds[:-1]].tolist()
+        times = points.timestamp[bounds[:-1]].tolist()
+        edges = (bounds - bounds[0]).tolist()
+        for (begin, end), step, time in zip(pairwise(edges), steps, times, strict=True):
+            named = list(zip(keys[begin:end], values[begin:end], strict=True))
+            if counted == "native":
+                yield Row(step, time / 1000, named)
+            else:
+                exact = time if abs(time) > _LATEST else None
+                yield Row(number, time / 1000, named, step, exact)
+            number += 1
+
+
+def _portions(start: Int64s) -> Iterator[Int64s]:
+    """Cut the bounds of rows so that few points at a time become objects."""
+    for at in range(0, len(start) - 1, _PORTION):
+        yield start[at : at + _PORTION + 1]
 
 
 _NONE: Int64s = np.empty(0, np.int64)
+_NO_TIMES: Int32s = np.empty(0, np.int32)
 
 
 def _by_row(metrics: Sequence[MetricHistory], counted: Steps) -> Points:
     sizes = [len(metric.steps) for metric in metrics]
-    key = np.repeat(np.arange(len(metrics)), sizes)
+    key = np.repeat(np.arange(len(metrics), dtype=np.int32), sizes)
     step = np.concatenate([_NONE, *(metric.steps for metric in metrics)])
     time = np.concatenate([_NONE, *(metric.timestamps for metric in metrics)])
     value = np.concatenate(
         [np.empty(0), *(metric.values for metric in metrics)], dtype=np.float64
     )
-    again = np.concatenate([_NONE, *map(_repeats, metrics)])
+    again = np.concatenate([_NO_TIMES, *map(_repeats, metrics)])
     # A metric's points of one step and time but several values: a row for each.
     order = (
         np.lexsort((key, step))
         if counted == "native"
         else np.lexsort((key, again, step, time))
     )
-    key, step, time = key[order], step[order], time[order]
-    value, again = value[order], again[order]
+    key = key[order]  # one after the other: a run may have millions of points
+    step = step[order]
+    time = time[order]
+    value = value[order]
+    again = again[order]
     changes = (np.diff(step) != 0) | (np.diff(time) != 0) | (np.diff(again) != 0)
     start = np.concatenate(
         [_NONE[:0], [0] if len(step) else _NONE, np.flatnonzero(changes) + 1]
@@ -120,11 +140,11 @@ def _by_row(metrics: Sequence[MetricHistory], counted: Steps) -> Points:
     return Points([metric.key for metric in metrics], key, step, time, value, start)
 
 
-def _repeats(metric: MetricHistory) -> Int64s:
+def _repeats(metric: MetricHistory) -> Int32s:
     """Count for each point those before it that have its step and time."""
     count = len(metric.steps)
     fresh = np.ones(count, dtype=bool)
     fresh[1:] = (np.diff(metric.steps) != 0) | (np.diff(metric.timestamps) != 0)
-    place = np.arange(count)
-    found: Int64s = place - np.maximum.accumulate(np.where(fresh, place, 0))
+    place = np.arange(count, dtype=np.int32)
+    found: Int32s = place - np.maximum.accumulate(np.where(fresh, place, 0))
     return found
