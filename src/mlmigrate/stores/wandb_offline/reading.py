@@ -34,11 +34,14 @@ from mlmigrate.stores.wandb_offline.folders import (
     log_of,
 )
 from mlmigrate.stores.wandb_offline.records import Gathered
+from mlmigrate.wandb_runs import items as shared
+from mlmigrate.wandb_runs.history import HISTORY
+from mlmigrate.wandb_runs.items import SUMMARY
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
 from mlmigrate.wandb_runs.own import Shown, experiment_of, restored
 
 PREFIX = "wandb-offline:"
-_MADE = (records.HISTORY, records.SUMMARY, records.CONSOLE, records.RECORDS)
+_MADE = (HISTORY, SUMMARY, records.CONSOLE, records.RECORDS)
 _LARGEST_METADATA = 1 << 20
 
 
@@ -171,7 +174,7 @@ class OfflineFolder:
         last = run.folders[-1]
         for named, what in (
             (gathered.saved, "saved files"),
-            (gathered.media, "media files"),
+            (gathered.history.media, "media files"),
         ):
             found += files.missing_files(named, last, listed, what, where)
         shown = {
@@ -179,9 +182,9 @@ class OfflineFolder:
             for key, value in gathered.config.items()
             if gathered.own is None or key not in (MLFLOW, MLMIGRATE)
         }
-        params, wrong = items.params(shown, where)
+        params, wrong = shared.params(shown, where)
         found += wrong
-        metrics, wrong = items.metrics(gathered, where)
+        metrics, wrong = shared.metrics(gathered.history, where)
         found += wrong
         made = [
             Artifact(name, size)
@@ -196,12 +199,17 @@ class OfflineFolder:
             item = restored(gathered.own, ref, seen, params, metrics)
             return replace(item, artifacts=artifacts, findings=tuple(found))
         fields = items.header(run, gathered, self._user(listed))
+        about = items.about(run, gathered)
         return Item(
             ref,
             Run(experiment=Ref("experiment", run.experiment), **fields),
             origin=run.origin,
             params=tuple(params),
-            tags=tuple(items.tags(run, gathered)),
+            tags=tuple(
+                shared.tags(
+                    items.about(run, gathered), gathered.summary, gathered.history
+                )
+            ),
             metrics=tuple(metrics),
             artifacts=artifacts,
             findings=tuple(found),
@@ -235,7 +243,7 @@ def _made_of(gathered: Gathered) -> Sequence[str]:
     """
     if gathered.own is None:
         return (*_MADE, records.OUTPUT)
-    return (records.HISTORY, records.CONSOLE, records.OUTPUT)
+    return (HISTORY, records.CONSOLE, records.OUTPUT)
 
 
 def _encoded(text: str) -> bytes:

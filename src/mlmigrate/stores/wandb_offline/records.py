@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mlmigrate.stores.wandb_offline import wire
 from mlmigrate.stores.wandb_offline.log import read_log
+from mlmigrate.wandb_runs.history import HISTORY, History
+from mlmigrate.wandb_runs.items import SUMMARY, summary_text
 from mlmigrate.wandb_runs.own import Own, own
-from mlmigrate.wandb_runs.rows import STEP, TIMESTAMP
-from mlmigrate.wandb_runs.values import (
-    SYSTEM,
-    KeyPath,
-    Points,
-    leaves,
-    millis,
-    moment,
-    number,
-)
+from mlmigrate.wandb_runs.values import KeyPath, moment
 
-#: Files that are made of records.
-HISTORY = "wandb/history.jsonl"
-SUMMARY = "wandb/summary.json"
+#: Files that are made of records, beside `HISTORY` and `SUMMARY`.
 CONSOLE = "wandb/console.jsonl"
 RECORDS = "wandb/records.jsonl"
 OUTPUT = "output.log"
@@ -44,22 +35,21 @@ class Gathered:
         self.telemetry: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
-        self.metrics: dict[KeyPath, Points] = defaultdict(Points)
-        self.last: dict[KeyPath, Any] = {}  # of each key of the history, as JSON has it
         self.exit: dict[str, Any] | None = None  # of the last log
         self.start: int | None = None  # of the first log
-        self.latest: int | None = None  # the last time that stands anywhere
         self.ended: int | None = None
         self.saved: dict[str, None] = {}  # files that the run named
-        self.media: dict[str, None] = {}  # files that values of the history name
         self.artifacts: list[dict[str, Any]] = []
         self.wrong: list[str] = []
-        self.repairs: Counter[str] = Counter()
-        self.own: Own | None = None
+        self.history = History(lambda line: write(HISTORY, line))
+        self.repairs = self.history.repairs
         self._write = write
-        self._step = -1
-        self._samples = 0
         self._started: int | None = None
+
+    @property
+    def own(self) -> Own | None:
+        """What mlmigrate keeps in the config, where it wrote the run."""
+        return self.history.own
 
     def read(self, path: Path) -> None:
         """Add what a log says.
@@ -82,8 +72,8 @@ class Gathered:
 
     def finish(self) -> None:
         """Write what is known only in the end."""
-        if self.summary:
-            self._write(SUMMARY, json.dumps(self.summary, indent=1) + "\n")
+        if said := summary_text(self.summary):
+            self._write(SUMMARY, said)
 
     def _add(self, record: dict[str, Any]) -> None:
         said = {key: record[key] for key in record if key not in _TRANSPORT}
@@ -129,23 +119,20 @@ class Gathered:
         self._update(self.config, run.get("config", {}), "config")
         self._update(self.summary, run.get("summary", {}), "summary")
         self.telemetry.update(run.get("telemetry", {}))
-        self.own = own(self.config)
+        self.history.own = own(self.config)
         self._started = moment(run.get("start_time"))
         if self._started is not None:
             self.start = min(self._started, self.start or self._started)
-            self._saw(self._started)
+            self.history.saw(self._started)
 
     def _add_exit(self, exit: dict[str, Any]) -> None:
         self.exit = exit
-        self.ended = self.latest
+        self.ended = self.history.latest
         if self._started is not None and exit.get("runtime"):
             # A resumed run counts on from the runtime that it had.
             ran = exit["runtime"] - self.run.get("runtime", 0)
             end = self._started + 1000 * (ran if ran >= 0 else exit["runtime"])
-            self.ended = max(end, self.latest or end)
-
-    def _saw(self, time: int) -> None:
-        self.latest = max(time, self.latest or time)
+            self.ended = max(end, self.history.latest or end)
 
     def _update(self, tree: dict[str, Any], record: dict[str, Any], what: str) -> bool:
         """Change a tree; tell whether a value of it cannot be read."""
@@ -173,9 +160,6 @@ class Gathered:
     # -- history ------------------------------------------------------------------
 
     def _add_row(self, row: dict[str, Any]) -> None:
-        """Add a row: its numbers are points, and what a float does not hold whole goes
-        to a file, in the shape that W&B itself has for rows.
-        """
         said: dict[str, Any] = {}
         texts: dict[str, str] = {}
         for item in row.get("item", ()):
@@ -186,76 +170,17 @@ class Gathered:
                 texts[".".join(path)] = value
             elif not _put(said, path, value):
                 said[".".join(path)] = value  # the row has a value above it, too
-        step = self._step_of(row, said.get("_step"))
-        timestamp = self._time_of(said.get("_timestamp"))
-        whole: dict[str, Any] = {}
-        if self.own is not None:
-            step, timestamp = own_place(self.own, said, step, timestamp)
-        for key, value in said.items():
-            if key in ("_step", "_timestamp"):
-                continue
-            exact = True
-            nested = isinstance(value, dict)
-            for below, leaf in leaves(value, (key,)) if nested else (((key,), value),):
-                self.last[below] = leaf if isinstance(leaf, float | int) else None
-                found = number(leaf)
-                exact &= found is not None and found[1]
-                if found is not None:
-                    self.metrics[below].add(step, timestamp, found[0])
-                elif isinstance(leaf, dict):
-                    self._add_media(leaf)
-            if not exact:
-                whole[key] = value
-        whole.update(texts)
-        if whole:
-            said_time = said.get("_timestamp", timestamp / 1000)
-            line = {"_step": step, "_timestamp": said_time, **whole}
-            self._write(HISTORY, json.dumps(line) + "\n")
-
-    def _step_of(self, row: dict[str, Any], said: Any) -> int:
-        step = said if said is not None else row.get("step", {}).get("num")
-        if isinstance(step, float) and step.is_integer():
-            step = int(step)
-        if step is None and "step" in row:
-            step = 0  # protobuf leaves zeros out
-        if not isinstance(step, int) or not -(2**63) <= step < 2**63:
-            self.repairs["rows without a step: counted on"] += 1
-            step = self._step + 1
-        self._step = step
-        return step
-
-    def _time_of(self, said: Any) -> int:
-        time = millis(said)
-        if time is None:
-            self.repairs["rows without a time: that of what came before"] += 1
-            return self.latest or 0
-        self._saw(time)
-        return time
-
-    def _add_media(self, value: dict[str, Any]) -> None:
-        path = value.get("path")
-        if isinstance(path, str) and str(value.get("_type", "")).endswith("-file"):
-            self.media[path] = None
+        step = row["step"].get("num", 0) if "step" in row else None
+        self.history.add_row(said, counted=step, texts=texts)
 
     # -- system metrics and console -------------------------------------------------
 
     def _add_sample(self, stats: dict[str, Any]) -> bool:
         """Add a sample; tell whether some of it is no number."""
-        timestamp = moment(stats.get("timestamp"))
-        if timestamp is None:
-            self.repairs["samples without a time: that of what came before"] += 1
-            timestamp = self.latest or 0
-        lost = False
-        for item in stats.get("item", ()):
-            value, sound = _logged(item)
-            for path, leaf in leaves(value, (SYSTEM, *_path(item))):
-                found = number(leaf) if sound else None
-                if found is not None:
-                    self.metrics[path].add(self._samples, timestamp, found[0])
-                lost |= found is None or not found[1]
-        self._saw(timestamp)
-        self._samples += 1
-        return lost
+        read = [(_path(item), *_logged(item)) for item in stats.get("item", ())]
+        values = [(path, value) for path, value, sound in read if sound]
+        lost = self.history.add_sample(values, moment(stats.get("timestamp")))
+        return lost or len(values) < len(read)
 
     def _add_output(self, output: dict[str, Any]) -> None:
         line = output.get("line", "")
@@ -264,20 +189,6 @@ class Gathered:
         entry = {"stream": stream, "timestamp": time, "line": line}
         self._write(CONSOLE, json.dumps(entry) + "\n")
         self._write(OUTPUT, line)
-
-
-def own_place(
-    own: Own, row: dict[str, Any], step: int, timestamp: int
-) -> tuple[int, int]:
-    """Return the step and the time in milliseconds of a row that mlmigrate wrote, and
-    take off what it wrote to tell them.
-    """
-    row.pop("_runtime", None)
-    if own.steps == "rows":
-        said, time = row.pop(STEP, None), row.pop(TIMESTAMP, None)
-        step = said if isinstance(said, int) else step
-        timestamp = time if isinstance(time, int) else timestamp
-    return step, timestamp
 
 
 def _has_unknown(value: Any) -> bool:
