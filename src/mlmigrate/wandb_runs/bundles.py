@@ -83,10 +83,15 @@ def record_name(run_id: str) -> str:
 
 
 def _name(run_id: str, what: str) -> str:
-    plain = _BAD_IN_NAME.sub("-", f"{run_id}-{what}")
-    if plain == f"{run_id}-{what}" and len(plain) <= _LONGEST_NAME:
+    return plain_name(f"{run_id}-{what}")
+
+
+def plain_name(name: str) -> str:
+    """Return a name that W&B takes for an artifact: *name* itself where it does."""
+    plain = _BAD_IN_NAME.sub("-", name)
+    if plain == name and 0 < len(plain) <= _LONGEST_NAME:
         return plain
-    tail = "-" + blake2b(f"{run_id}-{what}".encode(), digest_size=4).hexdigest()
+    tail = "-" + blake2b(name.encode(), digest_size=4).hexdigest()
     return plain[: _LONGEST_NAME - len(tail)] + tail
 
 

@@ -40,6 +40,10 @@ class Naming:
     salt: str = ""
     typed: bool = False
 
+    def project_of(self, experiment: Mapping[str, Any]) -> str:
+        """Return the project of the runs of an experiment, given by its record."""
+        return self.project or project_of(str(experiment["name"]))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logged:
@@ -176,7 +180,7 @@ def logged(
     return Logged(
         id=id,
         entity=naming.entity,
-        project=naming.project or project_of(str(experiment["name"])),
+        project=naming.project_of(experiment),
         name=shown_name(header.name, id),
         notes=tags.get(NOTE, ""),
         group=(root or id) if nested else _group(tags, experiment, naming),

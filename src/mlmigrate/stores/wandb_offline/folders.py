@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mlmigrate.model import Finding, Lifecycle, Note, Problem
 from mlmigrate.stores.wandb_offline.records import first_run
+from mlmigrate.wandb_runs.experiments import project_id, project_record
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
 from mlmigrate.wandb_runs.own import Own, latest_record, own
 
@@ -59,7 +59,7 @@ class RunFolders:
         """The id of its experiment."""
         if self.known is not None:
             return self.known.experiment
-        return f"{quote(self.entity, safe='')}:{quote(self.project, safe='')}"
+        return project_id(self.entity, self.project)
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Index:
         held = self.runs.setdefault(id, run)
         held.known = run.known or held.known
         held.folders.append(folder)
-        record = found.experiment if found else _record(run)
+        record = found.experiment if found else project_record(run.entity, run.project)
         self.note_experiment(run.experiment, record)
 
     def note_experiment(self, id: str, record: Mapping[str, Any]) -> None:
@@ -120,11 +120,6 @@ class Index:
 def _is_same(one: RunFolders, other: RunFolders) -> bool:
     """Tell whether two folders are of one run, which was resumed."""
     return (one.entity, one.project, one.id) == (other.entity, other.project, other.id)
-
-
-def _record(run: RunFolders) -> dict[str, Any]:
-    name = f"{run.entity}/{run.project}" if run.entity else run.project
-    return {"name": name, "origin": f"{run.experiment}/{name}"}
 
 
 def own_of(said: Mapping[str, Any]) -> Own | None:

@@ -205,11 +205,7 @@ class OfflineFolder:
             Run(experiment=Ref("experiment", run.experiment), **fields),
             origin=run.origin,
             params=tuple(params),
-            tags=tuple(
-                shared.tags(
-                    items.about(run, gathered), gathered.summary, gathered.history
-                )
-            ),
+            tags=tuple(shared.tags(about, gathered.summary, gathered.history)),
             metrics=tuple(metrics),
             artifacts=artifacts,
             findings=tuple(found),
