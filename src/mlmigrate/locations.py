@@ -164,6 +164,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _one_or_each(text: str) -> str:
+    if text not in ("one", "each"):
+        raise ValueError("give one or each")
+    return text
+
+
 def _yes_or_no(text: str) -> str:
     if text not in ("yes", "no"):
         raise ValueError("give yes or no")
@@ -232,6 +238,48 @@ ADAPTERS: tuple[Adapter, ...] = (
                 str,
                 None,
                 "the folder's path where `wandb sync` will run [as it is here]",
+            ),
+        ),
+    ),
+    Adapter(
+        "wandb_cloud",
+        "mlmigrate.stores.wandb_cloud",
+        "wandb://ENTITY/PROJECT, wandb://ENTITY (all its projects)",
+        lambda location: location.startswith("wandb://"),
+        source=True,
+        sink=True,
+        holds="runs, read back before they count; no registered models yet",
+        options=(
+            Option(
+                "projects",
+                _one_or_each,
+                "one",
+                "each: a project for each experiment, at wandb://ENTITY",
+            ),
+            Option(
+                "typed-params",
+                _yes_or_no,
+                "no",
+                "yes: params that are numbers or truth values are such in the config",
+            ),
+            Option(
+                "id-salt",
+                str,
+                None,
+                "a text that makes all run ids others: W&B blocks deleted ones",
+            ),
+            Option(
+                "threads", _at_least_one, None, "runs at once [8 reading, 4 writing]"
+            ),
+            Option("timeout", _seconds, 120.0, "seconds to wait for an answer"),
+            Option(
+                "retries", _not_negative, 6, "tries after a lost or refused request"
+            ),
+            Option(
+                "settle",
+                _seconds,
+                10.0,
+                "seconds in which the server is to show what it took",
             ),
         ),
     ),

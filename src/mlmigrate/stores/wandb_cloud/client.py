@@ -1,0 +1,157 @@
+"""W&B's client: imported when a store is opened, and what it raises translated."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from mlmigrate.artifacts import short
+from mlmigrate.errors import ItemError, MlmigrateError, StoreError
+from mlmigrate.stores.wandb_cloud import surroundings
+
+_PAGE = 100
+
+
+class Client:
+    """W&B's SDK and its public API, for one open store."""
+
+    def __init__(self, *, retries: int, timeout: float) -> None:
+        """Connect to the server that ``WANDB_BASE_URL`` or ``wandb login`` say.
+
+        Raises:
+            StoreError: wandb is not installed, nobody is logged in, or the server
+                cannot be reached.
+        """
+        surroundings.hold(retries)
+        self._timeout = timeout
+        self._local = threading.local()
+        self._open = True
+        try:
+            self.sdk: Any = import_module("wandb")
+        except ImportError as error:
+            self.close()
+            raise StoreError(
+                f"W&B's client cannot be imported: {error};"
+                " pip install 'mlmigrate[wandb]'"
+            ) from error
+        try:
+            self.api  # noqa: B018  connects
+        except Exception as error:
+            self.close()
+            raise StoreError(
+                f"W&B does not let us in: {short(error)}. Set WANDB_API_KEY or run"
+                " `wandb login`; WANDB_BASE_URL names a server of your own"
+            ) from error
+
+    @property
+    def api(self) -> Any:
+        """The public API: one for each thread, as it caches what it read."""
+        found = getattr(self._local, "api", None)
+        if found is None:
+            self._local.api = found = self.sdk.Api(timeout=self._timeout)
+        return found
+
+    def run(self, entity: str, project: str, id: str) -> Any:
+        """Read a run anew, with all that its own query gives.
+
+        Raises:
+            ItemError: it is not there, or cannot be read.
+        """
+        with asking(f"run {entity}/{project}/{id}"):
+            self.api.flush()
+            return self.api.run(f"{entity}/{project}/{id}")
+
+    def has_run(self, entity: str, project: str, id: str) -> bool:
+        """Tell whether a run is there.
+
+        Raises:
+            ItemError: that cannot be told.
+        """
+        try:
+            self.run(entity, project, id)
+        except ItemError as error:
+            if "Could not find run" in str(error):
+                return False
+            raise
+        return True
+
+    def runs(self, entity: str, project: str) -> Iterator[Any] | None:
+        """Yield all runs of a project, oldest first; None where there is no project.
+
+        Raises:
+            StoreError: they cannot be listed.
+        """
+        self.api.flush()
+        found = self.api.runs(f"{entity}/{project}", per_page=_PAGE, lazy=False)
+        with listing(f"the runs of {entity}/{project}"):
+            try:
+                first = next(found, None)
+            except ValueError as error:
+                if "Could not find project" in str(error):
+                    return None
+                raise
+        return self._listed(found, first, f"the runs of {entity}/{project}")
+
+    def _listed(self, found: Any, run: Any, what: str) -> Iterator[Any]:
+        while run is not None:
+            yield run
+            # The paginator keeps all that it gave.
+            found.objects[found.index] = None
+            with listing(what):
+                run = next(found, None)
+
+    def projects(self, entity: str) -> list[str]:
+        """Return the names of an entity's projects.
+
+        Raises:
+            StoreError: they cannot be listed.
+        """
+        with listing(f"the projects of {entity}"):
+            self.api.flush()
+            found = self.api.projects(entity, per_page=_PAGE)
+            return [str(project.name) for project in found]
+
+    def close(self) -> None:
+        """Leave the environment as it was. May be called twice."""
+        if self._open:
+            self._open = False
+            surroundings.release()
+
+
+# For one refused request the client raises errors of a dozen kinds, some of which are
+# plain `ValueError`, `TypeError` or pydantic's.
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Translate what the client raises about one item.
+
+    Raises:
+        ItemError: the server refused, could not be reached, or has no such thing.
+    """
+    try:
+        yield
+    except (MlmigrateError, OSError):
+        raise
+    except Exception as error:
+        raise ItemError(f"{what}: W&B says: {short(error)}") from error
+
+
+@contextmanager
+def listing(what: str) -> Iterator[None]:
+    """Translate what the client raises about all of a store.
+
+    Raises:
+        StoreError: the server refused, could not be reached, or has no such thing.
+    """
+    try:
+        yield
+    except MlmigrateError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"{what} cannot be listed: W&B says: {short(error)}"
+        ) from error

@@ -1,0 +1,99 @@
+"""All rows of a run's history, which the public API gives by ranges of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlmigrate.model import MetricHistory
+from mlmigrate.wandb_runs.history import History
+from mlmigrate.wandb_runs.own import Own
+from mlmigrate.wandb_runs.values import millis
+
+#: Rows that one request is to give.
+_ROWS = 1000
+#: The size of a range is an ``Int`` of GraphQL's.
+_WIDEST = (1 << 31) - 1
+#: Ranges of `_ROWS` steps that are worth asking for one by one.
+_MOST_RANGES = 10_000
+_MOST_SAMPLES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """The history of a run that mlmigrate wrote, as the server has it."""
+
+    metrics: Mapping[str, MetricHistory]  # by W&B's keys
+    rows: int
+    last: int  # the highest ``_step``, -1 where there is no row
+
+
+def rows_of(run: Any) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a run of the public API's.
+
+    The client asks for a range of steps at a time, whatever is in it: where steps lie
+    far apart, wide ranges are asked for.
+    """
+    count = run.historyLineCount or 0
+    if not count:
+        return
+    scan = run.scan_history(page_size=_ROWS, use_cache=False)
+    apart = (scan.max_step + 1) / count
+    if apart > 2:
+        scan.page_size = min(_WIDEST, int(_ROWS * apart))
+    yield from scan
+
+
+def gather(run: Any, history: History) -> str | None:
+    """Add all rows of *run* to *history*; return what is wrong, if anything is.
+
+    A server that gives fewer rows for a wide range than there are is asked for narrow
+    ones.
+    """
+    said = run.historyLineCount or 0
+    rows = list(rows_of(run))
+    if len(rows) < said and run.lastHistoryStep < _ROWS * _MOST_RANGES:
+        rows = list(run.scan_history(page_size=_ROWS, use_cache=False))
+    for row in rows:
+        history.add_row(row)
+    if len(rows) == said:
+        return None
+    return f"W&B counts {said} rows of its history and gives {len(rows)}"
+
+
+def stored(run: Any, own: Own) -> Stored:
+    """Read the history of a run that mlmigrate wrote."""
+    history = History(_drop)
+    history.own = own
+    last = -1
+    for row in rows_of(run):
+        step = row.get("_step", -1)
+        last = max(last, int(step))
+        history.add_row(row)
+    metrics = {
+        "/".join(path): points.history("/".join(path))
+        for path, points in history.metrics.items()
+    }
+    return Stored(metrics, history.rows, last)
+
+
+def _drop(line: str) -> None:
+    """Take no notice of what is no number: it is not ours."""
+
+
+def add_samples(run: Any, history: History) -> bool:
+    """Add what the client measured of the machine; tell whether that is all of it.
+
+    The public API has no other way to system metrics than a number of samples: more
+    than any run has.
+    """
+    found = run.history(samples=_MOST_SAMPLES, pandas=False, stream="system")
+    for row in found:
+        values = [
+            ((key.removeprefix("system."),), value)
+            for key, value in row.items()
+            if key.startswith("system.")
+        ]
+        history.add_sample(values, millis(row.get("_timestamp")))
+    return len(found) < _MOST_SAMPLES

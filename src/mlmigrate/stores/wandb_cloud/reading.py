@@ -1,0 +1,242 @@
+"""W&B's runs, read through its public API."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Lock
+from typing import Any, BinaryIO
+
+from mlmigrate.contract import Glance, Selection
+from mlmigrate.errors import ItemError
+from mlmigrate.model import (
+    Artifact,
+    Failed,
+    Finding,
+    Item,
+    Note,
+    Problem,
+    Ref,
+    Run,
+    Tag,
+)
+from mlmigrate.stores.wandb_cloud import files, items
+from mlmigrate.stores.wandb_cloud.client import Client, asking
+from mlmigrate.stores.wandb_cloud.files import Found
+from mlmigrate.stores.wandb_cloud.histories import add_samples, gather
+from mlmigrate.stores.wandb_cloud.index import Index, Listed
+from mlmigrate.wandb_runs import items as shared
+from mlmigrate.wandb_runs.history import HISTORY, History
+from mlmigrate.wandb_runs.items import SUMMARY
+from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE, WANDB
+from mlmigrate.wandb_runs.own import Shown, experiment_of, own, restored
+
+_OUTPUT = "output.log"
+_METADATA = "wandb-metadata.json"
+#: Old clients kept their number in the config.
+_OLD_VERSION = "wandb_version"
+#: How often a run is read that changes under the reader.
+_READS = 2
+#: Runs whose lists of files are kept: they are opened soon after the run is read.
+_KEPT = 100
+
+
+class Reader:
+    """Reads the runs of an index."""
+
+    def __init__(self, client: Client, index: Index, *, threads: int) -> None:
+        self._client = client
+        self.index = index
+        self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-read")
+        self._kept: OrderedDict[str, dict[str, Found]] = OrderedDict()
+        self._lock = Lock()
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        if selection.kind == "experiment":
+            for id in list(self.index.experiments):
+                yield Ref("experiment", id)
+        elif selection.kind == "run":
+            wanted = selection.experiments
+            for id, run in list(self.index.runs.items()):
+                if wanted is None or run.experiment in wanted:
+                    yield Ref("run", id)
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`: of runs that mlmigrate wrote, the
+        listing says how they stand.
+        """
+        for ref in refs:
+            run = self.index.runs.get(ref.id)
+            if run is not None and (known := run.known) is not None:
+                yield Glance(
+                    ref, known.origin, known.status, known.end_time, known.lifecycle
+                )
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        if len(refs) == 1:
+            yield self._read(refs[0])
+        else:
+            yield from self._pool.map(self._read, refs)
+
+    def _read(self, ref: Ref) -> Item | Failed:
+        try:
+            if ref.kind == "experiment":
+                return experiment_of(self.index.experiments[ref.id], ref)
+            return self._read_run(ref, self.index.runs[ref.id])
+        except KeyError:
+            return Failed(ref, f"there is no such {ref.kind}")
+        except (OSError, ItemError) as error:
+            return Failed(ref, f"cannot be read: {error}")
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        with self._lock:
+            found = self._kept.get(ref.id)
+        if found is None:
+            item = self._read(ref)
+            if isinstance(item, Failed):
+                raise ItemError(item.why)
+            found = self._kept[ref.id]
+        return files.opened(found, path, str(ref))
+
+    def forget(self, id: str) -> None:
+        """Drop what is kept of a run that changes."""
+        with self._lock:
+            self._kept.pop(id, None)
+
+    def close(self) -> None:
+        """Stop all threads. May be called twice."""
+        self._pool.shutdown(cancel_futures=True)
+
+    # -- runs -------------------------------------------------------------------
+
+    def _read_run(self, ref: Ref, at: Listed) -> Item:
+        """Read a run; again where it changes meanwhile."""
+        for _ in range(_READS):
+            run = self._client.run(at.entity, at.project, at.id)
+            with asking("/".join((at.entity, at.project, at.id))):
+                item, found = self._item(ref, at, run)
+            with self._lock:
+                self._kept[ref.id] = found
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+            if run.state != "running":
+                return item
+            after = self._client.run(at.entity, at.project, at.id)
+            if _stand(after) == _stand(run):
+                return item
+        what = "it was written while it was read: a later copy brings the rest"
+        note = Note(_where(at), what)
+        return replace(item, findings=(*item.findings, note))
+
+    def _item(self, ref: Ref, at: Listed, run: Any) -> tuple[Item, dict[str, Found]]:
+        where = _where(at)
+        read = _Read(run, where)
+        found = read.list_files()
+        params, notes = shared.params(dict(sorted(read.config.items())), where)
+        read.findings += notes
+        metrics, notes = shared.metrics(read.history, where)
+        read.findings += notes
+        listed = tuple(Artifact(path, file.size) for path, file in found.items())
+        if read.history.own is not None:
+            seen = Shown(run.id, run.name or "", run.notes or "", run.tags or ())
+            item = restored(read.history.own, ref, seen, params, metrics)
+        else:
+            metadata = _metadata(found.get(_METADATA))
+            summary = run.summary_metrics
+            about = items.about(run, read.kept, metadata)
+            tags = shared.tags(about, summary, read.history)
+            tags += [Tag(key, value) for key, value in items.more_tags(run).items()]
+            fields = items.header(run, read.history, summary, metadata)
+            item = Item(
+                ref,
+                Run(experiment=Ref("experiment", at.experiment), **fields),
+                origin=at.origin,
+                params=tuple(params),
+                tags=tuple(tags),
+                metrics=tuple(metrics),
+            )
+        return replace(item, artifacts=listed, findings=tuple(read.findings)), found
+
+
+class _Read:
+    """What was read of one run, and what was found on the way."""
+
+    def __init__(self, run: Any, where: str) -> None:
+        self.findings: list[Finding] = []
+        self.config = dict(run.rawconfig)
+        kept = self.config.pop(WANDB, None)
+        self.kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
+        self._run, self._where = run, where
+        self._lines: list[str] = []
+        self.history = History(self._lines.append)
+        self.history.own = own(self.config)
+        for name in (
+            (_OLD_VERSION,) if self.history.own is None else (MLFLOW, MLMIGRATE)
+        ):
+            self.config.pop(name, None)
+        if wrong := gather(run, self.history):
+            self.findings.append(Problem(where, wrong))
+        if self.history.own is None and not add_samples(run, self.history):
+            what = "it has more system metrics than W&B gives: not all are copied"
+            self.findings.append(Problem(where, what))
+        for what, count in self.history.repairs.items():
+            self.findings.append(Note(where, f"{count} {what}"))
+
+    def list_files(self) -> dict[str, Found]:
+        """Return the run's files by path: those saved, logged, and made of the rest."""
+        saved = files.saved_files(self._run)
+        artifacts = files.logged_artifacts(self._run)
+        logged, wrong = files.artifact_files(artifacts, self._where)
+        self.findings += wrong
+        made = {HISTORY: "".join(self._lines)}
+        if self.history.own is not None:
+            for path in files.CLIENT_FILES:
+                saved.pop(path, None)
+        else:
+            made[SUMMARY] = shared.summary_text(self._run.summary_metrics)
+            used = list(self._run.used_artifacts())
+            made[files.ARTIFACTS] = files.about_artifacts(artifacts, used)
+            if _OUTPUT not in saved:
+                made[_OUTPUT] = _console(self._run)
+        for path in sorted(logged.keys() & saved.keys()):
+            what = f"{path} is there twice: one is not copied"
+            self.findings.append(Problem(self._where, what))
+        found = {path: files.made(said) for path, said in made.items() if said}
+        found.update(logged)
+        found.update(saved)
+        gone = [path for path in self.history.media if path not in found]
+        if gone:
+            what = f"{len(gone)} media files are not there, such as {gone[0]!r}"
+            self.findings.append(Problem(self._where, what))
+        return found
+
+
+def _where(at: Listed) -> str:
+    return f"wandb://{at.entity}/{at.project}/{at.id}"
+
+
+def _stand(run: Any) -> tuple[Any, ...]:
+    return (run.state, run.heartbeat_at, run.history_line_count)
+
+
+def _console(run: Any) -> str:
+    """Return the console of a run that left no file of it."""
+    return "".join(f"{line.content}\n" for line in run.console_logs())
+
+
+def _metadata(file: Found | None) -> Mapping[str, Any]:
+    if file is None:
+        return {}
+    with files.opened({_METADATA: file}, _METADATA, "the run") as opened:
+        data = opened.read()
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}  # the file itself is copied as it is
+    return said if isinstance(said, dict) else {}

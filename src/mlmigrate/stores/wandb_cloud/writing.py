@@ -1,0 +1,373 @@
+"""The sink half: runs sent by W&B's SDK, read back, and only then marked.
+
+A run is there in four steps: its rows and artifacts by the SDK; all of it read back
+through the public API and compared; config and summary set and read back; and last the
+mark, in the config. Killed in between, it bears no mark, and the next copy sends what
+is lacking. W&B has no experiments: each run tells its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from threading import Lock
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate import marks, merge
+from mlmigrate.artifacts import combined_checksum, short
+from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.errors import ItemError, LocationError
+from mlmigrate.model import (
+    Failed,
+    Finding,
+    Item,
+    Note,
+    Ref,
+    Run,
+    Tag,
+)
+from mlmigrate.stores.wandb_cloud import bundling, facts, proof
+from mlmigrate.stores.wandb_cloud.bundling import fetched, own_record
+from mlmigrate.stores.wandb_cloud.client import Client, asking
+from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
+from mlmigrate.stores.wandb_cloud.growing import Before, new_rows
+from mlmigrate.stores.wandb_cloud.histories import stored
+from mlmigrate.stores.wandb_cloud.index import index_of, listed
+from mlmigrate.stores.wandb_cloud.place import place_of
+from mlmigrate.stores.wandb_cloud.reading import Reader
+from mlmigrate.stores.wandb_cloud.sending import send, workspace
+from mlmigrate.wandb_runs import experiments
+from mlmigrate.wandb_runs.mapping import (
+    MLFLOW,
+    MLMIGRATE,
+    Logged,
+    Naming,
+    experiment_record,
+    logged,
+    run_id,
+)
+from mlmigrate.wandb_runs.nesting import Nesting
+from mlmigrate.wandb_runs.own import experiment_id, own
+from mlmigrate.wandb_runs.rows import Steps, steps_of
+
+_RECORD = "record"
+_FILES = "artifacts"
+_TERMINAL = ("FINISHED", "FAILED", "KILLED")
+
+
+class CloudSink:
+    """Projects that runs are sent to; see `mlmigrate.contract.Sink`."""
+
+    parallel: Literal["process", "thread"] = "thread"
+    capabilities = Capabilities(
+        keeps_ids=True,
+        negative_zero=False,  # the client sends -0.0 as the integer 0
+        empty_experiments=False,
+        registered_models=False,
+    )
+
+    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        place = place_of(location)
+        each = options.get("projects") == "each"
+        if each == (place.project is not None):
+            raise LocationError(
+                f"{place}: projects=each makes a project for each experiment, at"
+                " wandb://ENTITY; all runs go to one project at wandb://ENTITY/PROJECT"
+            )
+        self.location = str(place)
+        self._naming = Naming(
+            place.entity,
+            place.project,
+            options.get("id-salt") or "",
+            options.get("typed-params") == "yes",
+        )
+        self._settle = float(options.get("settle", 10))
+        self._client = Client(
+            retries=int(options.get("retries", 6)),
+            timeout=float(options.get("timeout", 120)),
+        )
+        try:
+            index = index_of(self._client, place)
+        except BaseException:
+            self._client.close()
+            raise
+        threads = int(options.get("threads") or 4)
+        self._reader = Reader(self._client, index, threads=threads)
+        self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-write")
+        self._index = index
+        self._lock = Lock()
+        self._nesting = Nesting()
+        for id, run in index.runs.items():
+            if run.known is not None:
+                self._nesting.add(id, run.known.parent)
+
+    # -- the source half --------------------------------------------------------
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        return self._reader.refs(selection)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        return self._reader.read(refs)
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        return self._reader.open(ref, path)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return list(self._index.findings)
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+        self._pool.shutdown(cancel_futures=True)
+        self._reader.close()
+        self._client.close()
+
+    # -- the sink half ----------------------------------------------------------
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """See `mlmigrate.contract.Sink.copies`."""
+        wanted = list(origins)
+        found: dict[Ref, Copy] = {}
+        if any(ref.kind == "experiment" for ref in wanted):
+            found.update(experiments.copies(self._index.experiments, wanted))
+        for ref in wanted:
+            run = self._index.runs.get(ref.id) if ref.kind == "run" else None
+            if run is not None:
+                copy = Copy(Ref("run", ref.id), None)
+                if run.known is not None:
+                    mark = marks.load(run.known.mark)
+                    copy = replace(copy, mark=mark, lifecycle=run.known.lifecycle)
+                found[ref] = copy
+        return found
+
+    def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        """See `mlmigrate.contract.Sink.write`."""
+        for delivery in deliveries:
+            header = delivery.item.header
+            if isinstance(header, Run) and header.parent is not None:
+                self._nesting.add(delivery.item.origin, header.parent.id)
+        return list(self._pool.map(self._write, deliveries))
+
+    def _write(self, delivery: Delivery) -> Written | Failed:
+        ref = delivery.item.ref
+        try:
+            if ref.kind == "experiment":
+                return self._write_experiment(delivery)
+            return self._write_run(delivery)
+        except (OSError, ItemError) as error:
+            return Failed(ref, f"cannot be written: {short(error)}")
+
+    def finish(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Sink.finish`: a run learns from those that came after
+        it that it has others nested in it, and below which it is itself.
+        """
+        for origin, run in list(self._index.runs.items()):
+            group, job_type = self._group(origin)
+            if run.known is None or not group:
+                continue
+            if (group, job_type) == (run.group, run.job_type):
+                continue
+            try:
+                held = self._client.run(run.entity, run.project, run.id)
+                held.group, held.job_type = group, job_type
+                facts.save(held)
+            except ItemError as error:
+                what = f"its group is {group}, which W&B does not take: {error}"
+                yield Note(f"run/{origin}", what)
+                continue
+            self._note(self._client.run(run.entity, run.project, run.id))
+
+    # -- experiments ------------------------------------------------------------
+
+    def _write_experiment(self, delivery: Delivery) -> Written | Failed:
+        """Keep what runs are to say of an experiment, and let one that is there say
+        what is new.
+        """
+        record: Mapping[str, Any] = experiment_record(
+            delivery.item, mark=marks.dump(delivery.mark), source=delivery.source
+        )
+        id = experiment_id(str(record["name"]))
+        if delivery.into is not None:
+            id = delivery.into.id
+            record = experiments.grown(self._index.experiments[id], record)
+        with self._lock:
+            self._index.experiments[id] = record
+            bearer = next(
+                (
+                    run
+                    for run in self._index.runs.values()
+                    if run.known is not None and run.experiment == id
+                ),
+                None,
+            )
+        if bearer is not None:
+            run = self._client.run(bearer.entity, bearer.project, bearer.id)
+            run.config[MLFLOW] = {**run.config[MLFLOW], "experiment": record}
+            facts.save(run)
+            self._note(self._client.run(bearer.entity, bearer.project, bearer.id))
+        return Written(Ref("experiment", id))
+
+    # -- runs -------------------------------------------------------------------
+
+    def _write_run(self, delivery: Delivery) -> Written | Failed:
+        item = delivery.item
+        before = self._before(delivery)
+        merged = item if before is None else merge.added(before.item, item)
+        files = item.artifacts if delivery.open is not None else ()
+        if delivery.open is None:
+            merged = replace(merged, artifacts=before.item.artifacts if before else ())
+        with workspace() as folder:
+            try:
+                checksums, size = fetched(delivery, files, folder / _FILES)
+            except (OSError, ItemError) as error:
+                why = f"its artifacts could not be copied: {short(error)}"
+                return Failed(item.ref, why)
+            combined = combined_checksum(checksums) if delivery.into is None else None
+            mark = replace(delivery.mark, checksums=combined if files else None)
+            written = self._logged(merged, delivery, before)
+            sent = list(new_rows(written, before))
+            earlier = before.artifacts if before else {}
+            fresh = {file.path: folder / _FILES / file.path for file in files}
+            made = list(bundling.lacking(merged, fresh, written.id, earlier))
+            made.append(own_record(merged, written.id, delivery, folder / _RECORD))
+            if before is not None:
+                self._withdraw(before)
+            try:
+                send(
+                    self._client,
+                    written,
+                    sent,
+                    made,
+                    inputs=item.inputs,
+                    folder=folder,
+                )
+                count = len(sent) + (before.stored.rows if before else 0)
+                run = proof.prove(
+                    self._client, written, made, rows=count, settle=self._settle
+                )
+                run = self._mark(run, written, marks.dump(mark))
+            except ItemError:
+                self._look_again(written)
+                raise
+        self._note(run)
+        ref = Ref("run", merged.origin)
+        return Written(ref, combined, len(files), size, _shown(written, ref))
+
+    def _mark(self, run: Any, written: Logged, mark: str) -> Any:
+        """Set what is exact only through the public API, and then the mark."""
+        for each in (None, mark):
+            facts.put(run, written, mark=each)
+            run = facts.prove(self._client, written, mark=each)
+        return run
+
+    def _look_again(self, written: Logged) -> None:
+        """Note how a run stands that could not be written: a later try completes it."""
+        with suppress(ItemError):
+            self._note(self._client.run(written.entity, written.project, written.id))
+
+    def _before(self, delivery: Delivery) -> Before | None:
+        """Read the copy that is to grow; None where there is none.
+
+        Raises:
+            ItemError: what is there is not a copy of this run.
+        """
+        if delivery.into is None:
+            self._check_free(delivery)
+            return None
+        listed = self._index.runs[delivery.into.id]
+        run = self._client.run(listed.entity, listed.project, listed.id)
+        found = own(run.config)
+        if found is None:
+            raise ItemError(
+                f"run {listed.id} is there and was not written by mlmigrate: it cannot"
+                " be added to; -o id-salt=TEXT gives all runs other ids"
+            )
+        with asking(f"run {listed.id}"):
+            held = stored(run, found)
+            artifacts = {name_of(each): each for each in logged_artifacts(run)}
+        self._reader.forget(delivery.into.id)
+        item = next(iter(self._reader.read([delivery.into])))
+        if isinstance(item, Failed):
+            raise ItemError(f"run {listed.id} cannot be read back: {item.why}")
+        return Before(listed, run, found, item, held, artifacts)
+
+    def _check_free(self, delivery: Delivery) -> None:
+        item = delivery.item
+        id = run_id(item.origin, self._naming.salt)
+        assert isinstance(item.header, Run)
+        record = self._index.experiments[item.header.experiment.id]
+        project = self._naming.project_of(record)
+        if project not in self._index.projects:
+            return
+        entity = self._naming.entity
+        if self._client.has_run(entity, project, id):
+            self._note(self._client.run(entity, project, id))
+            raise ItemError(
+                f"run {id} is there already and is no copy of {item.origin}:"
+                " -o id-salt=TEXT gives all runs other ids"
+            )
+
+    def _logged(self, item: Item, delivery: Delivery, before: Before | None) -> Logged:
+        header = item.header
+        assert isinstance(header, Run)
+        finished = header.status in _TERMINAL
+        steps: Steps = steps_of(item.metrics, finished=finished)
+        carried: Mapping[str, str] = {}
+        if before is not None:
+            steps, carried = before.own.steps, before.own.carried
+        own_tags = (Tag(key, value) for key, value in carried.items())
+        group, _ = self._group(item.origin)
+        root = self._nesting.root(item.origin)
+        written = logged(
+            replace(item, tags=(*own_tags, *item.tags)),
+            self._index.experiments[header.experiment.id],
+            self._naming,
+            mark="",
+            source=delivery.source,
+            steps=steps,
+            root=group if root is not None else None,
+            is_parent=self._nesting.is_parent(item.origin),
+        )
+        unmarked = {**written.config[MLMIGRATE], "mark": None}
+        written = replace(written, config={**written.config, MLMIGRATE: unmarked})
+        if before is None:
+            return written
+        at = before.listed
+        return replace(written, id=at.id, entity=at.entity, project=at.project)
+
+    def _withdraw(self, before: Before) -> None:
+        """Take the mark off a copy that is about to change."""
+        if before.own.mark is None:
+            return
+        before.run.config[MLMIGRATE] = {**before.run.config[MLMIGRATE], "mark": None}
+        facts.save(before.run)
+        self._note(before.run)
+
+    def _note(self, run: Any) -> None:
+        with self._lock:
+            entry, record = listed(run)
+            self._index.add(entry, record)
+            self._index.projects.add(entry.project)
+            id = self._index.places[entry.project, entry.id]
+        self._reader.forget(id)
+
+    def _group(self, origin: str) -> tuple[str, str]:
+        """Return the group and the job type that nesting gives a run: '' for none."""
+        root = self._nesting.root(origin)
+        if root is None and not self._nesting.is_parent(origin):
+            return "", ""
+        top = self._index.runs.get(root or origin)
+        id = top.id if top else run_id(root or origin, self._naming.salt)
+        return id, "parent" if root is None else "child"
+
+
+def _shown(written: Logged, ref: Ref) -> tuple[Finding, ...]:
+    if written.exit_code is not None:
+        return ()
+    what = "it goes on where it came from; W&B shows it as finished"
+    return (Note(str(ref), what),)
