@@ -107,6 +107,10 @@ def _is_memory(location: str) -> bool:
     return location.startswith("memory:")
 
 
+def _is_wandb_server(location: str) -> bool:
+    return location.startswith("wandb://")
+
+
 def _is_wandb_folder(location: str) -> bool:
     return location.startswith("wandb-offline:")
 
@@ -245,7 +249,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         "wandb_cloud",
         "mlmigrate.stores.wandb_cloud",
         "wandb://ENTITY/PROJECT, wandb://ENTITY (all its projects)",
-        lambda location: location.startswith("wandb://"),
+        _is_wandb_server,
         source=True,
         sink=True,
         holds="runs, read back before they count; no registered models yet",

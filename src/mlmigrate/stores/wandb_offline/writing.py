@@ -25,10 +25,8 @@ from mlmigrate.artifacts import (
 )
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
 from mlmigrate.errors import ItemError, StoreError
-from mlmigrate.merge import origins_of
 from mlmigrate.model import (
     Artifact,
-    Experiment,
     Failed,
     Finding,
     Item,
@@ -48,8 +46,10 @@ from mlmigrate.stores.wandb_offline.log import write_log
 from mlmigrate.stores.wandb_offline.logged_artifacts import RECORD, logged_artifacts
 from mlmigrate.stores.wandb_offline.reading import PREFIX, OfflineFolder, root_of
 from mlmigrate.stores.wandb_offline.records import first_run
+from mlmigrate.wandb_runs import experiments
 from mlmigrate.wandb_runs.mapping import Naming, experiment_record, logged, run_id
-from mlmigrate.wandb_runs.own import EXPERIMENT, Own, experiment_id, experiment_of
+from mlmigrate.wandb_runs.nesting import Nesting
+from mlmigrate.wandb_runs.own import Own, experiment_id
 from mlmigrate.wandb_runs.record import record_tables
 from mlmigrate.wandb_runs.rows import Steps, steps_of
 
@@ -85,13 +85,10 @@ class OfflineSink:
         self._synced_at = str(synced_at or self._root.absolute()).rstrip("/")
         self._reader = OfflineFolder(self._root, options)
         self._index = self._reader.index
-        #: Of each run: that which it is nested in. Also of those to be written yet.
-        self._parents: dict[str, str] = {
-            id: run.known.parent
-            for id, run in self._index.runs.items()
-            if run.known is not None and run.known.parent
-        }
-        self._nesting = set(self._parents.values())
+        self._nesting = Nesting()
+        for id, run in self._index.runs.items():
+            if run.known is not None:
+                self._nesting.add(id, run.known.parent)
 
     # -- the source half --------------------------------------------------------
 
@@ -122,7 +119,7 @@ class OfflineSink:
         found: dict[Ref, Copy] = {}
         wanted = list(origins)
         if any(ref.kind == "experiment" for ref in wanted):
-            found.update(self._experiments(wanted))
+            found.update(experiments.copies(self._index.experiments, wanted))
         for ref in wanted:
             run = self._index.runs.get(ref.id) if ref.kind == "run" else None
             if run is not None:
@@ -134,32 +131,12 @@ class OfflineSink:
                 found[ref] = copy
         return found
 
-    def _experiments(self, wanted: Sequence[Ref]) -> Iterator[tuple[Ref, Copy]]:
-        """Find experiments by their origins, else by their names."""
-        bearing: dict[str, str] = {}
-        for known, record in self._index.experiments.items():
-            if known.startswith(EXPERIMENT):
-                bearing.setdefault(f"\0{record['name']}", known)
-                for origin in origins_of(str(record.get("origin", ""))):
-                    bearing.setdefault(origin, known)
-        for ref in wanted:
-            if ref.kind != "experiment":
-                continue
-            name = ref.id.partition("/")[2]
-            id = bearing.get(ref.id) or bearing.get(f"\0{name}")
-            if id is not None:
-                at = Ref("experiment", id)
-                held = experiment_of(self._index.experiments[id], at)
-                assert isinstance(held.header, Experiment)
-                yield ref, Copy(at, marks.load(held.mark), held.header.lifecycle)
-
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
         """See `mlmigrate.contract.Sink.write`."""
         for delivery in deliveries:
             header = delivery.item.header
             if isinstance(header, Run) and header.parent is not None:
-                self._parents[delivery.item.origin] = header.parent.id
-                self._nesting.add(header.parent.id)
+                self._nesting.add(delivery.item.origin, header.parent.id)
         return [self._write(delivery) for delivery in deliveries]
 
     def _write(self, delivery: Delivery) -> Written | Failed:
@@ -199,11 +176,7 @@ class OfflineSink:
         id = experiment_id(str(record["name"]))
         if delivery.into is not None:
             id = delivery.into.id
-            held = self._index.experiments[id]
-            record["name"] = held["name"]
-            record["tags"] = {**_dict(held.get("tags")), **record["tags"]}
-            record["carried"] = {**_dict(held.get("carried")), **record["carried"]}
-            record["revision"] = int(held.get("revision") or 0) + 1
+            record = experiments.grown(self._index.experiments[id], record)
         self._index.experiments[id] = record
         bearers = (run for run in self._index.runs.values() if run.experiment == id)
         for run in bearers:
@@ -298,7 +271,7 @@ class OfflineSink:
             source=beside.source,
             steps=beside.steps or steps_of(item.metrics, finished=finished),
             root=group if job_type == "child" else None,
-            is_parent=item.origin in self._nesting,
+            is_parent=job_type == "parent",
         )
         digest = getattr(marks.load(beside.mark), "digest", "")
         for name, data in record_tables(item, digest=digest, source=beside.source):
@@ -343,20 +316,13 @@ class OfflineSink:
             )
         return found
 
-    # -- nesting ----------------------------------------------------------------
-
     def _place(self, origin: str) -> tuple[str, str]:
         """Return the group and the job type that nesting gives a run: '' for none."""
-        seen = {origin}
-        top = origin
-        while (above := self._parents.get(top)) is not None and above not in seen:
-            seen.add(above)
-            top = above
-        if top != origin:
-            return run_id(top, self._naming.salt), "child"
-        if origin in self._nesting:
-            return run_id(origin, self._naming.salt), "parent"
-        return "", ""
+        root = self._nesting.root(origin)
+        if root is None and not self._nesting.is_parent(origin):
+            return "", ""
+        id = run_id(root or origin, self._naming.salt)
+        return id, "parent" if root is None else "child"
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +338,3 @@ class _Beside:
 def _synced(run: RunFolders) -> bool:
     """Tell whether `wandb sync` has sent a run."""
     return any(any(folder.glob("*.synced")) for folder in run.folders)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
