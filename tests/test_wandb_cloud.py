@@ -358,7 +358,7 @@ class TestCloud(suite.SinkSuite):
         config = found.config
         mlflow, own = config.pop("mlflow"), config.pop("mlmigrate")
         points = []
-        for row in found.history:
+        for row in map(dict, found.history):
             step = row["_step"] if own["steps"] == "native" else row.pop("mlflow_step")
             time = row.pop("mlflow_timestamp", round(row["_timestamp"] * 1000))
             points += [

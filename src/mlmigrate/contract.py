@@ -64,8 +64,8 @@ class Capabilities:
     """Text may hold lone surrogates, for which UTF-8 has no bytes."""
     empty_experiments: bool = True
     """Experiments exist without runs."""
-    registered_models: bool = True
-    """Registered models have a place."""
+    models_need_runs: bool = False
+    """A registered model has a place only if the run of one of its versions has."""
     max_experiment_id: int | None = None
     """The largest experiment id that fits; None where ids are not kept at all."""
 

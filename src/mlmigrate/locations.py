@@ -255,6 +255,12 @@ ADAPTERS: tuple[Adapter, ...] = (
         holds="runs, read back before they count; no registered models yet",
         options=(
             Option(
+                "registry",
+                str,
+                None,
+                "where models are linked [wandb-registry-model]; none: nowhere",
+            ),
+            Option(
                 "projects",
                 _one_or_each,
                 "one",

@@ -40,7 +40,7 @@ from mlmigrate.pipeline.job import (
     open_stores,
     prepare,
 )
-from mlmigrate.pipeline.models import resolve_versions
+from mlmigrate.pipeline.models import has_place, resolve_versions
 from mlmigrate.pipeline.runs import wanted_runs
 
 
@@ -350,8 +350,6 @@ class _Verification:
     # -- the registry -----------------------------------------------------------
 
     def _verify_models(self) -> Iterator[Verdict]:
-        if not self._sink.capabilities.registered_models:
-            return  # a loss, of which the copy told
         self._seen["registered_model"] = set()
         groups: dict[str, list[Item]] = {}
         job = Job(self._sources, self._sink, self._options, dry=False)
@@ -364,8 +362,8 @@ class _Verification:
                     if isinstance(finding, Problem):
                         yield finding
                 resolved = resolve_versions(job, at, item)
-                if resolved is None:
-                    continue
+                if resolved is None or not has_place(job, resolved):
+                    continue  # the copy tells of what has no place
                 wanted = self._fitted(resolved)
                 assert isinstance(wanted.header, RegisteredModel)
                 groups.setdefault(wanted.header.name, []).append(wanted)

@@ -34,12 +34,6 @@ from mlmigrate.pipeline.job import (
 
 def copy_models(job: Job) -> Iterator[Event]:
     """Copy registered models whose runs are at the sink by now."""
-    if not job.sink.capabilities.registered_models:
-        what = "the sink has no place for registered models"
-        for _, source in job.sources:
-            for ref in source.refs(Selection("registered_model")):
-                yield Loss(ref, what, carried=False)
-        return
     groups: dict[str, list[tuple[int, Item]]] = {}
     for at, (_, source) in enumerate(job.sources):
         for item in source.read(list(source.refs(Selection("registered_model")))):
@@ -47,7 +41,10 @@ def copy_models(job: Job) -> Iterator[Event]:
                 yield item
                 continue
             resolved = resolve_versions(job, at, item)
-            if resolved is not None:
+            if resolved is not None and not has_place(job, resolved):
+                what = "no version has a run at the sink, which has no other place"
+                yield Loss(item.ref, what, carried=False)
+            elif resolved is not None:
                 assert isinstance(item.header, RegisteredModel)
                 groups.setdefault(item.header.name, []).append((at, resolved))
     yield Total("registered_model", len(groups))
@@ -88,6 +85,16 @@ def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
     if job.options.filters.narrow and not versions:
         return None
     return replace(item, versions=tuple(versions))
+
+
+def has_place(job: Job, item: Item) -> bool:
+    """Tell whether the sink has a place for a registered model, whose versions name
+    runs at the sink.
+    """
+    if not job.sink.capabilities.models_need_runs:
+        return True
+    runs = [version.run for version in item.versions if version.run is not None]
+    return bool(job.sink.copies(runs)) or any(run.id in job.planned for run in runs)
 
 
 def _copy_model(

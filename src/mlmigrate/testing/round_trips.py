@@ -32,9 +32,7 @@ class RoundTrips(SinkUnderTest):
         assert [*result.of(Failed), *result.of(Problem)] == []
         assert self.differences(origin, sink_location) == []
         store = self.opened(sink_location).sink()
-        kinds: list[Kind] = ["experiment", "run"]
-        if store.capabilities.registered_models:
-            kinds.append("registered_model")
+        kinds: list[Kind] = ["experiment", "run", "registered_model"]
         for kind in kinds:
             held = self.read(sink_location, kind).values()
             back = {item.origin: item for item in held}

@@ -69,12 +69,17 @@ def bundles(run_id: str, files: Sequence[Artifact]) -> list[Bundle]:
         )
         (rest if above is None else parts[above]).append(file)
     found = [
-        Bundle(_name(run_id, folder), MODEL, folder, tuple(part))
+        Bundle(model_name(run_id, folder), MODEL, folder, tuple(part))
         for folder, part in parts.items()
     ]
     if rest:
         found.append(Bundle(_name(run_id, "artifacts"), FILES, "", tuple(rest)))
     return found
+
+
+def model_name(run_id: str, folder: str) -> str:
+    """Return the name of the artifact that holds a model of a run's."""
+    return _name(run_id, folder)
 
 
 def record_name(run_id: str) -> str:

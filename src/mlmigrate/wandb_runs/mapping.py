@@ -118,6 +118,7 @@ def logged(
     steps: Steps,
     root: str | None,
     is_parent: bool,
+    models: Mapping[str, Mapping[str, Any]],
 ) -> Logged:
     """Return *item*, a run, in W&B's words.
 
@@ -130,6 +131,7 @@ def logged(
         steps: what ``_step`` of its rows counts.
         root: the id of the run at the top of those that it is nested in.
         is_parent: other runs are nested in it.
+        models: the records of registered models that the run tells of, by name.
     """
     header = item.header
     assert isinstance(header, Run)
@@ -176,6 +178,8 @@ def logged(
         "tags": tags,
         "inputs": [_input(asdict(entry)) for entry in item.inputs],
     }
+    if models:
+        mlflow["registered_models"] = dict(models)
     nested = root is not None or is_parent
     return Logged(
         id=id,

@@ -58,6 +58,7 @@ class Own:
     metrics: Mapping[str, str]  # likewise
     typed: Mapping[str, str]  # the texts of params that stand there as numbers
     carried: Mapping[str, str]
+    models: Mapping[str, Mapping[str, Any]]  # see `mlmigrate.wandb_runs.models`
 
     @property
     def experiment_id(self) -> str:
@@ -84,25 +85,26 @@ def own(config: Mapping[str, Any]) -> Own | None:
         return None
     if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
         return None
-    header: dict[str, Any] = {name: _text(mlflow.get(name)) for name in _TEXTS}
-    header.update((name, _time(mlflow.get(name))) for name in _TIMES)
+    header: dict[str, Any] = {name: as_text(mlflow.get(name)) for name in _TEXTS}
+    header.update((name, as_time(mlflow.get(name))) for name in _TIMES)
     inputs = mlflow.get("inputs")
     return Own(
         origin=origin,
-        source=_text(kept.get("source")) or "",
-        mark=_text(kept.get("mark")),
+        source=as_text(kept.get("source")) or "",
+        mark=as_text(kept.get("mark")),
         steps="native" if kept.get("steps") == "native" else "rows",
-        status=_text(mlflow.get("status")) or "RUNNING",
+        status=as_text(mlflow.get("status")) or "RUNNING",
         lifecycle=_lifecycle(mlflow.get("lifecycle")),
-        parent=_text(mlflow.get("parent")),
+        parent=as_text(mlflow.get("parent")),
         experiment=experiment,
         header=header,
-        tags=_texts(mlflow.get("tags")),
+        tags=as_texts(mlflow.get("tags")),
         inputs=tuple(_inputs(inputs if isinstance(inputs, list) else ())),
-        params=_texts(kept.get("params")),
-        metrics=_texts(kept.get("metrics")),
-        typed=_texts(kept.get("typed")),
-        carried=_texts(kept.get("carried")),
+        params=as_texts(kept.get("params")),
+        metrics=as_texts(kept.get("metrics")),
+        typed=as_texts(kept.get("typed")),
+        carried=as_texts(kept.get("carried")),
+        models=_dicts(mlflow.get("registered_models")),
     )
 
 
@@ -110,24 +112,36 @@ def experiment_of(record: Mapping[str, Any], ref: Ref) -> Item:
     """Return the experiment that a record in a run's config says."""
     header = Experiment(
         name=str(record["name"]),
-        artifact_location=_text(record.get("artifact_location")),
+        artifact_location=as_text(record.get("artifact_location")),
         lifecycle=_lifecycle(record.get("lifecycle")),
-        creation_time=_time(record.get("creation_time")),
-        last_update_time=_time(record.get("last_update_time")),
+        creation_time=as_time(record.get("creation_time")),
+        last_update_time=as_time(record.get("last_update_time")),
     )
-    tags = _texts(record.get("tags"))
+    tags = as_texts(record.get("tags"))
     return Item(
         ref,
         header,
-        origin=_text(record.get("origin")) or f"{ref.id}/{header.name}",
+        origin=as_text(record.get("origin")) or f"{ref.id}/{header.name}",
         tags=tuple(Tag(key, value) for key, value in tags.items()),
-        mark=_text(record.get("mark")),
+        mark=as_text(record.get("mark")),
     )
 
 
-def latest_record(records: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return of what runs say of one experiment what was written last."""
-    return max(records, key=lambda each: _time(each.get("revision")) or 0)
+def note(
+    records: dict[str, Mapping[str, Any]], id: str, record: Mapping[str, Any]
+) -> bool:
+    """Keep what a run tells of the experiment or the model *id*, unless another run
+    told of it later; tell whether it was kept.
+    """
+    known = records.get(id)
+    if known is not None and _revision(known) >= _revision(record):
+        return False
+    records[id] = record
+    return True
+
+
+def _revision(record: Mapping[str, Any]) -> int:
+    return as_time(record.get("revision")) or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,19 +226,20 @@ def _inputs(entries: Iterable[Any]) -> Iterable[DatasetInput]:
             digest=text(entry.get("digest", "")),
             source_type=text(entry.get("source_type", "")),
             source=text(entry.get("source", "")),
-            schema=_text(entry.get("schema")),
-            profile=_text(entry.get("profile")),
+            schema=as_text(entry.get("schema")),
+            profile=as_text(entry.get("profile")),
             tags=tuple(
-                Tag(key, value) for key, value in _texts(entry.get("tags")).items()
+                Tag(key, value) for key, value in as_texts(entry.get("tags")).items()
             ),
         )
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """Return a text, None for what is none."""
     return value if isinstance(value, str) else None
 
 
-def _time(value: Any) -> int | None:
+def as_time(value: Any) -> int | None:
     """Return a whole number, which a server may have made a float."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -232,10 +247,17 @@ def _time(value: Any) -> int | None:
     return value if whole and abs(value) < 1 << 63 else None
 
 
-def _texts(value: Any) -> dict[str, str]:
+def as_texts(value: Any) -> dict[str, str]:
+    """Return the texts of a dict, none for what is no dict."""
     if not isinstance(value, dict):
         return {}
     return {key: text for key, text in value.items() if isinstance(text, str)}
+
+
+def _dicts(value: Any) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(value, dict):
+        return {}
+    return {key: each for key, each in value.items() if isinstance(each, dict)}
 
 
 def _lifecycle(value: Any) -> Lifecycle:

@@ -10,7 +10,7 @@ from mlmigrate.model import Finding, Lifecycle, Problem
 from mlmigrate.stores.wandb_cloud.client import Client
 from mlmigrate.stores.wandb_cloud.place import Place
 from mlmigrate.wandb_runs.experiments import project_id, project_record
-from mlmigrate.wandb_runs.own import Own, latest_record, own
+from mlmigrate.wandb_runs.own import Own, note, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +62,32 @@ class Index:
     places: dict[tuple[str, str], str] = field(default_factory=dict)
     #: What is known of each experiment: see `mlmigrate.wandb_runs.own.experiment_of`.
     experiments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: What is known of each registered model, by its name, and of which run.
+    models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    bearers: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     #: Projects that are there.
     projects: set[str] = field(default_factory=set)
 
-    def add(self, run: Listed, record: Mapping[str, Any]) -> None:
-        """Add a run, or note how it is now, with what it tells of its experiment."""
-        at = (run.project, run.id)
-        id = self.places.get(at) or self._new_id(run)
-        self.runs[id], self.places[at] = run, id
-        known = self.experiments.get(run.experiment)
-        self.experiments[run.experiment] = (
-            record if known is None else latest_record([known, record])
-        )
+    def add(self, run: Any) -> str:
+        """Add a run of the public API's, or note how it is now, with what it tells of
+        its experiment and of models; return the id of its ref.
+        """
+        config: Mapping[str, Any] = run.config
+        found = own(config) if isinstance(config, dict) else None
+        entry = _listed(run, found)
+        at = (entry.project, entry.id)
+        id = self.places.get(at) or self._new_id(entry)
+        self.runs[id], self.places[at] = entry, id
+        if found is None:
+            record = project_record(entry.entity, entry.project)
+            note(self.experiments, entry.experiment, record)
+            return id
+        note(self.experiments, entry.experiment, found.experiment)
+        for name, told in found.models.items():
+            if note(self.models, name, told):
+                self.bearers[name] = id
+        return id
 
     def _new_id(self, run: Listed) -> str:
         id, number = run.origin, 2
@@ -87,13 +100,8 @@ class Index:
         return id
 
 
-def listed(run: Any) -> tuple[Listed, Mapping[str, Any]]:
-    """Return what is kept of a run of the public API's, and what it tells of its
-    experiment.
-    """
-    config: Mapping[str, Any] = run.config
-    found = own(config) if isinstance(config, dict) else None
-    entry = Listed(
+def _listed(run: Any, found: Own | None) -> Listed:
+    return Listed(
         run.entity,
         run.project,
         run.id,
@@ -101,9 +109,6 @@ def listed(run: Any) -> tuple[Listed, Mapping[str, Any]]:
         run.job_type or "",
         None if found is None else known_of(found),
     )
-    if found is not None:
-        return entry, found.experiment
-    return entry, project_record(entry.entity, entry.project)
 
 
 def known_of(found: Own) -> Known:
@@ -133,5 +138,5 @@ def index_of(client: Client, place: Place) -> Index:
             continue
         index.projects.add(name)
         for run in runs:
-            index.add(*listed(run))
+            index.add(run)
     return index

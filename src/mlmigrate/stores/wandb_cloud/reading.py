@@ -32,6 +32,7 @@ from mlmigrate.wandb_runs import items as shared
 from mlmigrate.wandb_runs.history import HISTORY, History
 from mlmigrate.wandb_runs.items import SUMMARY
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE, WANDB
+from mlmigrate.wandb_runs.models import model_of
 from mlmigrate.wandb_runs.own import Shown, experiment_of, own, restored
 
 _OUTPUT = "output.log"
@@ -64,6 +65,9 @@ class Reader:
             for id, run in list(self.index.runs.items()):
                 if wanted is None or run.experiment in wanted:
                     yield Ref("run", id)
+        elif selection.kind == "registered_model":
+            for name in list(self.index.models):
+                yield Ref("registered_model", name)
 
     def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
         """See `mlmigrate.contract.Glancing.glance`: of runs that mlmigrate wrote, the
@@ -87,6 +91,8 @@ class Reader:
         try:
             if ref.kind == "experiment":
                 return experiment_of(self.index.experiments[ref.id], ref)
+            if ref.kind == "registered_model":
+                return model_of(self.index.models[ref.id], ref)
             return self._read_run(ref, self.index.runs[ref.id])
         except KeyError:
             return Failed(ref, f"there is no such {ref.kind}")

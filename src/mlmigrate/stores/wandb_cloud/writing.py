@@ -8,6 +8,7 @@ is lacking. W&B has no experiments: each run tells its own.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,17 +29,17 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.wandb_cloud import bundling, facts, proof
+from mlmigrate.stores.wandb_cloud import bundling, facts, linking, proof
 from mlmigrate.stores.wandb_cloud.bundling import fetched, own_record
 from mlmigrate.stores.wandb_cloud.client import Client, asking
 from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
 from mlmigrate.stores.wandb_cloud.growing import Before, new_rows
 from mlmigrate.stores.wandb_cloud.histories import stored
-from mlmigrate.stores.wandb_cloud.index import index_of, listed
+from mlmigrate.stores.wandb_cloud.index import index_of
 from mlmigrate.stores.wandb_cloud.place import place_of
 from mlmigrate.stores.wandb_cloud.reading import Reader
 from mlmigrate.stores.wandb_cloud.sending import send, workspace
-from mlmigrate.wandb_runs import experiments
+from mlmigrate.wandb_runs import experiments, models
 from mlmigrate.wandb_runs.mapping import (
     MLFLOW,
     MLMIGRATE,
@@ -65,7 +66,7 @@ class CloudSink:
         keeps_ids=True,
         negative_zero=False,  # the client sends -0.0 as the integer 0
         empty_experiments=False,
-        registered_models=False,
+        models_need_runs=True,
     )
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
@@ -83,6 +84,7 @@ class CloudSink:
             options.get("id-salt") or "",
             options.get("typed-params") == "yes",
         )
+        self._registry: str = options.get("registry") or linking.REGISTRY
         self._settle = float(options.get("settle", 10))
         self._client = Client(
             retries=int(options.get("retries", 6)),
@@ -135,6 +137,7 @@ class CloudSink:
         found: dict[Ref, Copy] = {}
         if any(ref.kind == "experiment" for ref in wanted):
             found.update(experiments.copies(self._index.experiments, wanted))
+        found.update(models.copies(self._index.models, wanted))
         for ref in wanted:
             run = self._index.runs.get(ref.id) if ref.kind == "run" else None
             if run is not None:
@@ -158,6 +161,8 @@ class CloudSink:
         try:
             if ref.kind == "experiment":
                 return self._write_experiment(delivery)
+            if ref.kind == "registered_model":
+                return self._write_model(delivery)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
             return Failed(ref, f"cannot be written: {short(error)}")
@@ -211,6 +216,36 @@ class CloudSink:
             facts.save(run)
             self._note(self._client.run(bearer.entity, bearer.project, bearer.id))
         return Written(Ref("experiment", id))
+
+    # -- registered models ------------------------------------------------------
+
+    def _write_model(self, delivery: Delivery) -> Written | Failed:
+        """Let the run that tells of a model, or one of its versions' first, tell of it
+        as it is now, and link the files of new versions to W&B's own registry.
+        """
+        item = delivery.item
+        name = item.ref.id if delivery.into is None else delivery.into.id
+        record = models.next_record(self._index.models.get(name), delivery)
+        bearers = [self._index.bearers.get(name)]
+        bearers += [version.run.id for version in item.versions if version.run]
+        found = (self._index.runs.get(each or "") for each in bearers)
+        bearer = next((run for run in found if run and run.known), None)
+        if bearer is None:
+            return Failed(item.ref, "no run of its versions is there to tell of it")
+        run = self._client.run(bearer.entity, bearer.project, bearer.id)
+        told = own(run.config)
+        if told is None:
+            return Failed(item.ref, f"run {bearer.id} is no longer what it was")
+        known = {**told.models, name: record}
+        run.config[MLFLOW] = {**run.config[MLFLOW], "registered_models": known}
+        facts.save(run)
+        run = self._client.run(bearer.entity, bearer.project, bearer.id)
+        self._note(run)
+        told = own(run.config)
+        if told is None or told.models.get(name) != json.loads(json.dumps(record)):
+            return Failed(item.ref, f"it reads back otherwise from run {bearer.id}")
+        notes = linking.link(self._client, item, name, self._index.runs, self._registry)
+        return Written(Ref("registered_model", name), findings=tuple(notes))
 
     # -- runs -------------------------------------------------------------------
 
@@ -332,6 +367,7 @@ class CloudSink:
             steps=steps,
             root=group if root is not None else None,
             is_parent=self._nesting.is_parent(item.origin),
+            models=before.own.models if before is not None else {},
         )
         unmarked = {**written.config[MLMIGRATE], "mark": None}
         written = replace(written, config={**written.config, MLMIGRATE: unmarked})
@@ -350,10 +386,8 @@ class CloudSink:
 
     def _note(self, run: Any) -> None:
         with self._lock:
-            entry, record = listed(run)
-            self._index.add(entry, record)
-            self._index.projects.add(entry.project)
-            id = self._index.places[entry.project, entry.id]
+            id = self._index.add(run)
+            self._index.projects.add(run.project)
         self._reader.forget(id)
 
     def _group(self, origin: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from mlmigrate.model import Finding, Lifecycle, Note, Problem
 from mlmigrate.stores.wandb_offline.records import first_run
 from mlmigrate.wandb_runs.experiments import project_id, project_record
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
-from mlmigrate.wandb_runs.own import Own, latest_record, own
+from mlmigrate.wandb_runs.own import Own, note, own
 
 #: Below the folder of a run that mlmigrate wrote: the run's files.
 COPIED = "artifacts"
@@ -70,6 +70,9 @@ class Index:
     runs: dict[str, RunFolders] = field(default_factory=dict)
     #: What is known of each experiment: see `mlmigrate.wandb_runs.own.experiment_of`.
     experiments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: What is known of each registered model, by its name, and of which run.
+    models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    bearers: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, folder: Path, where: str) -> None:
@@ -107,14 +110,10 @@ class Index:
         held.known = run.known or held.known
         held.folders.append(folder)
         record = found.experiment if found else project_record(run.entity, run.project)
-        self.note_experiment(run.experiment, record)
-
-    def note_experiment(self, id: str, record: Mapping[str, Any]) -> None:
-        """Keep what a run says of its experiment, unless another has said more."""
-        known = self.experiments.get(id)
-        self.experiments[id] = (
-            record if known is None else latest_record([known, record])
-        )
+        note(self.experiments, run.experiment, record)
+        for name, told in (found.models if found else {}).items():
+            if note(self.models, name, told):
+                self.bearers[name] = id
 
 
 def _is_same(one: RunFolders, other: RunFolders) -> bool:

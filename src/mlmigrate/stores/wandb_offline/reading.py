@@ -38,6 +38,7 @@ from mlmigrate.wandb_runs import items as shared
 from mlmigrate.wandb_runs.history import HISTORY
 from mlmigrate.wandb_runs.items import SUMMARY
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
+from mlmigrate.wandb_runs.models import model_of
 from mlmigrate.wandb_runs.own import Shown, experiment_of, restored
 
 PREFIX = "wandb-offline:"
@@ -82,6 +83,9 @@ class OfflineFolder:
                 wanted = selection.experiments
                 if wanted is None or run.experiment in wanted:
                     yield Ref("run", id)
+        elif selection.kind == "registered_model":
+            for name in self.index.models:
+                yield Ref("registered_model", name)
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
@@ -89,6 +93,8 @@ class OfflineFolder:
             try:
                 if ref.kind == "experiment":
                     yield experiment_of(self.index.experiments[ref.id], ref)
+                elif ref.kind == "registered_model":
+                    yield model_of(self.index.models[ref.id], ref)
                 else:
                     yield self._read_run(ref, self.index.runs[ref.id])
             except KeyError:

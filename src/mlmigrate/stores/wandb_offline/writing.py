@@ -46,7 +46,7 @@ from mlmigrate.stores.wandb_offline.log import write_log
 from mlmigrate.stores.wandb_offline.logged_artifacts import RECORD, logged_artifacts
 from mlmigrate.stores.wandb_offline.reading import PREFIX, OfflineFolder, root_of
 from mlmigrate.stores.wandb_offline.records import first_run
-from mlmigrate.wandb_runs import experiments
+from mlmigrate.wandb_runs import experiments, models
 from mlmigrate.wandb_runs.mapping import Naming, experiment_record, logged, run_id
 from mlmigrate.wandb_runs.nesting import Nesting
 from mlmigrate.wandb_runs.own import Own, experiment_id
@@ -64,7 +64,7 @@ class OfflineSink:
         keeps_ids=True,
         negative_zero=False,  # the client writes -0.0 as the integer 0
         empty_experiments=False,
-        registered_models=False,
+        models_need_runs=True,
     )
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
@@ -120,6 +120,7 @@ class OfflineSink:
         wanted = list(origins)
         if any(ref.kind == "experiment" for ref in wanted):
             found.update(experiments.copies(self._index.experiments, wanted))
+        found.update(models.copies(self._index.models, wanted))
         for ref in wanted:
             run = self._index.runs.get(ref.id) if ref.kind == "run" else None
             if run is not None:
@@ -144,6 +145,8 @@ class OfflineSink:
         try:
             if ref.kind == "experiment":
                 return self._write_experiment(delivery)
+            if ref.kind == "registered_model":
+                return self._write_model(delivery)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
             return Failed(ref, f"cannot be written: {short(error)}")
@@ -185,6 +188,24 @@ class OfflineSink:
                 break
         return Written(Ref("experiment", id))
 
+    # -- registered models ------------------------------------------------------
+
+    def _write_model(self, delivery: Delivery) -> Written | Failed:
+        """Let the run that tells of a model, or one of its versions' first, tell of it
+        as it is now.
+        """
+        item = delivery.item
+        name = item.ref.id if delivery.into is None else delivery.into.id
+        record = models.next_record(self._index.models.get(name), delivery)
+        bearers = [self._index.bearers.get(name)]
+        bearers += [version.run.id for version in item.versions if version.run]
+        for run in (self._index.runs.get(each or "") for each in bearers):
+            if run is not None and run.known is not None and not _synced(run):
+                self._rewrite(run, {name: record})
+                return Written(Ref("registered_model", name))
+        why = "no run of its versions is there that was not synced already"
+        return Failed(item.ref, f"{why}: W&B's runs tell of models")
+
     # -- runs -------------------------------------------------------------------
 
     def _write_run(self, delivery: Delivery) -> Written | Failed:
@@ -202,7 +223,9 @@ class OfflineSink:
                 return Failed(item.ref, what)
             own = self._own(run)
             steps: Steps | None = "rows" if own.steps == "rows" else None
-            beside = replace(beside, steps=steps, carried=own.carried)
+            beside = replace(
+                beside, steps=steps, carried=own.carried, models=own.models
+            )
             held = self._read_back(run.origin)
             item = merge.added(held, item)
         else:
@@ -272,6 +295,7 @@ class OfflineSink:
             steps=beside.steps or steps_of(item.metrics, finished=finished),
             root=group if job_type == "child" else None,
             is_parent=job_type == "parent",
+            models=beside.models,
         )
         digest = getattr(marks.load(beside.mark), "digest", "")
         for name, data in record_tables(item, digest=digest, source=beside.source):
@@ -284,10 +308,15 @@ class OfflineSink:
         self._index.add(folder, str(folder))
         self.close()  # what was opened of the run is no longer what it is
 
-    def _rewrite(self, run: RunFolders) -> None:
-        """Write a run again as it is, in its place among others as they are now."""
+    def _rewrite(
+        self, run: RunFolders, told: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Write a run again as it is, in its place among others as they are now, and
+        let it tell of the models in *told* as well.
+        """
         own = self._own(run)
-        beside = _Beside(own.mark or "", own.source, own.steps, own.carried)
+        known = {**own.models, **(told or {})}
+        beside = _Beside(own.mark or "", own.source, own.steps, own.carried, known)
         self._put(self._read_back(run.origin), run, beside)
 
     def _read_back(self, id: str) -> Item:
@@ -333,6 +362,7 @@ class _Beside:
     source: str
     steps: Steps | None = None  # None: as the points have it
     carried: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _synced(run: RunFolders) -> bool:
