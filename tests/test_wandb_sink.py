@@ -29,6 +29,7 @@ from mlmigrate.api import plan
 from mlmigrate.locations import resolve
 from mlmigrate.metrics import history
 from mlmigrate.model import (
+    Alias,
     Artifact,
     Failed,
     Item,
@@ -39,6 +40,7 @@ from mlmigrate.model import (
     Ref,
     Run,
     Tag,
+    Updated,
 )
 from mlmigrate.stores.wandb_offline.log import BLOCK, read_log, write_log
 from mlmigrate.testing.suite import (
@@ -49,8 +51,10 @@ from mlmigrate.testing.suite import (
     Peeked,
     RunSinkSuite,
     experiment,
+    model,
     points,
     run,
+    version,
 )
 from mlmigrate.wandb_runs.mapping import project_of, run_id
 from mlmigrate.wandb_runs.rows import rows, steps_of
@@ -538,8 +542,6 @@ class TestArtifacts:
 class TestLosses:
     def test_no_place(self, sources: MemorySources, sink: str) -> None:
         """Models, and experiments without runs, are losses that a plan foretells."""
-        from mlmigrate.testing.suite import model, version
-
         origin = sources(
             experiment(),
             run(),
@@ -560,6 +562,46 @@ class TestLosses:
             each.where for each in events if isinstance(each, Note)
         ]
         assert [] == differences(origin, sink)
+
+
+class TestModels:
+    def test_told_by_a_run(
+        self, sources: MemorySources, sink: str, tmp_path: Path
+    ) -> None:
+        """A model is in the config of a run of its versions, and goes on from there."""
+        versions = [
+            version(
+                "m",
+                1,
+                NOW,
+                run=Ref("run", RUN),
+                source=f"runs:/{RUN}/model",
+                source_run=Ref("run", RUN),
+                source_path="model",
+            ),
+            version("m", 2, NOW + 1, stage="Production", tags=(Tag("a", "b"),)),
+        ]
+        origin = sources(
+            experiment(), run(), model("m", *versions, aliases=[Alias("live", 2)])
+        )
+        copied(origin, sink)
+        told = config_of(the_log(sink))["mlflow"]["registered_models"]
+        assert [1, 2] == [each["version"] for each in told["m"]["versions"]]
+        assert [] == differences(origin, sink)
+        assert not any(isinstance(each, Updated) for each in copied(origin, sink))
+
+        versions.append(version("m", 3, NOW + 2, run=Ref("run", OTHER)))
+        grown = model("m", *versions, aliases=[Alias("live", 2), Alias("next", 3)])
+        values = (points("a", (0, 1.0)),)
+        sources.put(origin, grown, run(OTHER), run(metrics=values))
+        copied(origin, sink)
+        assert [] == differences(origin, sink)
+        told = config_of(the_log(sink))["mlflow"]["registered_models"]
+        assert {"live": 2, "next": 3} == told["m"]["aliases"]
+
+        back = f"sqlite:///{tmp_path / 'back.db'}"
+        copied(sink, back)
+        assert [] == differences(origin, back)
 
 
 class TestSync:
