@@ -61,11 +61,27 @@ def logged_artifacts(run: Any) -> list[Any]:
     without what W&B makes of the history by itself.
     """
     found = [
-        artifact
-        for artifact in run.logged_artifacts()
-        if artifact.state == "COMMITTED" and artifact.type not in _HISTORY_TYPES
+        artifact for artifact in _committed(run) if artifact.type not in _HISTORY_TYPES
     ]
     return sorted(found, key=_version)
+
+
+def _committed(run: Any) -> list[Any]:
+    """Return the artifact versions that a run logged, without those that were never
+    committed: a page with one of them is more than the client can read.
+    """
+    try:
+        return [each for each in run.logged_artifacts() if each.state == "COMMITTED"]
+    except AssertionError:
+        pages = run.logged_artifacts(per_page=1)
+    found = []
+    while True:
+        try:
+            found.append(next(pages))
+        except StopIteration:
+            return found
+        except AssertionError:
+            pages.index -= 1  # the page is passed, and gave nothing
 
 
 def _version(artifact: Any) -> int:

@@ -27,7 +27,7 @@ def place_of(location: str) -> Place:
     Raises:
         LocationError: it is malformed.
     """
-    words = location.removeprefix(PREFIX).strip("/").split("/")
+    words = location.removeprefix(PREFIX).rstrip("/").split("/")
     entity, *rest = (unquote(word).strip() for word in words)
     if not entity or len(rest) > 1 or "/" in entity or "" in rest:
         raise LocationError(

@@ -11,7 +11,7 @@ from mlmigrate.metrics import missing
 from mlmigrate.model import MetricHistory
 from mlmigrate.stores.wandb_cloud.bundling import Bundled
 from mlmigrate.stores.wandb_cloud.client import Client, asking
-from mlmigrate.stores.wandb_cloud.files import name_of
+from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
 from mlmigrate.stores.wandb_cloud.histories import stored
 from mlmigrate.wandb_runs.bundles import manifest_digest
 from mlmigrate.wandb_runs.mapping import Logged
@@ -89,8 +89,7 @@ def _wrong_artifacts(run: Any, bundles: Sequence[Bundled]) -> str | None:
         return None
     found: dict[tuple[str, str], Any] = {
         (name_of(artifact), artifact.digest): artifact
-        for artifact in run.logged_artifacts()
-        if artifact.state == "COMMITTED"
+        for artifact in logged_artifacts(run)
     }
     for bundle in bundles:
         artifact = found.get((bundle.name, manifest_digest(bundle.digests)))

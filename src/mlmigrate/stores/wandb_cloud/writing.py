@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 from typing import Any, BinaryIO, Literal
@@ -100,6 +99,8 @@ class CloudSink:
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-write")
         self._index = index
         self._lock = Lock()
+        #: Why runs could not be made: W&B's client begins no run a second time.
+        self._failed: dict[str, str] = {}
         self._nesting = Nesting()
         for id, run in index.runs.items():
             if run.known is not None:
@@ -165,7 +166,9 @@ class CloudSink:
                 return self._write_model(delivery)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
-            return Failed(ref, f"cannot be written: {short(error)}")
+            why = f"cannot be written: {short(error)}"
+            self._failed[delivery.item.origin] = why
+            return Failed(ref, why)
 
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`: a run learns from those that came after
@@ -272,23 +275,12 @@ class CloudSink:
             made.append(own_record(merged, written.id, delivery, folder / _RECORD))
             if before is not None:
                 self._withdraw(before)
-            try:
-                send(
-                    self._client,
-                    written,
-                    sent,
-                    made,
-                    inputs=item.inputs,
-                    folder=folder,
-                )
-                count = len(sent) + (before.stored.rows if before else 0)
-                run = proof.prove(
-                    self._client, written, made, rows=count, settle=self._settle
-                )
-                run = self._mark(run, written, marks.dump(mark))
-            except ItemError:
-                self._look_again(written)
-                raise
+            send(self._client, written, sent, made, inputs=item.inputs, folder=folder)
+            count = len(sent) + (before.stored.rows if before else 0)
+            run = proof.prove(
+                self._client, written, made, rows=count, settle=self._settle
+            )
+            run = self._mark(run, written, marks.dump(mark))
         self._note(run)
         ref = Ref("run", merged.origin)
         return Written(ref, combined, len(files), size, _shown(written, ref))
@@ -299,11 +291,6 @@ class CloudSink:
             facts.put(run, written, mark=each)
             run = facts.prove(self._client, written, mark=each)
         return run
-
-    def _look_again(self, written: Logged) -> None:
-        """Note how a run stands that could not be written: a later try completes it."""
-        with suppress(ItemError):
-            self._note(self._client.run(written.entity, written.project, written.id))
 
     def _before(self, delivery: Delivery) -> Before | None:
         """Read the copy that is to grow; None where there is none.
@@ -333,6 +320,8 @@ class CloudSink:
 
     def _check_free(self, delivery: Delivery) -> None:
         item = delivery.item
+        if why := self._failed.get(item.origin):
+            raise ItemError(why.removeprefix("cannot be written: "))
         id = run_id(item.origin, self._naming.salt)
         assert isinstance(item.header, Run)
         record = self._index.experiments[item.header.experiment.id]
@@ -377,12 +366,20 @@ class CloudSink:
         return replace(written, id=at.id, entity=at.entity, project=at.project)
 
     def _withdraw(self, before: Before) -> None:
-        """Take the mark off a copy that is about to change."""
-        if before.own.mark is None:
+        """Take the mark off a copy that is about to change, and let W&B's client go on
+        after the last row that is there: it goes by the summary, which may have arrived
+        where rows did not.
+        """
+        run, last = before.run, before.stored.last
+        summary = run.summary_metrics
+        behind = "_step" in summary and summary["_step"] != last
+        if before.own.mark is None and not behind:
             return
-        before.run.config[MLMIGRATE] = {**before.run.config[MLMIGRATE], "mark": None}
-        facts.save(before.run)
-        self._note(before.run)
+        if behind:
+            summary["_step"] = last
+        run.config[MLMIGRATE] = {**run.config[MLMIGRATE], "mark": None}
+        facts.save(run)
+        self._note(run)
 
     def _note(self, run: Any) -> None:
         with self._lock:
