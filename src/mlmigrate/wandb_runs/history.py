@@ -82,7 +82,8 @@ class History:
         if whole:
             said_time = said.get("_timestamp", timestamp / 1000)
             line = {"_step": step, "_timestamp": said_time, **whole}
-            self._write(json.dumps(line) + "\n")
+            # Sorted, as a server gives the values of a row in any order.
+            self._write(json.dumps(line, sort_keys=True) + "\n")
 
     def _step_of(self, step: Any) -> int:
         found = _whole(step)

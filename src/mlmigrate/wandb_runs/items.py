@@ -89,7 +89,7 @@ def _is_last(last: Mapping[KeyPath, Any], path: KeyPath, leaf: Any) -> bool:
 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the text of `SUMMARY`; empty where there is no summary."""
-    return json.dumps(summary, indent=1) + "\n" if summary else ""
+    return json.dumps(summary, indent=1, sort_keys=True) + "\n" if summary else ""
 
 
 def params(config: Mapping[str, Any], where: str) -> tuple[list[Param], list[Finding]]:
