@@ -16,8 +16,8 @@ from contenders import HERE, Contender, Job, Task, ours
 from generate import Shape, generate
 from support.wandb_server import client_environment, wandb_server
 
-from mlmigrate.stores.wandb_offline.log import read_log
 from mlmigrate.stores.wandb_offline.wire import decode
+from mlmigrate.wandb_runs.log import read_log
 
 
 def _store(task: Task) -> Path:

@@ -362,18 +362,20 @@ class TestCloud(suite.SinkSuite):
             step = row["_step"] if own["steps"] == "native" else row.pop("mlflow_step")
             time = row.pop("mlflow_timestamp", round(row["_timestamp"] * 1000))
             points += [
-                (own["metrics"].get(key, key), step, time, float(value))
+                (own.get("metrics", {}).get(key, key), step, time, float(value))
                 for key, value in row.items()
                 if key[0] != "_"
             ]
-        params = {own["params"].get(key, key): value for key, value in config.items()}
+        params = {
+            own.get("params", {}).get(key, key): value for key, value in config.items()
+        }
         return suite.Peeked(
             mlflow["status"],
             mlflow["start_time"],
             mlflow["end_time"],
             mlflow["lifecycle"],
             params,
-            mlflow["tags"],
+            mlflow.get("tags", {}),
             sorted(points),
             own["mark"] is not None,
         )

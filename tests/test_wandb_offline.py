@@ -21,7 +21,7 @@ from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
 from mlmigrate.model import Artifact, Item, MetricHistory, Note, Problem, Ref, Run
 from mlmigrate.stores.wandb_offline import OfflineFolder, open_source, schema
-from mlmigrate.stores.wandb_offline.log import read_log
+from mlmigrate.wandb_runs.log import read_log
 
 T = 1_700_000_000.0
 MS = 1_700_000_000_000

@@ -42,7 +42,6 @@ from mlmigrate.model import (
     Tag,
     Updated,
 )
-from mlmigrate.stores.wandb_offline.log import BLOCK, read_log, write_log
 from mlmigrate.testing.suite import (
     NOW,
     OTHER,
@@ -56,6 +55,7 @@ from mlmigrate.testing.suite import (
     run,
     version,
 )
+from mlmigrate.wandb_runs.log import BLOCK, read_log, write_log
 from mlmigrate.wandb_runs.mapping import project_of, run_id
 from mlmigrate.wandb_runs.rows import rows, steps_of
 
@@ -130,7 +130,7 @@ class TestConformance(RunSinkSuite):
             step = row.pop("mlflow_step", row.pop("_step"))
             moment = row.pop("mlflow_timestamp", round(row.pop("_timestamp") * 1000))
             found += [
-                (own["metrics"].get(key, key), step, moment, float(value))
+                (own.get("metrics", {}).get(key, key), step, moment, float(value))
                 for key, value in row.items()
                 if not key.startswith("_")
             ]
@@ -139,8 +139,11 @@ class TestConformance(RunSinkSuite):
             mlflow.get("start_time"),
             mlflow.get("end_time"),
             mlflow["lifecycle"],
-            {own["params"].get(key, key): value for key, value in config.items()},
-            mlflow["tags"],
+            {
+                own.get("params", {}).get(key, key): value
+                for key, value in config.items()
+            },
+            mlflow.get("tags", {}),
             sorted(found),
             bool(own["mark"]),
         )
@@ -670,6 +673,7 @@ class TestSync:
             "MLmodel": TestArtifacts.FILES["model/MLmodel"],
             "data/weights": TestArtifacts.FILES["model/data/weights"],
         } == wandb_loopback.contents(model)
+        assert model.id in runs[0].logged
         assert [] == differences(origin, sink)  # and nothing here has changed
 
     def test_synced_already(self, sources: MemorySources, sink: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, md5
 from pathlib import PurePosixPath
@@ -134,3 +134,33 @@ def manifest_digest(entries: Mapping[str, str]) -> str:
 def is_record(type: str) -> bool:
     """Tell whether an artifact of this type holds only a run's record."""
     return type == RECORD
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a logged artifact."""
+
+    path: str
+    digest: str
+    size: int  # bytes
+    local_path: str  # where W&B's client finds it
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedArtifact:
+    """A W&B artifact that a run logs."""
+
+    name: str
+    type: str
+    digest: str
+    metadata: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+
+
+def logged(
+    name: str, type: str, metadata: Mapping[str, Any], entries: Iterable[Entry]
+) -> LoggedArtifact:
+    """Return the artifact that holds *entries*."""
+    found = tuple(entries)
+    digest = manifest_digest({each.path: each.digest for each in found})
+    return LoggedArtifact(name, type, digest, metadata, found)

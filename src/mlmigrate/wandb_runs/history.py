@@ -62,7 +62,7 @@ class History:
         timestamp = self._time_of(said.get("_timestamp"))
         whole: dict[str, Any] = {}
         if self.own is not None:
-            step, timestamp = _own_place(self.own, said, step, timestamp)
+            step, timestamp = own_place(self.own, said, step, timestamp)
         for key, value in said.items():
             if key in ("_step", "_timestamp"):
                 continue
@@ -127,7 +127,7 @@ class History:
         return lost
 
 
-def _own_place(
+def own_place(
     own: Own, row: dict[str, Any], step: int, timestamp: int
 ) -> tuple[int, int]:
     """Return the step and the time in milliseconds of a row that mlmigrate wrote, and

@@ -192,7 +192,7 @@ def logged(
         if nested
         else tags.get("wandb.job_type", ""),
         tags=_wandb_tags(tags),
-        config={**params, MLFLOW: mlflow, MLMIGRATE: own},
+        config={**params, MLFLOW: pruned(mlflow), MLMIGRATE: pruned(own)},
         summary=_summary(metrics),
         start=header.start_time,
         exit_code=_EXIT_CODES.get(header.status),
@@ -205,6 +205,16 @@ def logged(
         steps=steps,
         metrics=metrics,
     )
+
+
+def pruned(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *record* without the empty dicts in it: W&B's client drops them."""
+    found = {}
+    for key, value in record.items():
+        kept = pruned(value) if isinstance(value, dict) else value
+        if kept != {}:
+            found[key] = kept
+    return found
 
 
 def shown_name(name: str | None, id: str) -> str:

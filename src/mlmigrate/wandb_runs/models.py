@@ -14,6 +14,7 @@ from typing import Any
 from mlmigrate import marks, merge
 from mlmigrate.contract import Copy, Delivery
 from mlmigrate.model import Alias, Item, ModelVersion, Ref, RegisteredModel, Tag
+from mlmigrate.wandb_runs.mapping import pruned
 from mlmigrate.wandb_runs.own import as_text, as_texts, as_time
 
 _TEXTS = (
@@ -42,7 +43,7 @@ def next_record(held: Mapping[str, Any] | None, delivery: Delivery) -> dict[str,
     header = item.header
     assert isinstance(header, RegisteredModel)
     mark = marks.dump(delivery.mark)
-    return {
+    record = {
         **asdict(header),
         "revision": revision,
         "tags": _plain(item.tags),
@@ -50,10 +51,11 @@ def next_record(held: Mapping[str, Any] | None, delivery: Delivery) -> dict[str,
         "aliases": {alias.name: alias.version for alias in item.aliases},
         "versions": [_version_record(version, mark) for version in item.versions],
     }
+    return pruned(record)
 
 
 def _version_record(version: ModelVersion, mark: str) -> dict[str, Any]:
-    return {
+    record = {
         **asdict(version),
         "run": version.run.id if version.run else None,
         "source_run": version.source_run.id if version.source_run else None,
@@ -61,6 +63,7 @@ def _version_record(version: ModelVersion, mark: str) -> dict[str, Any]:
         "carried": _carried(version.tags),
         "mark": mark,
     }
+    return pruned(record)
 
 
 def _plain(tags: Iterable[Tag]) -> dict[str, str]:

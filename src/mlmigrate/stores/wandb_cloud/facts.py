@@ -51,23 +51,28 @@ def prove(client: Client, written: Logged, *, mark: str | None) -> Any:
         ItemError: it has not, or cannot be read.
     """
     run = client.run(written.entity, written.project, written.id)
+    wrong = differing(run, written, mark=mark)
+    if wrong is not None:
+        raise ItemError(f"{wrong} of run {written.id} reads back otherwise")
+    return run
+
+
+def differing(run: Any, written: Logged, *, mark: str | None) -> str | None:
+    """Name what of a run's config or summary the server has otherwise, if anything."""
     own_part = {**written.config[MLMIGRATE], "mark": mark}
     wanted = json.loads(json.dumps({**written.config, MLMIGRATE: own_part}))
     wrong = _differing(run.rawconfig, wanted)
     if wrong is not None:
-        raise ItemError(f"config {wrong!r} of run {written.id} reads back otherwise")
+        return f"config {wrong!r}"
     summary = run.summary_metrics
     for key, value in written.summary.items():
         found = number(summary.get(key))
         if found is None or not _same(found[0], float(value)):
-            raise ItemError(
-                f"summary {key!r} of run {written.id} reads back as"
-                f" {summary.get(key)!r}, not {value!r}"
-            )
+            return f"summary {key!r}, which is {summary.get(key)!r}, not {value!r},"
     kept = summary.get(WANDB)
     if not isinstance(kept, dict) or kept.get("runtime") != written.runtime:
-        raise ItemError(f"the runtime of run {written.id} reads back otherwise")
-    return run
+        return "the runtime"
+    return None
 
 
 def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlmigrate.model import MetricHistory
-from mlmigrate.wandb_runs.history import History
+from mlmigrate.wandb_runs.history import History, own_place
 from mlmigrate.wandb_runs.own import Own
-from mlmigrate.wandb_runs.values import millis
+from mlmigrate.wandb_runs.values import Points, millis, number
 
 #: Rows that one request is to give.
 _ROWS = 1000
@@ -64,19 +65,22 @@ def gather(run: Any, history: History) -> str | None:
 
 
 def stored(run: Any, own: Own) -> Stored:
-    """Read the history of a run that mlmigrate wrote."""
-    history = History(_drop)
-    history.own = own
-    last = -1
+    """Read the history of a run that mlmigrate wrote, without its system metrics."""
+    points: dict[str, Points] = defaultdict(Points)
+    last, count = -1, 0
     for row in rows_of(run):
-        step = row.get("_step", -1)
-        last = max(last, int(step))
-        history.add_row(row)
-    metrics = {
-        "/".join(path): points.history("/".join(path))
-        for path, points in history.metrics.items()
-    }
-    return Stored(metrics, history.rows, last)
+        count += 1
+        row_step = int(row.pop("_step", -1))
+        last = max(last, row_step)
+        time = millis(row.pop("_timestamp", None)) or 0
+        step, time = own_place(own, row, row_step, time)
+        for key, value in row.items():
+            if type(value) is float:  # most are
+                points[key].add(step, time, value)
+            elif (found := number(value)) is not None:
+                points[key].add(step, time, found[0])
+    metrics = {key: each.history(key) for key, each in points.items()}
+    return Stored(metrics, count, last)
 
 
 def _drop(line: str) -> None:

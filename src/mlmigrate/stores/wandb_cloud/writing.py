@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, Literal
 
@@ -28,7 +29,7 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.wandb_cloud import bundling, facts, linking, proof
+from mlmigrate.stores.wandb_cloud import bulk, bundling, facts, linking, proof
 from mlmigrate.stores.wandb_cloud.bundling import fetched, own_record
 from mlmigrate.stores.wandb_cloud.client import Client, asking
 from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
@@ -50,7 +51,7 @@ from mlmigrate.wandb_runs.mapping import (
 )
 from mlmigrate.wandb_runs.nesting import Nesting
 from mlmigrate.wandb_runs.own import experiment_id, own
-from mlmigrate.wandb_runs.rows import Steps, steps_of
+from mlmigrate.wandb_runs.rows import Steps, rows, steps_of
 
 _RECORD = "record"
 _FILES = "artifacts"
@@ -99,6 +100,7 @@ class CloudSink:
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-write")
         self._index = index
         self._lock = Lock()
+        self._slow: set[str] = set()  # origins of runs that must go one by one
         #: Why runs could not be made: W&B's client begins no run a second time.
         self._failed: dict[str, str] = {}
         self._nesting = Nesting()
@@ -155,7 +157,16 @@ class CloudSink:
             header = delivery.item.header
             if isinstance(header, Run) and header.parent is not None:
                 self._nesting.add(delivery.item.origin, header.parent.id)
-        return list(self._pool.map(self._write, deliveries))
+        answers: dict[int, Written | Failed] = {}  # by the place among *deliveries*
+        many = [at for at, each in enumerate(deliveries) if self._fits_bulk(each)]
+        if len(many) >= bulk.FEWEST:
+            for portion in bulk.portions(many, deliveries):
+                some = [deliveries[at] for at in portion]
+                answers.update(zip(portion, self._write_many(some), strict=True))
+        rest = [at for at in range(len(deliveries)) if at not in answers]
+        written = self._pool.map(self._write, (deliveries[at] for at in rest))
+        answers.update(zip(rest, written, strict=True))
+        return [answers[at] for at in range(len(deliveries))]
 
     def _write(self, delivery: Delivery) -> Written | Failed:
         ref = delivery.item.ref
@@ -250,6 +261,69 @@ class CloudSink:
         notes = linking.link(self._client, item, name, self._index.runs, self._registry)
         return Written(Ref("registered_model", name), findings=tuple(notes))
 
+    # -- many new runs at once --------------------------------------------------
+
+    def _fits_bulk(self, delivery: Delivery) -> bool:
+        # What was not proven so is sent by the SDK, which may tell the reason.
+        return bulk.fits(delivery) and delivery.item.origin not in self._slow
+
+    def _write_many(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        with workspace() as folder:
+
+            def prepare(delivery: Delivery) -> bulk.Outgoing | Failed:
+                return self._prepare(delivery, folder)
+
+            def conclude(prepared: bulk.Outgoing | Failed) -> Written | Failed:
+                if isinstance(prepared, Failed):
+                    return prepared
+                item = prepared.delivery.item
+                try:
+                    return self._conclude(prepared)
+                except (OSError, ItemError) as error:
+                    self._slow.add(item.origin)
+                    return Failed(item.ref, f"cannot be written: {short(error)}")
+
+            prepared = list(self._pool.map(prepare, deliveries))
+            bulk.sync([p for p in prepared if isinstance(p, bulk.Outgoing)], folder)
+            return list(self._pool.map(conclude, prepared))
+
+    def _prepare(self, delivery: Delivery, folder: Path) -> bulk.Outgoing | Failed:
+        item = delivery.item
+        try:
+            self._check_free(delivery)
+            files = item.artifacts if delivery.open is not None else ()
+            item = replace(item, artifacts=files)
+            written = self._logged(item, delivery, None)
+            own_folder = folder / written.id
+            checksums, size = fetched(delivery, files, own_folder / _FILES)
+            fresh = {file.path: own_folder / _FILES / file.path for file in files}
+            made = list(bundling.lacking(item, fresh, written.id, {}))
+            made.append(own_record(item, written.id, delivery, own_folder / _RECORD))
+        except (OSError, ItemError) as error:
+            return Failed(item.ref, f"cannot be written: {short(error)}")
+        combined = combined_checksum(checksums)
+        return bulk.Outgoing(delivery, written, made, combined, len(files), size)
+
+    def _conclude(self, outgoing: bulk.Outgoing) -> Written:
+        """Mark a run that the server has whole."""
+        written, delivery = outgoing.written, outgoing.delivery
+        count = sum(1 for _ in rows(written.metrics, written.steps))
+        run = proof.prove(
+            self._client, written, outgoing.made, rows=count, settle=self._settle
+        )
+        checksums = outgoing.checksums if outgoing.files else None
+        mark = replace(delivery.mark, checksums=checksums)
+        exact = facts.differing(run, written, mark=None) is None
+        self._note(self._mark(run, written, marks.dump(mark), exact=exact))
+        ref = Ref("run", delivery.item.origin)
+        return Written(
+            ref,
+            outgoing.checksums,
+            outgoing.files,
+            outgoing.bytes,
+            _shown(written, ref),
+        )
+
     # -- runs -------------------------------------------------------------------
 
     def _write_run(self, delivery: Delivery) -> Written | Failed:
@@ -285,9 +359,11 @@ class CloudSink:
         ref = Ref("run", merged.origin)
         return Written(ref, combined, len(files), size, _shown(written, ref))
 
-    def _mark(self, run: Any, written: Logged, mark: str) -> Any:
+    def _mark(
+        self, run: Any, written: Logged, mark: str, *, exact: bool = False
+    ) -> Any:
         """Set what is exact only through the public API, and then the mark."""
-        for each in (None, mark):
+        for each in (mark,) if exact else (None, mark):
             facts.put(run, written, mark=each)
             run = facts.prove(self._client, written, mark=each)
         return run

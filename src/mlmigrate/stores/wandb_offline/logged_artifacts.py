@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlmigrate.artifacts import open_file
 from mlmigrate.model import Artifact
@@ -16,30 +14,9 @@ from mlmigrate.wandb_runs import bundles
 RECORD = "record"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file of a logged artifact."""
-
-    path: str
-    digest: str
-    size: int  # bytes
-    local_path: str  # where `wandb sync` finds it
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedArtifact:
-    """A W&B artifact that a run logs."""
-
-    name: str
-    type: str
-    digest: str
-    metadata: Mapping[str, Any]
-    entries: tuple[Entry, ...]
-
-
 def logged_artifacts(
     run_id: str, files: Sequence[Artifact], folder: Path, synced_at: str
-) -> Iterator[LoggedArtifact]:
+) -> Iterator[bundles.LoggedArtifact]:
     """Yield the W&B artifacts of a run.
 
     Args:
@@ -53,7 +30,7 @@ def logged_artifacts(
     """
     for bundle in bundles.bundles(run_id, files):
         inner = {bundle.inside(file.path): file.path for file in bundle.files}
-        yield _logged(
+        yield bundles.logged(
             bundle.name,
             bundle.type,
             bundle.metadata,
@@ -61,7 +38,7 @@ def logged_artifacts(
         )
     names = [path.name for path in sorted((folder / RECORD).glob("*.parquet"))]
     own = dict(zip(names, names, strict=True))
-    yield _logged(
+    yield bundles.logged(
         bundles.record_name(run_id),
         bundles.RECORD,
         {},
@@ -69,17 +46,11 @@ def logged_artifacts(
     )
 
 
-def _entries(files: Mapping[str, str], folder: Path, at: str) -> Iterator[Entry]:
+def _entries(
+    files: Mapping[str, str], folder: Path, at: str
+) -> Iterator[bundles.Entry]:
     """Describe files, by their paths within the artifact and below *folder*."""
     for path, below in files.items():
         with open_file(folder, below) as data:
             digest, size = bundles.content_digest(data), data.tell()
-        yield Entry(path, digest, size, f"{at}/{below}")
-
-
-def _logged(
-    name: str, type: str, metadata: Mapping[str, Any], entries: Iterator[Entry]
-) -> LoggedArtifact:
-    found = tuple(entries)
-    digest = bundles.manifest_digest({each.path: each.digest for each in found})
-    return LoggedArtifact(name, type, digest, metadata, found)
+        yield bundles.Entry(path, digest, size, f"{at}/{below}")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mlmigrate.stores.wandb_offline import wire
-from mlmigrate.stores.wandb_offline.log import read_log
 from mlmigrate.wandb_runs.history import HISTORY, History
 from mlmigrate.wandb_runs.items import SUMMARY, summary_text
+from mlmigrate.wandb_runs.log import read_log
 from mlmigrate.wandb_runs.own import Own, own
 from mlmigrate.wandb_runs.values import KeyPath, moment
 

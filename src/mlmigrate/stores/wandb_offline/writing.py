@@ -42,11 +42,11 @@ from mlmigrate.stores.wandb_offline.folders import (
     log_of,
     own_of,
 )
-from mlmigrate.stores.wandb_offline.log import write_log
 from mlmigrate.stores.wandb_offline.logged_artifacts import RECORD, logged_artifacts
 from mlmigrate.stores.wandb_offline.reading import PREFIX, OfflineFolder, root_of
 from mlmigrate.stores.wandb_offline.records import first_run
 from mlmigrate.wandb_runs import experiments, models
+from mlmigrate.wandb_runs.log import write_log
 from mlmigrate.wandb_runs.mapping import Naming, experiment_record, logged, run_id
 from mlmigrate.wandb_runs.nesting import Nesting
 from mlmigrate.wandb_runs.own import Own, experiment_id
@@ -277,7 +277,7 @@ class OfflineSink:
     def _put(self, item: Item, run: RunFolders, beside: _Beside) -> None:
         """Write the log of a run, whose files are there, and note it in the index."""
         # It takes a second to import, in which runs are read.
-        from mlmigrate.stores.wandb_offline.messages import messages
+        from mlmigrate.wandb_runs.messages import messages
 
         header = item.header
         assert isinstance(header, Run)

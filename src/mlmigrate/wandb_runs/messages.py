@@ -10,7 +10,7 @@ from typing import Any
 from wandb import __version__ as version
 from wandb.proto import wandb_internal_pb2
 
-from mlmigrate.stores.wandb_offline.logged_artifacts import LoggedArtifact
+from mlmigrate.wandb_runs.bundles import LoggedArtifact
 from mlmigrate.wandb_runs.mapping import Logged
 from mlmigrate.wandb_runs.rows import STEP, TIMESTAMP, Row, rows
 
@@ -129,7 +129,7 @@ def _artifact(run: Logged, artifact: LoggedArtifact) -> Any:
     said.type, said.name, said.digest = artifact.type, artifact.name, artifact.digest
     said.metadata = json.dumps(artifact.metadata)
     said.aliases.append("latest")
-    said.user_created = said.finalize = True
+    said.finalize = True
     said.client_id, said.sequence_client_id = _client_id(), _client_id()
     manifest = said.manifest
     manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"
