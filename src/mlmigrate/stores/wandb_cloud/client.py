@@ -64,20 +64,6 @@ class Client:
             self.api.flush()
             return self.api.run(f"{entity}/{project}/{id}")
 
-    def has_run(self, entity: str, project: str, id: str) -> bool:
-        """Tell whether a run is there.
-
-        Raises:
-            ItemError: that cannot be told.
-        """
-        try:
-            self.run(entity, project, id)
-        except ItemError as error:
-            if "Could not find run" in str(error):
-                return False
-            raise
-        return True
-
     def runs(self, entity: str, project: str) -> Iterator[Any] | None:
         """Yield all runs of a project, oldest first; None where there is no project.
 

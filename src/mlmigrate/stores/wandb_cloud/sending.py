@@ -36,6 +36,10 @@ _SETTINGS: Mapping[str, Any] = {
     "x_disable_machine_info": True,
     "x_save_requirements": False,
     "allow_val_change": True,
+    # Config and summary as files would be those of before `facts` were set.
+    "ignore_globs": ("*",),
+    # It is for `wandb sync`, and takes time: a run that is cut off is sent again.
+    "x_skip_transaction_log": True,
 }
 _DATASET = "dataset"
 _DATASET_FILE = "dataset.json"
@@ -59,20 +63,22 @@ def send(
     *,
     inputs: Sequence[DatasetInput],
     folder: Path,
+    fresh: bool,
 ) -> None:
-    """Send *rows* and *bundles* of a run, which is made where it is not there yet.
+    """Send *rows* and *bundles* of a run, which must not be there yet if *fresh*.
 
     Raises:
         ItemError: W&B refuses the run, or an artifact.
     """
-    run = _begin(client, written, folder)
+    run = _begin(client, written, folder, fresh=fresh)
     try:
         with asking(f"run {written.id}"):
+            # These are uploaded while rows are logged.
+            logged = [run.log_artifact(_artifact(client, each)) for each in bundles]
             if written.steps == "rows" and written.metrics:
                 run.define_metric("*", step_metric=STEP)
             for row in rows:
                 run.log(_values(row), step=row.step)
-            logged = [run.log_artifact(_artifact(client, each)) for each in bundles]
             for entry in inputs:
                 run.use_artifact(_dataset(client, entry, folder))
             for artifact in logged:
@@ -82,7 +88,7 @@ def send(
             run.finish(exit_code=written.exit_code or 0)
 
 
-def _begin(client: Client, written: Logged, folder: Path) -> Any:
+def _begin(client: Client, written: Logged, folder: Path, *, fresh: bool) -> Any:
     config = {name: written.config[name] for name in (MLFLOW, MLMIGRATE)}
     settings = client.sdk.Settings(root_dir=str(folder), **_SETTINGS)
     try:
@@ -97,7 +103,7 @@ def _begin(client: Client, written: Logged, folder: Path) -> Any:
             tags=list(written.tags) or None,
             # Other keys than its own the client changes: the whole config follows.
             config=config,
-            resume="allow",
+            resume="never" if fresh else "allow",
             reinit="create_new",
             settings=settings,
         )
@@ -110,6 +116,11 @@ def _refusal(written: Logged, why: str) -> str:
         return (
             f"W&B blocks the id {written.id}, a deleted run's, for days:"
             " -o id-salt=TEXT gives all runs other ids"
+        )
+    if "already exists" in why:
+        return (
+            f"run {written.id} has appeared at W&B meanwhile: if it is a copy of this"
+            " run, copy again; otherwise -o id-salt=TEXT gives all runs other ids"
         )
     if "in use" in why:
         return (

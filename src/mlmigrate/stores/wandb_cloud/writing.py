@@ -349,7 +349,15 @@ class CloudSink:
             made.append(own_record(merged, written.id, delivery, folder / _RECORD))
             if before is not None:
                 self._withdraw(before)
-            send(self._client, written, sent, made, inputs=item.inputs, folder=folder)
+            send(
+                self._client,
+                written,
+                sent,
+                made,
+                inputs=item.inputs,
+                folder=folder,
+                fresh=before is None,
+            )
             count = len(sent) + (before.stored.rows if before else 0)
             run = proof.prove(
                 self._client, written, made, rows=count, settle=self._settle
@@ -398,15 +406,10 @@ class CloudSink:
         item = delivery.item
         if why := self._failed.get(item.origin):
             raise ItemError(why.removeprefix("cannot be written: "))
-        id = run_id(item.origin, self._naming.salt)
         assert isinstance(item.header, Run)
         record = self._index.experiments[item.header.experiment.id]
-        project = self._naming.project_of(record)
-        if project not in self._index.projects:
-            return
-        entity = self._naming.entity
-        if self._client.has_run(entity, project, id):
-            self._note(self._client.run(entity, project, id))
+        id = run_id(item.origin, self._naming.salt)
+        if (self._naming.project_of(record), id) in self._index.places:
             raise ItemError(
                 f"run {id} is there already and is no copy of {item.origin}:"
                 " -o id-salt=TEXT gives all runs other ids"
