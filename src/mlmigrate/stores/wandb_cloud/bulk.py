@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mlmigrate.contract import Delivery
 from mlmigrate.model import Run
+from mlmigrate.stores.wandb_cloud import sync_process
 from mlmigrate.stores.wandb_cloud.bundling import Bundled
 from mlmigrate.wandb_runs import bundles
 from mlmigrate.wandb_runs.log import write_log
@@ -84,7 +85,7 @@ def sync(outgoing: Sequence[Outgoing], folder: Path) -> None:
         places.append(str(place))
     # Whether all went well is not seen from how it ends.
     subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", *places],
+        [sys.executable, "-m", sync_process.__name__, str(os.getpid()), *places],
         env={**os.environ, "WANDB_DIR": str(folder)},
         cwd=folder,
         stdin=subprocess.DEVNULL,

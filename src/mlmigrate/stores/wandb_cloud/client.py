@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -63,6 +63,25 @@ class Client:
         with asking(f"run {entity}/{project}/{id}"):
             self.api.flush()
             return self.api.run(f"{entity}/{project}/{id}")
+
+    def present(self, entity: str, project: str, ids: Collection[str]) -> set[str]:
+        """Return which runs of a project are there; none where there is no project.
+
+        Raises:
+            ItemError: that cannot be told.
+        """
+        path = f"{entity}/{project}"
+        with asking(f"the runs of {path}"):
+            self.api.flush()
+            wanted = {"name": {"$in": list(ids)}}
+            found = self.api.runs(path, filters=wanted, per_page=_PAGE)
+            try:
+                # Not every server heeds the filter.
+                return {run.id for run in found if run.id in ids}
+            except ValueError as error:
+                if "Could not find project" in str(error):
+                    return set()
+                raise
 
     def runs(self, entity: str, project: str) -> Iterator[Any] | None:
         """Yield all runs of a project, oldest first; None where there is no project.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -281,11 +282,29 @@ class CloudSink:
                     return self._conclude(prepared)
                 except (OSError, ItemError) as error:
                     self._slow.add(item.origin)
+                    self._look_again(prepared.written)
                     return Failed(item.ref, f"cannot be written: {short(error)}")
 
             prepared = list(self._pool.map(prepare, deliveries))
-            bulk.sync([p for p in prepared if isinstance(p, bulk.Outgoing)], folder)
+            ready = [each for each in prepared if isinstance(each, bulk.Outgoing)]
+            there = self._appeared([each.written for each in ready])
+            bulk.sync([each for each in ready if each.written.id not in there], folder)
             return list(self._pool.map(conclude, prepared))
+
+    def _appeared(self, runs: Sequence[Logged]) -> set[str]:
+        """Return the ids of those runs that others have made since the listing: rows of
+        a log would go behind theirs.
+        """
+        found: set[str] = set()
+        for project in {run.project for run in runs}:
+            ids = [run.id for run in runs if run.project == project]
+            found |= self._client.present(self._naming.entity, project, ids)
+        return found
+
+    def _look_again(self, written: Logged) -> None:
+        """Note how a run stands that is not whole: a second try completes it."""
+        with suppress(ItemError):
+            self._note(self._client.run(written.entity, written.project, written.id))
 
     def _prepare(self, delivery: Delivery, folder: Path) -> bulk.Outgoing | Failed:
         item = delivery.item
