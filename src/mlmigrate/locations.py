@@ -252,7 +252,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         _is_wandb_server,
         source=True,
         sink=True,
-        holds="runs, read back before they count; no registered models yet",
+        holds="runs, read back before they count, and models with a run among them",
         options=(
             Option(
                 "registry",
