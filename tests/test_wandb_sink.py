@@ -418,6 +418,25 @@ class TestRun:
         ]
         assert [] == differences(origin, sink)
 
+    @pytest.mark.parametrize(
+        ("grouping", "groups"),
+        [("nesting", [RUN, RUN]), ("experiment", ["churn"] * 2), ("none", ["", ""])],
+    )
+    def test_grouping(
+        self, sources: MemorySources, sink: str, grouping: str, groups: list[str]
+    ) -> None:
+        """What runs are grouped by is the user's choice; nesting is kept anyway."""
+        origin = sources(experiment(), run(), run(OTHER, parent=Ref("run", RUN)))
+        copied(origin, sink, f"grouping={grouping}")
+        said = [run_record(the_log(sink, id)) for id in (RUN, OTHER)]
+
+        assert groups == [each.run_group for each in said]
+        assert [] == differences(origin, sink)
+        assert not any(
+            isinstance(each, Updated)
+            for each in copied(origin, sink, f"grouping={grouping}")
+        )
+
     def test_typed_params(self, sources: MemorySources, sink: str) -> None:
         """On request params are numbers at W&B, and the texts that they were here."""
         texts = ["0.1", "1.0", "1e-05", "True", "3", "nan", "x", "", "1e400", "[1]"]

@@ -174,6 +174,12 @@ def _one_or_each(text: str) -> str:
     return text
 
 
+def _grouping(text: str) -> str:
+    if text not in ("nesting", "experiment", "none"):
+        raise ValueError("give nesting, experiment or none")
+    return text
+
+
 def _yes_or_no(text: str) -> str:
     if text not in ("yes", "no"):
         raise ValueError("give yes or no")
@@ -226,6 +232,12 @@ ADAPTERS: tuple[Adapter, ...] = (
             Option("entity", str, None, "whose the runs are to be [as W&B's login]"),
             Option("project", str, None, "one for all runs [each experiment's name]"),
             Option(
+                "grouping",
+                _grouping,
+                "nesting",
+                "a run's group: nesting (the run above it), experiment or none",
+            ),
+            Option(
                 "typed-params",
                 _yes_or_no,
                 "no",
@@ -265,6 +277,12 @@ ADAPTERS: tuple[Adapter, ...] = (
                 _one_or_each,
                 "one",
                 "each: a project for each experiment, at wandb://ENTITY",
+            ),
+            Option(
+                "grouping",
+                _grouping,
+                "nesting",
+                "a run's group: nesting (the run above it), experiment or none",
             ),
             Option(
                 "typed-params",

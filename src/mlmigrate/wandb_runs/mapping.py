@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b, md5
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from mlmigrate import marks
 from mlmigrate.merge import origins_of
@@ -31,6 +31,11 @@ _ROW_KEYS = {"_step", "_timestamp", "_runtime", "_wandb", STEP, TIMESTAMP, ""}
 _EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 
 
+#: What the group of a run is: the run above all that it is nested in, its experiment,
+#: or nothing.
+Grouping: TypeAlias = Literal["nesting", "experiment", "none"]
+
+
 @dataclass(frozen=True, slots=True)
 class Naming:
     """Where runs go, as the options of a sink say."""
@@ -39,6 +44,7 @@ class Naming:
     project: str | None = None  # None: one for each experiment
     salt: str = ""
     typed: bool = False
+    grouping: Grouping = "nesting"
 
     def project_of(self, experiment: Mapping[str, Any]) -> str:
         """Return the project of the runs of an experiment, given by its record."""
@@ -223,11 +229,13 @@ def shown_name(name: str | None, id: str) -> str:
 
 
 def _group(tags: Mapping[str, str], experiment: Mapping[str, Any], to: Naming) -> str:
-    """Return the group of a run that is not nested: what it was at W&B, or its
-    experiment where all are in one project.
+    """Return the group of a run that is not nested, or not grouped by that: what it was
+    at W&B, or its experiment where all are in one project.
     """
+    if to.grouping == "none":
+        return ""
     own = tags.get("wandb.group", "")
-    if own or to.project is None:
+    if to.grouping == "nesting" and (own or to.project is None):
         return own
     return str(experiment["name"])[:_LONGEST_NAME]
 

@@ -84,6 +84,7 @@ class CloudSink:
             place.project,
             options.get("id-salt") or "",
             options.get("typed-params") == "yes",
+            options.get("grouping") or "nesting",
         )
         self._registry: str = options.get("registry") or linking.REGISTRY
         self._settle = float(options.get("settle", 10))
@@ -443,8 +444,7 @@ class CloudSink:
         if before is not None:
             steps, carried = before.own.steps, before.own.carried
         own_tags = (Tag(key, value) for key, value in carried.items())
-        group, _ = self._group(item.origin)
-        root = self._nesting.root(item.origin)
+        group, job_type = self._group(item.origin)
         written = logged(
             replace(item, tags=(*own_tags, *item.tags)),
             self._index.experiments[header.experiment.id],
@@ -452,8 +452,8 @@ class CloudSink:
             mark="",
             source=delivery.source,
             steps=steps,
-            root=group if root is not None else None,
-            is_parent=self._nesting.is_parent(item.origin),
+            root=group if job_type == "child" else None,
+            is_parent=job_type == "parent",
             models=before.own.models if before is not None else {},
         )
         unmarked = {**written.config[MLMIGRATE], "mark": None}
@@ -487,6 +487,8 @@ class CloudSink:
 
     def _group(self, origin: str) -> tuple[str, str]:
         """Return the group and the job type that nesting gives a run: '' for none."""
+        if self._naming.grouping != "nesting":
+            return "", ""
         root = self._nesting.root(origin)
         if root is None and not self._nesting.is_parent(origin):
             return "", ""

@@ -80,6 +80,7 @@ class OfflineSink:
             options.get("project"),
             options.get("id-salt") or "",
             options.get("typed-params") == "yes",
+            options.get("grouping") or "nesting",
         )
         synced_at = options.get("synced-at")
         self._synced_at = str(synced_at or self._root.absolute()).rstrip("/")
@@ -347,6 +348,8 @@ class OfflineSink:
 
     def _place(self, origin: str) -> tuple[str, str]:
         """Return the group and the job type that nesting gives a run: '' for none."""
+        if self._naming.grouping != "nesting":
+            return "", ""
         root = self._nesting.root(origin)
         if root is None and not self._nesting.is_parent(origin):
             return "", ""
