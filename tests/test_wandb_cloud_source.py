@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import servers
-from support.wandb_server import WandbServer, refuse
+from support.wandb_server import WandbServer, add_run, refuse
 
 import mlmigrate
 from mlmigrate.contract import Glancing, Selection
@@ -316,6 +316,57 @@ class TestForeignRuns:
             assert {
                 "team:one", "team:two", "wandb:team/one/a", "wandb:team/two/b",
             } == set(read.items)  # fmt: skip
+
+    def test_sweeps_and_groups(
+        self, wandb_loopback: WandbServer, tmp_path: Path
+    ) -> None:
+        """A sweep, or a group of several, is a run that its runs are nested in; a group
+        that is named for one of its runs has that for a parent.
+        """
+        import wandb
+
+        add_run(wandb_loopback, "team", "proj", "alone", group="label")
+        for id in ("a1", "a2"):
+            add_run(wandb_loopback, "team", "proj", id, group="a")
+        for id in ("top", "below"):
+            add_run(wandb_loopback, "team", "proj", id, group="top")
+        space = {"method": "grid", "parameters": {"x": {"values": [1, 2]}}}
+        sweep = wandb.sweep(space, entity="team", project="proj")
+        add_run(wandb_loopback, "team", "proj", "s1", group="a", sweep=sweep)
+        with Read(HERE) as read:
+            items = {item.origin: item for item in read.items.values()}
+        above = {
+            origin.removeprefix("wandb:team/proj/"): item.header.parent
+            for origin, item in items.items()
+            if isinstance(item.header, Run)
+        }
+        here = "wandb:team/proj"
+
+        assert {
+            f"sweep:{sweep}": None,
+            "group:a": None,
+            "alone": None,
+            "a1": Ref("run", f"{here}/group:a"),
+            "a2": Ref("run", f"{here}/group:a"),
+            "top": None,
+            "below": Ref("run", f"{here}/top"),
+            "s1": Ref("run", f"{here}/sweep:{sweep}"),
+        } == above
+        store = resolve(HERE).source()
+        with store.open(
+            Ref("run", f"{here}/sweep:{sweep}"), "wandb/sweep.json"
+        ) as file:
+            assert "grid" == json.load(file)["config"]["method"]
+        store.close()
+
+        sink = servers.fresh_database(tmp_path / "sink.db")
+        mlmigrate.copy([HERE], sink)
+        assert [] == mlmigrate.verify([HERE], sink).different
+        again = mlmigrate.copy([HERE], sink)
+        assert ({}, {}) == (again.copied, again.updated)
+        plain = resolve(HERE, ["nesting=no"]).source()
+        assert 6 == len(list(plain.refs(Selection("run"))))
+        plain.close()
 
     def test_many_pages(self, wandb_loopback: WandbServer) -> None:
         """More runs than a page has are all read, each once and in order."""

@@ -267,6 +267,12 @@ ADAPTERS: tuple[Adapter, ...] = (
         holds="runs, read back before they count, and models with a run among them",
         options=(
             Option(
+                "nesting",
+                _yes_or_no,
+                "yes",
+                "read sweeps and groups as runs that theirs are nested in",
+            ),
+            Option(
                 "registry",
                 str,
                 None,

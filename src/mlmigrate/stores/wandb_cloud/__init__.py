@@ -16,6 +16,9 @@ has no records and no stream of a line of the console; the folder has no account
   ``wandb/history.jsonl`` and ``wandb/summary.json`` as from a folder; and
   ``wandb/artifacts.json``, what artifacts the run logged and used: their names,
   versions, aliases, metadata and references.
+- **Sweeps**, and groups of runs that are in none, become parents: runs of their own,
+  with the tag ``wandb.nesting``, in which the others are nested
+  (`mlmigrate.stores.wandb_cloud.above`).
 - **Status** is FINISHED, FAILED (also of a crashed run), KILLED or RUNNING. It started
   when its client says so, else when the server saw it first.
 
@@ -90,7 +93,8 @@ class CloudSource:
             self._client.close()
             raise
         threads = int(options.get("threads") or 8)
-        self._reader = Reader(self._client, index, threads=threads)
+        nesting = options.get("nesting", "yes") == "yes"
+        self._reader = Reader(self._client, index, threads=threads, nesting=nesting)
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""

@@ -9,6 +9,7 @@ from typing import Any
 from mlmigrate.model import Finding, Lifecycle, Problem
 from mlmigrate.stores.wandb_cloud.client import Client
 from mlmigrate.stores.wandb_cloud.place import Place
+from mlmigrate.stores.wandb_cloud.times import moment
 from mlmigrate.wandb_runs.experiments import project_id, project_record
 from mlmigrate.wandb_runs.own import Own, note, own
 
@@ -35,6 +36,10 @@ class Listed:
     id: str
     group: str
     job_type: str
+    sweep: str
+    start: int | None  # when the server saw it first, milliseconds
+    end: int | None  # and last
+    goes_on: bool
     known: Known | None
 
     @property
@@ -107,6 +112,10 @@ def _listed(run: Any, found: Own | None) -> Listed:
         run.id,
         run.group or "",
         run.job_type or "",
+        run.sweep_name or "",
+        moment(run.created_at),
+        moment(run.heartbeat_at),
+        run.state in ("running", "pending"),
         None if found is None else known_of(found),
     )
 

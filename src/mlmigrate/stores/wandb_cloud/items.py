@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from mlmigrate.stores.wandb_cloud.times import moment
 from mlmigrate.wandb_runs.history import History
 from mlmigrate.wandb_runs.items import About
 from mlmigrate.wandb_runs.mapping import WANDB
@@ -29,7 +29,7 @@ def header(
     It ended at its start plus its runtime, but not before its last time.
     """
     status = _STATUS.get(run.state, "RUNNING")
-    start = _moment(metadata.get("startedAt")) or _moment(run.created_at)
+    start = moment(metadata.get("startedAt")) or moment(run.created_at)
     return {
         "name": run.name or run.id,
         "status": status,
@@ -47,7 +47,7 @@ def _end(
     if start is not None and isinstance(runtime, int | float) and runtime > 0:
         end = start + int(runtime) * 1000
         return max(end, history.latest or end)
-    return history.latest or _moment(run.heartbeat_at)
+    return history.latest or moment(run.heartbeat_at)
 
 
 def more_tags(run: Any) -> dict[str, str]:
@@ -94,16 +94,3 @@ def account(run: Any) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _moment(text: Any) -> int | None:
-    """Return a time in milliseconds; None for what is no time."""
-    if not isinstance(text, str):
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=UTC)
-    return round(found.timestamp() * 1000)

@@ -24,6 +24,14 @@ from mlmigrate.model import (
     Tag,
 )
 from mlmigrate.stores.wandb_cloud import files, items
+from mlmigrate.stores.wandb_cloud.above import (
+    SWEEP_FILE,
+    Above,
+    Parents,
+    item_of,
+    parents,
+    sweep_text,
+)
 from mlmigrate.stores.wandb_cloud.client import Client, asking
 from mlmigrate.stores.wandb_cloud.files import Found
 from mlmigrate.stores.wandb_cloud.histories import add_samples, gather
@@ -48,9 +56,14 @@ _KEPT = 100
 class Reader:
     """Reads the runs of an index."""
 
-    def __init__(self, client: Client, index: Index, *, threads: int) -> None:
+    def __init__(
+        self, client: Client, index: Index, *, threads: int, nesting: bool = False
+    ) -> None:
+        """Read with *threads* at once; *nesting* makes runs of sweeps and groups."""
         self._client = client
         self.index = index
+        found = parents(index.runs.values()) if nesting else Parents({}, {})
+        self._above, self._parents = found.above, found.of
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-read")
         self._kept: OrderedDict[str, dict[str, Found]] = OrderedDict()
         self._lock = Lock()
@@ -62,6 +75,9 @@ class Reader:
                 yield Ref("experiment", id)
         elif selection.kind == "run":
             wanted = selection.experiments
+            for id, above in self._above.items():
+                if wanted is None or above.experiment in wanted:
+                    yield Ref("run", id)
             for id, run in list(self.index.runs.items()):
                 if wanted is None or run.experiment in wanted:
                     yield Ref("run", id)
@@ -93,6 +109,8 @@ class Reader:
                 return experiment_of(self.index.experiments[ref.id], ref)
             if ref.kind == "registered_model":
                 return model_of(self.index.models[ref.id], ref)
+            if ref.id in self._above:
+                return self._read_above(ref, self._above[ref.id])
             return self._read_run(ref, self.index.runs[ref.id])
         except KeyError:
             return Failed(ref, f"there is no such {ref.kind}")
@@ -121,16 +139,29 @@ class Reader:
 
     # -- runs -------------------------------------------------------------------
 
+    def _read_above(self, ref: Ref, above: Above) -> Item:
+        """Make a run of a sweep or a group."""
+        text, notes = "", tuple[Finding, ...]()
+        if above.kind == "sweep":
+            text, notes = sweep_text(self._client, above)
+        found = {SWEEP_FILE: files.made(text)} if text else {}
+        self._keep(ref.id, found)
+        listed = tuple(Artifact(path, file.size) for path, file in found.items())
+        return replace(item_of(above, ref, notes), artifacts=listed)
+
+    def _keep(self, id: str, found: dict[str, Found]) -> None:
+        with self._lock:
+            self._kept[id] = found
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+
     def _read_run(self, ref: Ref, at: Listed) -> Item:
         """Read a run; again where it changes meanwhile."""
         for _ in range(_READS):
             run = self._client.run(at.entity, at.project, at.id)
             with asking("/".join((at.entity, at.project, at.id))):
                 item, found = self._item(ref, at, run)
-            with self._lock:
-                self._kept[ref.id] = found
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+            self._keep(ref.id, found)
             if run.state != "running":
                 return item
             after = self._client.run(at.entity, at.project, at.id)
@@ -159,6 +190,9 @@ class Reader:
             tags = shared.tags(about, summary, read.history)
             tags += [Tag(key, value) for key, value in items.more_tags(run).items()]
             fields = items.header(run, read.history, summary, metadata)
+            above = self._parents.get((at.project, at.id))
+            if above is not None:
+                fields["parent"] = Ref("run", above)
             item = Item(
                 ref,
                 Run(experiment=Ref("experiment", at.experiment), **fields),
