@@ -62,10 +62,8 @@ class Capabilities:
     """Text may hold NUL characters."""
     surrogates: bool = False
     """Text may hold lone surrogates, for which UTF-8 has no bytes."""
-    empty_experiments: bool = True
-    """Experiments exist without runs."""
-    models_need_runs: bool = False
-    """A registered model has a place only if the run of one of its versions has."""
+    needs_a_run: bool = False
+    """Runs tell of experiments and registered models: one at least must be there."""
     max_experiment_id: int | None = None
     """The largest experiment id that fits; None where ids are not kept at all."""
 

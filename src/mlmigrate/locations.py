@@ -264,7 +264,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         _is_wandb_server,
         source=True,
         sink=True,
-        holds="runs, read back before they count, and models with a run among them",
+        holds="everything, as runs tell it, read back before it counts",
         options=(
             Option(
                 "nesting",

@@ -40,7 +40,7 @@ from mlmigrate.pipeline.job import (
     open_stores,
     prepare,
 )
-from mlmigrate.pipeline.models import has_place, resolve_versions
+from mlmigrate.pipeline.models import resolve_versions
 from mlmigrate.pipeline.runs import wanted_runs
 
 
@@ -170,8 +170,7 @@ class _Verification:
             for at, item in members:
                 self._experiments[at, item.ref.id] = copy.ref if copy else None
             if copy is None:
-                # Where experiments live in their runs, those tell what is missing.
-                if self._sink.capabilities.empty_experiments:
+                if self._has_place():
                     yield Missing(merged.ref)
                 continue
             self._seen["experiment"].add(copy.ref)
@@ -180,6 +179,12 @@ class _Verification:
                 yield Different(merged.ref, "experiment", "readable", held.why)
                 continue
             yield from self._judge(merged.ref, list(_differences(wanted, held)))
+
+    def _has_place(self) -> bool:
+        """Tell whether the sink has a place for what is no run."""
+        if not self._sink.capabilities.needs_a_run:
+            return True
+        return next(iter(self._sink.refs(Selection("run"))), None) is not None
 
     def _read_back(self, ref: Ref) -> Item | Failed:
         return next(iter(self._sink.read([ref])))
@@ -362,7 +367,7 @@ class _Verification:
                     if isinstance(finding, Problem):
                         yield finding
                 resolved = resolve_versions(job, at, item)
-                if resolved is None or not has_place(job, resolved):
+                if resolved is None or not self._has_place():
                     continue  # the copy tells of what has no place
                 wanted = self._fitted(resolved)
                 assert isinstance(wanted.header, RegisteredModel)

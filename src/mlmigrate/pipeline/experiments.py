@@ -19,7 +19,6 @@ from mlmigrate.model import (
     Finding,
     Item,
     Loss,
-    Note,
     Ref,
     Skipped,
     Updated,
@@ -77,9 +76,9 @@ def _named(item: Item, opened: Opened, template: str | None) -> tuple[str, Item]
 
 def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
     """Copy experiments, and note in *job* which became which."""
-    if not job.sink.capabilities.empty_experiments:
-        groups, gone = _with_runs(job, groups)
-        yield from gone
+    if job.sink.capabilities.needs_a_run and not has_runs(job):
+        yield from _no_place(groups)
+        groups = {}
     yield Total("experiment", len(groups))
     deliveries: list[
         tuple[Delivery, Sequence[tuple[int, Item]], tuple[Finding, ...]]
@@ -131,29 +130,18 @@ def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
         yield made(delivery.item.ref, written.ref, (*findings, *written.findings))
 
 
-def _with_runs(job: Job, groups: Groups) -> tuple[Groups, list[Finding]]:
-    """Sort out the experiments that have no runs, and tell what goes with them."""
-    kept: dict[str, Sequence[tuple[int, Item]]] = {}
-    gone: list[Finding] = []
-    for name, members in groups.items():
-        if any(_has_runs(job.sources[at][1], item.ref.id) for at, item in members):
-            kept[name] = members
-            continue
+def has_runs(job: Job) -> bool:
+    """Tell whether the sink has runs, or will have."""
+    stores = (job.sink, *(source for _, source in job.sources))
+    found = (next(iter(store.refs(Selection("run"))), None) for store in stores)
+    return any(ref is not None for ref in found)
+
+
+def _no_place(groups: Groups) -> Iterator[Loss]:
+    what = "no run is there, and the sink has no other place for experiments"
+    for members in groups.values():
         for _, item in members:
-            what = "it has no runs, and the sink has no experiments without"
-            # Every MLflow store begins with this one.
-            made_by_itself = name == "Default" and not item.tags
-            gone.append(
-                Note(str(item.ref), what)
-                if made_by_itself
-                else Loss(item.ref, what, carried=False)
-            )
-    return kept, gone
-
-
-def _has_runs(source: Source, experiment: str) -> bool:
-    refs = source.refs(Selection("run", frozenset({experiment})))
-    return next(iter(refs), None) is not None
+            yield Loss(item.ref, what, carried=False)
 
 
 def _experiment_copy(sink: Sink, merged: Item) -> Copy | None:

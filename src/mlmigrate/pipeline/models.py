@@ -20,6 +20,7 @@ from mlmigrate.model import (
     Skipped,
     Updated,
 )
+from mlmigrate.pipeline.experiments import has_runs
 from mlmigrate.pipeline.job import (
     Event,
     Job,
@@ -35,14 +36,15 @@ from mlmigrate.pipeline.job import (
 def copy_models(job: Job) -> Iterator[Event]:
     """Copy registered models whose runs are at the sink by now."""
     groups: dict[str, list[tuple[int, Item]]] = {}
+    homeless = job.sink.capabilities.needs_a_run and not has_runs(job)
     for at, (_, source) in enumerate(job.sources):
         for item in source.read(list(source.refs(Selection("registered_model")))):
             if isinstance(item, Failed):
                 yield item
                 continue
             resolved = resolve_versions(job, at, item)
-            if resolved is not None and not has_place(job, resolved):
-                what = "no version has a run at the sink, which has no other place"
+            if resolved is not None and homeless:
+                what = "no run is there, and the sink has no other place for models"
                 yield Loss(item.ref, what, carried=False)
             elif resolved is not None:
                 assert isinstance(item.header, RegisteredModel)
@@ -85,16 +87,6 @@ def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
     if job.options.filters.narrow and not versions:
         return None
     return replace(item, versions=tuple(versions))
-
-
-def has_place(job: Job, item: Item) -> bool:
-    """Tell whether the sink has a place for a registered model, whose versions name
-    runs at the sink.
-    """
-    if not job.sink.capabilities.models_need_runs:
-        return True
-    runs = [version.run for version in item.versions if version.run is not None]
-    return bool(job.sink.copies(runs)) or any(run.id in job.planned for run in runs)
 
 
 def _copy_model(

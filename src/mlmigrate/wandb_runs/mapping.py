@@ -124,7 +124,7 @@ def logged(
     steps: Steps,
     root: str | None,
     is_parent: bool,
-    models: Mapping[str, Mapping[str, Any]],
+    told: Mapping[str, Any],
 ) -> Logged:
     """Return *item*, a run, in W&B's words.
 
@@ -137,7 +137,7 @@ def logged(
         steps: what ``_step`` of its rows counts.
         root: the id of the run at the top of those that it is nested in.
         is_parent: other runs are nested in it.
-        models: the records of registered models that the run tells of, by name.
+        told: what the run tells beside: `mlmigrate.wandb_runs.own.Told.config`.
     """
     header = item.header
     assert isinstance(header, Run)
@@ -184,8 +184,7 @@ def logged(
         "tags": tags,
         "inputs": [_input(asdict(entry)) for entry in item.inputs],
     }
-    if models:
-        mlflow["registered_models"] = dict(models)
+    mlflow.update(told)
     nested = root is not None or is_parent
     return Logged(
         id=id,

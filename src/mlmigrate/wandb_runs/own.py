@@ -40,6 +40,27 @@ _TIMES = ("start_time", "end_time", "deleted_time")
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a run tells beside itself and its own experiment, by names: W&B has no other
+    place for it.
+    """
+
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    experiments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def and_more(self, more: Told) -> Told:
+        """Return all that both tell; of one thing, what *more* does."""
+        return Told(
+            {**self.models, **more.models}, {**self.experiments, **more.experiments}
+        )
+
+    def config(self) -> dict[str, Any]:
+        """Return the part of a config that says so."""
+        said = {"registered_models": self.models, "experiments": self.experiments}
+        return {name: dict(records) for name, records in said.items() if records}
+
+
+@dataclass(frozen=True, slots=True)
 class Own:
     """What the config of a run says that mlmigrate wrote."""
 
@@ -58,7 +79,7 @@ class Own:
     metrics: Mapping[str, str]  # likewise
     typed: Mapping[str, str]  # the texts of params that stand there as numbers
     carried: Mapping[str, str]
-    models: Mapping[str, Mapping[str, Any]]  # see `mlmigrate.wandb_runs.models`
+    told: Told
 
     @property
     def experiment_id(self) -> str:
@@ -104,7 +125,9 @@ def own(config: Mapping[str, Any]) -> Own | None:
         metrics=as_texts(kept.get("metrics")),
         typed=as_texts(kept.get("typed")),
         carried=as_texts(kept.get("carried")),
-        models=_dicts(mlflow.get("registered_models")),
+        told=Told(
+            _dicts(mlflow.get("registered_models")), _dicts(mlflow.get("experiments"))
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from mlmigrate.stores.wandb_cloud.client import Client
 from mlmigrate.stores.wandb_cloud.place import Place
 from mlmigrate.stores.wandb_cloud.times import moment
 from mlmigrate.wandb_runs.experiments import project_id, project_record
-from mlmigrate.wandb_runs.own import Own, note, own
+from mlmigrate.wandb_runs.own import Own, experiment_id, note, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,8 @@ class Index:
     #: What is known of each registered model, by its name, and of which run.
     models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     bearers: dict[str, str] = field(default_factory=dict)
+    #: The experiments that a run tells of which is in another.
+    guests: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     #: Projects that are there.
     projects: set[str] = field(default_factory=set)
@@ -89,9 +91,12 @@ class Index:
             note(self.experiments, entry.experiment, record)
             return id
         note(self.experiments, entry.experiment, found.experiment)
-        for name, told in found.models.items():
+        for name, told in found.told.models.items():
             if note(self.models, name, told):
                 self.bearers[name] = id
+        for name, told in found.told.experiments.items():
+            note(self.experiments, experiment_id(name), told)
+            self.guests.add(experiment_id(name))
         return id
 
     def _new_id(self, run: Listed) -> str:

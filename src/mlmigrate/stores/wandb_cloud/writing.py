@@ -25,6 +25,7 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
+    Loss,
     Note,
     Ref,
     Run,
@@ -36,7 +37,7 @@ from mlmigrate.stores.wandb_cloud.client import Client, asking
 from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
 from mlmigrate.stores.wandb_cloud.growing import Before, new_rows
 from mlmigrate.stores.wandb_cloud.histories import stored
-from mlmigrate.stores.wandb_cloud.index import index_of
+from mlmigrate.stores.wandb_cloud.index import Listed, index_of
 from mlmigrate.stores.wandb_cloud.place import place_of
 from mlmigrate.stores.wandb_cloud.reading import Reader
 from mlmigrate.stores.wandb_cloud.sending import send, workspace
@@ -48,10 +49,11 @@ from mlmigrate.wandb_runs.mapping import (
     Naming,
     experiment_record,
     logged,
+    pruned,
     run_id,
 )
 from mlmigrate.wandb_runs.nesting import Nesting
-from mlmigrate.wandb_runs.own import experiment_id, own
+from mlmigrate.wandb_runs.own import Told, experiment_id, own
 from mlmigrate.wandb_runs.rows import Steps, rows, steps_of
 
 _RECORD = "record"
@@ -66,8 +68,7 @@ class CloudSink:
     capabilities = Capabilities(
         keeps_ids=True,
         negative_zero=False,  # the client sends -0.0 as the integer 0
-        empty_experiments=False,
-        models_need_runs=True,
+        needs_a_run=True,
     )
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
@@ -202,6 +203,7 @@ class CloudSink:
                 yield Note(f"run/{origin}", what)
                 continue
             self._note(self._client.run(run.entity, run.project, run.id))
+        yield from self._tell_of_empty_experiments()
 
     # -- experiments ------------------------------------------------------------
 
@@ -218,6 +220,7 @@ class CloudSink:
             record = experiments.grown(self._index.experiments[id], record)
         with self._lock:
             self._index.experiments[id] = record
+            self._index.guests.discard(id)  # who tells of it is to tell this
             bearer = next(
                 (
                     run
@@ -233,6 +236,49 @@ class CloudSink:
             self._note(self._client.run(bearer.entity, bearer.project, bearer.id))
         return Written(Ref("experiment", id))
 
+    def _tell_of_empty_experiments(self) -> Iterator[Finding]:
+        """Let the first run tell of the experiments that have no runs."""
+        homes = (run.experiment for run in self._index.runs.values())
+        left = experiments.homeless(self._index.experiments, homes, self._index.guests)
+        if not left:
+            return
+        teller = next(self._tellers(self._index.runs), None)
+        why = "no run is there that could tell of it"
+        if teller is not None:
+            try:
+                self._tell(teller, Told(experiments=left))
+                return
+            except ItemError as error:
+                why = str(error)
+        for name in left:
+            yield Loss(Ref("experiment", experiment_id(name)), why, carried=False)
+
+    def _tellers(self, ids: Iterable[str]) -> Iterator[Listed]:
+        """Yield of some runs those that can be made to tell of more."""
+        for run in (self._index.runs.get(id) for id in list(ids)):
+            if run is not None and run.known is not None:
+                yield run
+
+    def _tell(self, at: Listed, more: Told) -> None:
+        """Let a run tell of *more* than itself.
+
+        Raises:
+            ItemError: W&B does not take it, or gives it back otherwise.
+        """
+        run = self._client.run(at.entity, at.project, at.id)
+        found = own(run.config)
+        if found is None:
+            raise ItemError(f"run {at.id} is no longer what it was")
+        told = pruned(found.told.and_more(more).config())
+        run.config[MLFLOW] = {**run.config[MLFLOW], **told}
+        facts.save(run)
+        run = self._client.run(at.entity, at.project, at.id)
+        self._note(run)
+        kept = run.rawconfig.get(MLFLOW)
+        wanted = json.loads(json.dumps(told))
+        if not isinstance(kept, dict) or kept != {**kept, **wanted}:
+            raise ItemError(f"what run {at.id} is to tell reads back otherwise")
+
     # -- registered models ------------------------------------------------------
 
     def _write_model(self, delivery: Delivery) -> Written | Failed:
@@ -242,24 +288,12 @@ class CloudSink:
         item = delivery.item
         name = item.ref.id if delivery.into is None else delivery.into.id
         record = models.next_record(self._index.models.get(name), delivery)
-        bearers = [self._index.bearers.get(name)]
-        bearers += [version.run.id for version in item.versions if version.run]
-        found = (self._index.runs.get(each or "") for each in bearers)
-        bearer = next((run for run in found if run and run.known), None)
-        if bearer is None:
-            return Failed(item.ref, "no run of its versions is there to tell of it")
-        run = self._client.run(bearer.entity, bearer.project, bearer.id)
-        told = own(run.config)
-        if told is None:
-            return Failed(item.ref, f"run {bearer.id} is no longer what it was")
-        known = {**told.models, name: record}
-        run.config[MLFLOW] = {**run.config[MLFLOW], "registered_models": known}
-        facts.save(run)
-        run = self._client.run(bearer.entity, bearer.project, bearer.id)
-        self._note(run)
-        told = own(run.config)
-        if told is None or told.models.get(name) != json.loads(json.dumps(record)):
-            return Failed(item.ref, f"it reads back otherwise from run {bearer.id}")
+        first = [self._index.bearers.get(name, "")]
+        first += [version.run.id for version in item.versions if version.run]
+        teller = next(self._tellers([*first, *self._index.runs]), None)
+        if teller is None:
+            return Failed(item.ref, "no run is there that could tell of it")
+        self._tell(teller, Told(models={name: record}))
         notes = linking.link(self._client, item, name, self._index.runs, self._registry)
         return Written(Ref("registered_model", name), findings=tuple(notes))
 
@@ -454,7 +488,7 @@ class CloudSink:
             steps=steps,
             root=group if job_type == "child" else None,
             is_parent=job_type == "parent",
-            models=before.own.models if before is not None else {},
+            told=pruned(before.own.told.config()) if before is not None else {},
         )
         unmarked = {**written.config[MLMIGRATE], "mark": None}
         written = replace(written, config={**written.config, MLMIGRATE: unmarked})

@@ -14,7 +14,7 @@ from mlmigrate.model import Finding, Lifecycle, Note, Problem
 from mlmigrate.stores.wandb_offline.records import first_run
 from mlmigrate.wandb_runs.experiments import project_id, project_record
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
-from mlmigrate.wandb_runs.own import Own, note, own
+from mlmigrate.wandb_runs.own import Own, Told, experiment_id, note, own
 
 #: Below the folder of a run that mlmigrate wrote: the run's files.
 COPIED = "artifacts"
@@ -73,6 +73,8 @@ class Index:
     #: What is known of each registered model, by its name, and of which run.
     models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     bearers: dict[str, str] = field(default_factory=dict)
+    #: The experiments that a run tells of which is in another.
+    guests: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, folder: Path, where: str) -> None:
@@ -111,9 +113,16 @@ class Index:
         held.folders.append(folder)
         record = found.experiment if found else project_record(run.entity, run.project)
         note(self.experiments, run.experiment, record)
-        for name, told in (found.models if found else {}).items():
-            if note(self.models, name, told):
-                self.bearers[name] = id
+        if found is not None:
+            self._note_told(found.told, id)
+
+    def _note_told(self, told: Told, run: str) -> None:
+        for name, record in told.models.items():
+            if note(self.models, name, record):
+                self.bearers[name] = run
+        for name, record in told.experiments.items():
+            note(self.experiments, experiment_id(name), record)
+            self.guests.add(experiment_id(name))
 
 
 def _is_same(one: RunFolders, other: RunFolders) -> bool:

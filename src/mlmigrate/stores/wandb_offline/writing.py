@@ -3,7 +3,7 @@
 A run is there once its log is, which replaces an earlier one at once; its files were
 copied into its folder before, so that nothing that sends or clears up what it sent
 ever sees an original. W&B has no experiments: each run tells its own
-(`mlmigrate.wandb_runs`), and one without runs has no place.
+(`mlmigrate.wandb_runs`), and one run of those that have none.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
+    Loss,
     Note,
     Ref,
     Run,
@@ -49,7 +50,7 @@ from mlmigrate.wandb_runs import experiments, models
 from mlmigrate.wandb_runs.log import write_log
 from mlmigrate.wandb_runs.mapping import Naming, experiment_record, logged, run_id
 from mlmigrate.wandb_runs.nesting import Nesting
-from mlmigrate.wandb_runs.own import Own, experiment_id
+from mlmigrate.wandb_runs.own import Own, Told, experiment_id
 from mlmigrate.wandb_runs.record import record_tables
 from mlmigrate.wandb_runs.rows import Steps, steps_of
 
@@ -63,8 +64,7 @@ class OfflineSink:
     capabilities = Capabilities(
         keeps_ids=True,
         negative_zero=False,  # the client writes -0.0 as the integer 0
-        empty_experiments=False,
-        models_need_runs=True,
+        needs_a_run=True,
     )
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
@@ -166,6 +166,7 @@ class OfflineSink:
                 yield Note(f"run/{id}", f"{what}: set it at W&B")
             else:
                 self._rewrite(run)
+        yield from self._tell_of_empty_experiments()
 
     # -- experiments ------------------------------------------------------------
 
@@ -182,12 +183,33 @@ class OfflineSink:
             id = delivery.into.id
             record = experiments.grown(self._index.experiments[id], record)
         self._index.experiments[id] = record
+        self._index.guests.discard(id)  # whoever tells of it is to tell this
         bearers = (run for run in self._index.runs.values() if run.experiment == id)
         for run in bearers:
             if not _synced(run):
                 self._rewrite(run)
                 break
         return Written(Ref("experiment", id))
+
+    def _tell_of_empty_experiments(self) -> Iterator[Loss]:
+        """Let the first run that can tell of the experiments that have no runs."""
+        homes = (run.experiment for run in self._index.runs.values())
+        left = experiments.homeless(self._index.experiments, homes, self._index.guests)
+        if not left:
+            return
+        teller = next(self._tellers(self._index.runs), None)
+        if teller is not None:
+            self._rewrite(teller, Told(experiments=left))
+            return
+        for name in left:
+            what = "no run is there that could still tell of it"
+            yield Loss(Ref("experiment", experiment_id(name)), what, carried=False)
+
+    def _tellers(self, ids: Iterable[str]) -> Iterator[RunFolders]:
+        """Yield of some runs those that can be made to tell of more."""
+        for run in (self._index.runs.get(id) for id in ids):
+            if run is not None and run.known is not None and not _synced(run):
+                yield run
 
     # -- registered models ------------------------------------------------------
 
@@ -198,14 +220,14 @@ class OfflineSink:
         item = delivery.item
         name = item.ref.id if delivery.into is None else delivery.into.id
         record = models.next_record(self._index.models.get(name), delivery)
-        bearers = [self._index.bearers.get(name)]
-        bearers += [version.run.id for version in item.versions if version.run]
-        for run in (self._index.runs.get(each or "") for each in bearers):
-            if run is not None and run.known is not None and not _synced(run):
-                self._rewrite(run, {name: record})
-                return Written(Ref("registered_model", name))
-        why = "no run of its versions is there that was not synced already"
-        return Failed(item.ref, f"{why}: W&B's runs tell of models")
+        first = [self._index.bearers.get(name, "")]
+        first += [version.run.id for version in item.versions if version.run]
+        teller = next(self._tellers([*first, *self._index.runs]), None)
+        if teller is None:
+            what = "no run is there that was not synced already, and could tell of it"
+            return Failed(item.ref, what)
+        self._rewrite(teller, Told(models={name: record}))
+        return Written(Ref("registered_model", name))
 
     # -- runs -------------------------------------------------------------------
 
@@ -224,9 +246,7 @@ class OfflineSink:
                 return Failed(item.ref, what)
             own = self._own(run)
             steps: Steps | None = "rows" if own.steps == "rows" else None
-            beside = replace(
-                beside, steps=steps, carried=own.carried, models=own.models
-            )
+            beside = replace(beside, steps=steps, carried=own.carried, told=own.told)
             held = self._read_back(run.origin)
             item = merge.added(held, item)
         else:
@@ -296,7 +316,7 @@ class OfflineSink:
             steps=beside.steps or steps_of(item.metrics, finished=finished),
             root=group if job_type == "child" else None,
             is_parent=job_type == "parent",
-            models=beside.models,
+            told=beside.told.config(),
         )
         digest = getattr(marks.load(beside.mark), "digest", "")
         for name, data in record_tables(item, digest=digest, source=beside.source):
@@ -309,15 +329,13 @@ class OfflineSink:
         self._index.add(folder, str(folder))
         self.close()  # what was opened of the run is no longer what it is
 
-    def _rewrite(
-        self, run: RunFolders, told: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> None:
+    def _rewrite(self, run: RunFolders, more: Told | None = None) -> None:
         """Write a run again as it is, in its place among others as they are now, and
-        let it tell of the models in *told* as well.
+        let it tell of *more*.
         """
         own = self._own(run)
-        known = {**own.models, **(told or {})}
-        beside = _Beside(own.mark or "", own.source, own.steps, own.carried, known)
+        told = own.told.and_more(more or Told())
+        beside = _Beside(own.mark or "", own.source, own.steps, own.carried, told)
         self._put(self._read_back(run.origin), run, beside)
 
     def _read_back(self, id: str) -> Item:
@@ -365,7 +383,7 @@ class _Beside:
     source: str
     steps: Steps | None = None  # None: as the points have it
     carried: Mapping[str, str] = field(default_factory=dict)
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    told: Told = field(default_factory=Told)
 
 
 def _synced(run: RunFolders) -> bool:
