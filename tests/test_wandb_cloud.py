@@ -109,7 +109,7 @@ class TestRoundTrips:
                 assert content == file.read()
         store.close()
 
-    @pytest.mark.parametrize("name", ["laptop-0.9/mlruns", "laptop-3.1/mlruns"])
+    @pytest.mark.parametrize("name", ["laptop-3.1/mlruns"])
     def test_a_real_store(
         self, name: str, wandb_loopback: WandbServer, tmp_path: Path
     ) -> None:

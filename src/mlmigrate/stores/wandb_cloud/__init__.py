@@ -93,8 +93,13 @@ class CloudSource:
             self._client.close()
             raise
         threads = int(options.get("threads") or 8)
-        nesting = options.get("nesting", "yes") == "yes"
-        self._reader = Reader(self._client, index, threads=threads, nesting=nesting)
+        self._reader = Reader(
+            self._client,
+            index,
+            threads=threads,
+            nesting=options.get("nesting", "yes") == "yes",
+            temporary=options.get("temp-dir"),
+        )
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""

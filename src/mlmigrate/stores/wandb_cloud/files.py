@@ -170,8 +170,10 @@ def made(text: str) -> Found:
     return Found(len(data), fetch)
 
 
-def opened(found: Mapping[str, Found], path: str, where: str) -> BinaryIO:
-    """Open one of a run's files.
+def opened(
+    found: Mapping[str, Found], path: str, where: str, *, temporary: str | None
+) -> BinaryIO:
+    """Open one of a run's files, fetched into a folder in *temporary*.
 
     Raises:
         ItemError: there is none of that path, or it cannot be had.
@@ -180,7 +182,7 @@ def opened(found: Mapping[str, Found], path: str, where: str) -> BinaryIO:
     file = found.get(path)
     if file is None:
         raise ItemError(f"{where} has no artifact {path!r}")
-    folder = Path(tempfile.mkdtemp(prefix="mlmigrate-wandb-file-"))
+    folder = Path(tempfile.mkdtemp(prefix="mlmigrate-wandb-file-", dir=temporary))
     try:
         with asking(f"{where}: artifact {path!r}"):
             place = file.fetch(folder)

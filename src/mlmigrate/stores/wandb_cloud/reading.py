@@ -57,9 +57,17 @@ class Reader:
     """Reads the runs of an index."""
 
     def __init__(
-        self, client: Client, index: Index, *, threads: int, nesting: bool = False
+        self,
+        client: Client,
+        index: Index,
+        *,
+        threads: int,
+        nesting: bool = False,
+        temporary: str | None = None,
     ) -> None:
-        """Read with *threads* at once; *nesting* makes runs of sweeps and groups."""
+        """Read with so many *threads*, and fetch files into folders in *temporary*;
+        *nesting* makes runs of sweeps and groups.
+        """
         self._client = client
         self.index = index
         found = parents(index.runs.values()) if nesting else Parents({}, {})
@@ -67,6 +75,7 @@ class Reader:
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-read")
         self._kept: OrderedDict[str, dict[str, Found]] = OrderedDict()
         self._lock = Lock()
+        self._temporary = temporary
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -109,9 +118,7 @@ class Reader:
                 return experiment_of(self.index.experiments[ref.id], ref)
             if ref.kind == "registered_model":
                 return model_of(self.index.models[ref.id], ref)
-            if ref.id in self._above:
-                return self._read_above(ref, self._above[ref.id])
-            return self._read_run(ref, self.index.runs[ref.id])
+            return self._read_any(ref)[0]
         except KeyError:
             return Failed(ref, f"there is no such {ref.kind}")
         except (OSError, ItemError) as error:
@@ -122,11 +129,10 @@ class Reader:
         with self._lock:
             found = self._kept.get(ref.id)
         if found is None:
-            item = self._read(ref)
-            if isinstance(item, Failed):
-                raise ItemError(item.why)
-            found = self._kept[ref.id]
-        return files.opened(found, path, str(ref))
+            if ref.id not in self._above and ref.id not in self.index.runs:
+                raise ItemError(f"{ref} is not there")
+            found = self._read_any(ref)[1]
+        return files.opened(found, path, str(ref), temporary=self._temporary)
 
     def forget(self, id: str) -> None:
         """Drop what is kept of a run that changes."""
@@ -139,7 +145,13 @@ class Reader:
 
     # -- runs -------------------------------------------------------------------
 
-    def _read_above(self, ref: Ref, above: Above) -> Item:
+    def _read_any(self, ref: Ref) -> tuple[Item, dict[str, Found]]:
+        """Read a run, or what others are nested in, and list its files."""
+        if ref.id in self._above:
+            return self._read_above(ref, self._above[ref.id])
+        return self._read_run(ref, self.index.runs[ref.id])
+
+    def _read_above(self, ref: Ref, above: Above) -> tuple[Item, dict[str, Found]]:
         """Make a run of a sweep or a group."""
         text, notes = "", tuple[Finding, ...]()
         if above.kind == "sweep":
@@ -147,7 +159,7 @@ class Reader:
         found = {SWEEP_FILE: files.made(text)} if text else {}
         self._keep(ref.id, found)
         listed = tuple(Artifact(path, file.size) for path, file in found.items())
-        return replace(item_of(above, ref, notes), artifacts=listed)
+        return replace(item_of(above, ref, notes), artifacts=listed), found
 
     def _keep(self, id: str, found: dict[str, Found]) -> None:
         with self._lock:
@@ -155,21 +167,21 @@ class Reader:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
 
-    def _read_run(self, ref: Ref, at: Listed) -> Item:
-        """Read a run; again where it changes meanwhile."""
+    def _read_run(self, ref: Ref, at: Listed) -> tuple[Item, dict[str, Found]]:
+        """Read a run, and list its files; again where it changes meanwhile."""
         for _ in range(_READS):
             run = self._client.run(at.entity, at.project, at.id)
             with asking("/".join((at.entity, at.project, at.id))):
                 item, found = self._item(ref, at, run)
             self._keep(ref.id, found)
             if run.state != "running":
-                return item
+                return item, found
             after = self._client.run(at.entity, at.project, at.id)
             if _stand(after) == _stand(run):
-                return item
+                return item, found
         what = "it was written while it was read: a later copy brings the rest"
         note = Note(_where(at), what)
-        return replace(item, findings=(*item.findings, note))
+        return replace(item, findings=(*item.findings, note)), found
 
     def _item(self, ref: Ref, at: Listed, run: Any) -> tuple[Item, dict[str, Found]]:
         where = _where(at)
@@ -184,7 +196,7 @@ class Reader:
             seen = Shown(run.id, run.name or "", run.notes or "", run.tags or ())
             item = restored(read.history.own, ref, seen, params, metrics)
         else:
-            metadata = _metadata(found.get(_METADATA))
+            metadata = self._metadata(found.get(_METADATA))
             summary = run.summary_metrics
             about = items.about(run, read.kept, metadata)
             tags = shared.tags(about, summary, read.history)
@@ -202,6 +214,19 @@ class Reader:
                 metrics=tuple(metrics),
             )
         return replace(item, artifacts=listed, findings=tuple(read.findings)), found
+
+    def _metadata(self, file: Found | None) -> Mapping[str, Any]:
+        if file is None:
+            return {}
+        with files.opened(
+            {_METADATA: file}, _METADATA, "the run", temporary=self._temporary
+        ) as opened:
+            data = opened.read()
+        try:
+            said = json.loads(data)
+        except (ValueError, RecursionError):
+            return {}  # the file itself is copied as it is
+        return said if isinstance(said, dict) else {}
 
 
 class _Read:
@@ -242,8 +267,8 @@ class _Read:
             made[SUMMARY] = shared.summary_text(self._run.summary_metrics)
             used = list(self._run.used_artifacts())
             made[files.ARTIFACTS] = files.about_artifacts(artifacts, used)
-            if _OUTPUT not in saved:
-                made[_OUTPUT] = _console(self._run)
+            if _OUTPUT not in saved and self._run.state != "finished":
+                made[_OUTPUT] = self._console()
         for path in sorted(logged.keys() & saved.keys()):
             what = f"{path} is there twice: one is not copied"
             self.findings.append(Problem(self._where, what))
@@ -256,6 +281,15 @@ class _Read:
             self.findings.append(Problem(self._where, what))
         return found
 
+    def _console(self) -> str:
+        """Return the console of a run that came to no file of it."""
+        try:
+            with asking("its console"):
+                return "".join(f"{line.content}\n" for line in self._run.console_logs())
+        except ItemError as error:
+            self.findings.append(Problem(self._where, str(error)))
+            return ""
+
 
 def _where(at: Listed) -> str:
     return f"wandb://{at.entity}/{at.project}/{at.id}"
@@ -263,20 +297,3 @@ def _where(at: Listed) -> str:
 
 def _stand(run: Any) -> tuple[Any, ...]:
     return (run.state, run.heartbeat_at, run.history_line_count)
-
-
-def _console(run: Any) -> str:
-    """Return the console of a run that left no file of it."""
-    return "".join(f"{line.content}\n" for line in run.console_logs())
-
-
-def _metadata(file: Found | None) -> Mapping[str, Any]:
-    if file is None:
-        return {}
-    with files.opened({_METADATA: file}, _METADATA, "the run") as opened:
-        data = opened.read()
-    try:
-        said = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}  # the file itself is copied as it is
-    return said if isinstance(said, dict) else {}

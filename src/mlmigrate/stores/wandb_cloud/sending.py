@@ -38,8 +38,6 @@ _SETTINGS: Mapping[str, Any] = {
     "allow_val_change": True,
     # Config and summary as files would be those of before `facts` were set.
     "ignore_globs": ("*",),
-    # It is for `wandb sync`, and takes time: a run that is cut off is sent again.
-    "x_skip_transaction_log": True,
 }
 _DATASET = "dataset"
 _DATASET_FILE = "dataset.json"
