@@ -21,6 +21,7 @@ from support.wandb_server import (
     drop,
     lie,
     refuse,
+    truncate,
 )
 
 import mlmigrate
@@ -108,6 +109,28 @@ class TestRefusals:
         assert {"updated": 1, "skipped": 1} == copy(origin).counts()
         assert list(range(50)) == steps(wandb_loopback)
         assert digest(make()) == digest(back())
+
+    @pytest.mark.parametrize(
+        ("on", "fault"),
+        [
+            ("file_stream", refuse(500)),
+            ("UpsertBucket", refuse(502)),
+            ("HistoryPage", refuse(429)),
+            ("FetchArtifactManifest", truncate()),
+        ],
+    )
+    def test_what_does_not_pass(
+        self, source: MemorySources, wandb_loopback: WandbServer, on: str, fault: Any
+    ) -> None:
+        """After some tries the run fails; later, in the same process, it is whole."""
+        origin = source(suite.experiment(), run_of())
+        wandb_loopback.plant(on, fault, times=None)
+        assert {"failed": 1} == copy(origin, "retries=1").counts()
+        wandb_loopback.clear()
+
+        assert [] == copy(origin).of(Failed)
+        assert list(range(50)) == steps(wandb_loopback)
+        assert digest(run_of()) == digest(back())
 
     def test_a_server_that_forgets_rows(
         self, source: MemorySources, wandb_loopback: WandbServer

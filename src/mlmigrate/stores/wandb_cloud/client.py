@@ -29,6 +29,8 @@ class Client:
         self._timeout = timeout
         self._local = threading.local()
         self._open = True
+        #: The client began a run in vain, and holds its id as long as it lives.
+        self.stuck = False
         try:
             self.sdk: Any = import_module("wandb")
         except ImportError as error:
@@ -123,6 +125,8 @@ class Client:
         """Leave the environment as it was. May be called twice."""
         if self._open:
             self._open = False
+            if self.stuck and self.sdk.run is None:
+                self.sdk.teardown()  # no run of the user's own is under way
             surroundings.release()
 
 

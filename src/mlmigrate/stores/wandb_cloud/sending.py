@@ -106,6 +106,7 @@ def _begin(client: Client, written: Logged, folder: Path, *, fresh: bool) -> Any
             settings=settings,
         )
     except Exception as error:  # of a dozen kinds: see `client.asking`
+        client.stuck = True
         raise ItemError(_refusal(written, str(error) or short(error))) from error
 
 
