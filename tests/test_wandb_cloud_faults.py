@@ -158,12 +158,13 @@ class TestRefusals:
         origin = source(suite.experiment(), run_of())
         sent = sending.send
 
-        def sending_to_a_liar(*args: Any, **more: Any) -> None:
-            sent(*args, **more)
+        def sending_to_a_liar(*args: Any, **more: Any) -> int:
+            count = sent(*args, **more)
             lines = wandb_loopback.runs["team", "proj", RUN].history_lines
             line = lines.all[20].replace('"loss":2.857142857142857', f'"loss":{value}')
             assert line != lines.all[20]
             lines.write(20, [line])
+            return count
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writing, "send", sending_to_a_liar)

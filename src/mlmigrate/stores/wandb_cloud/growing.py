@@ -8,11 +8,15 @@ from typing import Any
 
 from mlmigrate.errors import ItemError
 from mlmigrate.metrics import missing
-from mlmigrate.model import Item, MetricHistory
-from mlmigrate.stores.wandb_cloud.histories import Stored
+from mlmigrate.model import Failed, Item, MetricHistory, Ref
+from mlmigrate.stores.wandb_cloud import facts
+from mlmigrate.stores.wandb_cloud.client import Client, asking
+from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
+from mlmigrate.stores.wandb_cloud.histories import Stored, stored
 from mlmigrate.stores.wandb_cloud.index import Listed
-from mlmigrate.wandb_runs.mapping import Logged
-from mlmigrate.wandb_runs.own import Own
+from mlmigrate.stores.wandb_cloud.reading import Reader
+from mlmigrate.wandb_runs.mapping import MLMIGRATE, Logged
+from mlmigrate.wandb_runs.own import Own, own
 from mlmigrate.wandb_runs.rows import Row, rows
 
 
@@ -26,6 +30,48 @@ class Before:
     item: Item
     stored: Stored
     artifacts: Mapping[str, Any] = field(default_factory=dict)  # by name, the latest
+
+
+def read_before(client: Client, reader: Reader, at: Listed, ref: Ref) -> Before:
+    """Read the copy *ref*, which is at W&B as *at* says.
+
+    Raises:
+        ItemError: it is another's, or cannot be read.
+    """
+    run = client.run(at.entity, at.project, at.id)
+    found = own(run.config)
+    if found is None:
+        raise ItemError(
+            f"run {at.id} is there and was not written by mlmigrate: it cannot be added"
+            " to; -o id-salt=TEXT gives all runs other ids"
+        )
+    with asking(f"run {at.id}"):
+        held = stored(run, found)
+        artifacts = {name_of(each): each for each in logged_artifacts(run)}
+    item = next(iter(reader.read([ref])))
+    if isinstance(item, Failed):
+        raise ItemError(f"run {at.id} cannot be read back: {item.why}")
+    return Before(at, run, found, item, held, artifacts)
+
+
+def withdraw(before: Before) -> bool:
+    """Take the mark off a copy that is about to change, and let W&B's client go on
+    after the last row that is there: it goes by the summary, which may have arrived
+    where rows did not. Tell whether that changed anything.
+
+    Raises:
+        ItemError: W&B refuses.
+    """
+    run, last = before.run, before.stored.last
+    summary = run.summary_metrics
+    behind = "_step" in summary and summary["_step"] != last
+    if before.own.mark is None and not behind:
+        return False
+    if behind:
+        summary["_step"] = last
+    run.config[MLMIGRATE] = {**run.config[MLMIGRATE], "mark": None}
+    facts.save(run)
+    return True
 
 
 def new_rows(written: Logged, before: Before | None) -> Iterator[Row]:

@@ -12,6 +12,8 @@ from mlmigrate.wandb_runs.history import History, own_place
 from mlmigrate.wandb_runs.own import Own
 from mlmigrate.wandb_runs.values import Points, millis, number
 
+#: Steps a row, from which on they lie far apart.
+_FAR = 2
 #: Rows that one request is to give.
 _ROWS = 1000
 #: The size of a range is an ``Int`` of GraphQL's.
@@ -34,34 +36,37 @@ def rows_of(run: Any) -> Iterator[dict[str, Any]]:
     """Yield all rows of a run of the public API's.
 
     The client asks for a range of steps at a time, whatever is in it: where steps lie
-    far apart, wide ranges are asked for.
+    far apart, wide ranges are asked for, and narrow ones where the server then gave
+    fewer rows than there are.
     """
     count = run.historyLineCount or 0
     if not count:
         return
     scan = run.scan_history(page_size=_ROWS, use_cache=False)
     apart = (scan.max_step + 1) / count
-    if apart > 2:
-        scan.page_size = min(_WIDEST, int(_ROWS * apart))
-    yield from scan
+    if apart <= _FAR:
+        yield from scan
+        return
+    scan.page_size = min(_WIDEST, int(_ROWS * apart))
+    seen = set()
+    for row in scan:
+        seen.add(row.get("_step"))
+        yield row
+    if len(seen) < count and scan.max_step < _ROWS * _MOST_RANGES:
+        for row in run.scan_history(page_size=_ROWS, use_cache=False):
+            if row.get("_step") not in seen:
+                yield row
 
 
 def gather(run: Any, history: History) -> str | None:
-    """Add all rows of *run* to *history*; return what is wrong, if anything is.
-
-    A server that gives fewer rows for a wide range than there are is asked for narrow
-    ones.
-    """
-    said = run.historyLineCount or 0
-    rows = list(rows_of(run))
-    if len(rows) < said and run.lastHistoryStep < _ROWS * _MOST_RANGES:
-        rows = list(run.scan_history(page_size=_ROWS, use_cache=False))
-    for row in rows:
+    """Add all rows of *run* to *history*; return what is wrong, if anything is."""
+    for row in rows_of(run):
         # The client gives the values of a row in any order.
         history.add_row(dict(sorted(row.items())))
-    if len(rows) == said:
+    said = run.historyLineCount or 0
+    if history.rows == said:
         return None
-    return f"W&B counts {said} rows of its history and gives {len(rows)}"
+    return f"W&B counts {said} rows of its history and gives {history.rows}"
 
 
 def stored(run: Any, own: Own) -> Stored:

@@ -62,8 +62,11 @@ def send(
     inputs: Sequence[DatasetInput],
     folder: Path,
     fresh: bool,
-) -> None:
+) -> int:
     """Send *rows* and *bundles* of a run, which must not be there yet if *fresh*.
+
+    Returns:
+        How many rows were sent.
 
     Raises:
         ItemError: W&B refuses the run, or an artifact.
@@ -75,8 +78,10 @@ def send(
             logged = [run.log_artifact(_artifact(client, each)) for each in bundles]
             if written.steps == "rows" and written.metrics:
                 run.define_metric("*", step_metric=STEP)
+            count = 0
             for row in rows:
                 run.log(_values(row), step=row.step)
+                count += 1
             for entry in inputs:
                 run.use_artifact(_dataset(client, entry, folder))
             for artifact in logged:
@@ -84,6 +89,7 @@ def send(
     finally:
         with asking(f"run {written.id}"):
             run.finish(exit_code=written.exit_code or 0)
+    return count
 
 
 def _begin(client: Client, written: Logged, folder: Path, *, fresh: bool) -> Any:

@@ -33,10 +33,8 @@ from mlmigrate.model import (
 )
 from mlmigrate.stores.wandb_cloud import bulk, bundling, facts, linking, proof
 from mlmigrate.stores.wandb_cloud.bundling import fetched, own_record
-from mlmigrate.stores.wandb_cloud.client import Client, asking
-from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
-from mlmigrate.stores.wandb_cloud.growing import Before, new_rows
-from mlmigrate.stores.wandb_cloud.histories import stored
+from mlmigrate.stores.wandb_cloud.client import Client
+from mlmigrate.stores.wandb_cloud.growing import Before, new_rows, read_before, withdraw
 from mlmigrate.stores.wandb_cloud.index import Listed, index_of
 from mlmigrate.stores.wandb_cloud.place import place_of
 from mlmigrate.stores.wandb_cloud.reading import Reader
@@ -396,23 +394,23 @@ class CloudSink:
             combined = combined_checksum(checksums) if delivery.into is None else None
             mark = replace(delivery.mark, checksums=combined if files else None)
             written = self._logged(merged, delivery, before)
-            sent = list(new_rows(written, before))
+            lacking = new_rows(written, before)
             earlier = before.artifacts if before else {}
             fresh = {file.path: folder / _FILES / file.path for file in files}
             made = list(bundling.lacking(merged, fresh, written.id, earlier))
             made.append(own_record(merged, written.id, delivery, folder / _RECORD))
-            if before is not None:
-                self._withdraw(before)
-            send(
+            if before is not None and withdraw(before):
+                self._note(before.run)
+            count = send(
                 self._client,
                 written,
-                sent,
+                lacking,
                 made,
                 inputs=item.inputs,
                 folder=folder,
                 fresh=before is None,
             )
-            count = len(sent) + (before.stored.rows if before else 0)
+            count += before.stored.rows if before else 0
             run = proof.prove(
                 self._client, written, made, rows=count, settle=self._settle
             )
@@ -439,22 +437,9 @@ class CloudSink:
         if delivery.into is None:
             self._check_free(delivery)
             return None
-        listed = self._index.runs[delivery.into.id]
-        run = self._client.run(listed.entity, listed.project, listed.id)
-        found = own(run.config)
-        if found is None:
-            raise ItemError(
-                f"run {listed.id} is there and was not written by mlmigrate: it cannot"
-                " be added to; -o id-salt=TEXT gives all runs other ids"
-            )
-        with asking(f"run {listed.id}"):
-            held = stored(run, found)
-            artifacts = {name_of(each): each for each in logged_artifacts(run)}
         self._reader.forget(delivery.into.id)
-        item = next(iter(self._reader.read([delivery.into])))
-        if isinstance(item, Failed):
-            raise ItemError(f"run {listed.id} cannot be read back: {item.why}")
-        return Before(listed, run, found, item, held, artifacts)
+        listed = self._index.runs[delivery.into.id]
+        return read_before(self._client, self._reader, listed, delivery.into)
 
     def _check_free(self, delivery: Delivery) -> None:
         item = delivery.item
@@ -496,22 +481,6 @@ class CloudSink:
             return written
         at = before.listed
         return replace(written, id=at.id, entity=at.entity, project=at.project)
-
-    def _withdraw(self, before: Before) -> None:
-        """Take the mark off a copy that is about to change, and let W&B's client go on
-        after the last row that is there: it goes by the summary, which may have arrived
-        where rows did not.
-        """
-        run, last = before.run, before.stored.last
-        summary = run.summary_metrics
-        behind = "_step" in summary and summary["_step"] != last
-        if before.own.mark is None and not behind:
-            return
-        if behind:
-            summary["_step"] = last
-        run.config[MLMIGRATE] = {**run.config[MLMIGRATE], "mark": None}
-        facts.save(run)
-        self._note(run)
 
     def _note(self, run: Any) -> None:
         with self._lock:
