@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,7 +29,7 @@ import mlmigrate
 from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
-from mlmigrate.errors import LocationError, StoreError, StoreNotFound
+from mlmigrate.errors import ItemError, LocationError, StoreError, StoreNotFound
 from mlmigrate.locations import resolve
 from mlmigrate.metrics import history
 from mlmigrate.model import Artifact, Failed, Item, Ref
@@ -261,6 +262,32 @@ class TestRefusals:
         assert {"copied": 1} == result.counts(), result.events
         assert list(range(50)) == steps(wandb_loopback)
         assert digest(run_of()) == digest(back())
+
+
+class TestLateServers:
+    def test_rows_that_show_later(
+        self, source: MemorySources, wandb_loopback: WandbServer
+    ) -> None:
+        """Rows that a server counts and does not show yet are not sent again."""
+        origin = source(suite.experiment(), growing())
+        sent = sending.send
+
+        def send_and_fail(*args: Any, **more: Any) -> None:
+            sent(*args, **more)
+            raise ItemError("the network is gone")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writing, "send", send_and_fail)
+            assert {"failed": 1} == copy(origin).counts()
+        lines = wandb_loopback.runs["team", "proj", RUN].history_lines
+        hidden = {number: lines._lines.pop(number) for number in range(20, 49)}
+        shown = threading.Timer(1, lines._lines.update, [hidden])
+        shown.start()
+        result = copy(origin, "settle=10")
+        shown.join()
+
+        assert {"updated": 1} == result.counts(), result.events
+        assert list(range(50)) == steps(wandb_loopback)
 
 
 class Killed(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from mlmigrate.wandb_runs.mapping import MLMIGRATE, Logged
 from mlmigrate.wandb_runs.own import Own, own
 from mlmigrate.wandb_runs.rows import Row, rows
 
+_FIRST_WAIT = 0.25  # seconds
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Before:
@@ -32,21 +35,35 @@ class Before:
     artifacts: Mapping[str, Any] = field(default_factory=dict)  # by name, the latest
 
 
-def read_before(client: Client, reader: Reader, at: Listed, ref: Ref) -> Before:
+def read_before(
+    client: Client, reader: Reader, at: Listed, ref: Ref, *, settle: float
+) -> Before:
     """Read the copy *ref*, which is at W&B as *at* says.
+
+    A server may show rows later than it takes them. What it is about to show must not
+    be sent again: for *settle* seconds it gets the time to show all that it counts.
 
     Raises:
         ItemError: it is another's, or cannot be read.
     """
-    run = client.run(at.entity, at.project, at.id)
-    found = own(run.config)
-    if found is None:
-        raise ItemError(
-            f"run {at.id} is there and was not written by mlmigrate: it cannot be added"
-            " to; -o id-salt=TEXT gives all runs other ids"
-        )
+    deadline = time.monotonic() + settle
+    wait = _FIRST_WAIT
+    while True:
+        run = client.run(at.entity, at.project, at.id)
+        found = own(run.config)
+        if found is None:
+            raise ItemError(
+                f"run {at.id} is there and was not written by mlmigrate: it cannot be"
+                " added to; -o id-salt=TEXT gives all runs other ids"
+            )
+        with asking(f"run {at.id}"):
+            held = stored(run, found)
+        whole = held.rows >= (run.historyLineCount or 0)
+        if whole or time.monotonic() + wait > deadline:
+            break
+        time.sleep(wait)
+        wait *= 2
     with asking(f"run {at.id}"):
-        held = stored(run, found)
         artifacts = {name_of(each): each for each in logged_artifacts(run)}
     item = next(iter(reader.read([ref])))
     if isinstance(item, Failed):

@@ -439,7 +439,9 @@ class CloudSink:
             return None
         self._reader.forget(delivery.into.id)
         listed = self._index.runs[delivery.into.id]
-        return read_before(self._client, self._reader, listed, delivery.into)
+        return read_before(
+            self._client, self._reader, listed, delivery.into, settle=self._settle
+        )
 
     def _check_free(self, delivery: Delivery) -> None:
         item = delivery.item
