@@ -280,8 +280,7 @@ class TestLateServers:
             patch.setattr(writing, "send", send_and_fail)
             assert {"failed": 1} == copy(origin).counts()
         lines = wandb_loopback.runs["team", "proj", RUN].history_lines
-        hidden = {number: lines._lines.pop(number) for number in range(20, 49)}
-        shown = threading.Timer(1, lines._lines.update, [hidden])
+        shown = threading.Timer(1, lines.show, [lines.hide(range(20, 49))])
         shown.start()
         result = copy(origin, "settle=10")
         shown.join()

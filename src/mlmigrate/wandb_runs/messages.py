@@ -129,7 +129,7 @@ def _artifact(run: Logged, artifact: LoggedArtifact) -> Any:
     said.type, said.name, said.digest = artifact.type, artifact.name, artifact.digest
     said.metadata = json.dumps(artifact.metadata)
     said.aliases.append("latest")
-    said.finalize = True
+    said.finalize, said.digest_algorithm = True, "MANIFEST_MD5"
     said.client_id, said.sequence_client_id = _client_id(), _client_id()
     manifest = said.manifest
     manifest.version, manifest.storage_policy = 1, "wandb-storage-policy-v1"

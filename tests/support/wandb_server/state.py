@@ -45,6 +45,17 @@ class Lines:
             self.count = max(self.count, number + 1)
         self._parsed = None
 
+    def hide(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Take lines out that still count, as a server may that is behind."""
+        hidden = {number: self._lines.pop(number) for number in numbers}
+        self._parsed = None
+        return hidden
+
+    def show(self, hidden: dict[int, str]) -> None:
+        """Put back what was hidden."""
+        self._lines.update(hidden)
+        self._parsed = None
+
     @property
     def all(self) -> list[str]:
         """The lines there are, in order."""
