@@ -303,7 +303,7 @@ ADAPTERS: tuple[Adapter, ...] = (
                 "a text that makes all run ids others: W&B blocks deleted ones",
             ),
             Option(
-                "threads", _at_least_one, None, "runs at once [8 reading, 4 writing]"
+                "threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"
             ),
             Option("timeout", _seconds, 120.0, "seconds to wait for an answer"),
             Option(

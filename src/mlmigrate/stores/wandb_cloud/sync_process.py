@@ -13,6 +13,8 @@ import sys
 
 #: Of Linux's ``prctl``: the signal that a process gets when its parent ends.
 _SET_DEATH_SIGNAL = 1
+#: Runs that are sent at once: each waits for the server most of the time.
+_AT_ONCE = "16"
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
         return  # it ended before it could be asked for
     from wandb.cli.cli import cli
 
-    cli(["sync", *folders])
+    cli(["sync", "-n", _AT_ONCE, *folders])
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class CloudSink:
         except BaseException:
             self._client.close()
             raise
-        threads = int(options.get("threads") or 4)
+        threads = int(options.get("threads") or 6)
         self._reader = Reader(self._client, index, threads=threads)
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-write")
         self._index = index
