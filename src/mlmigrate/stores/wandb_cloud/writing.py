@@ -8,13 +8,11 @@ is lacking. W&B has no experiments: each run tells its own.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate import marks, merge
@@ -25,33 +23,30 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
-    Loss,
     Note,
     Ref,
     Run,
     Tag,
 )
-from mlmigrate.stores.wandb_cloud import bulk, bundling, facts, linking, proof
+from mlmigrate.stores.wandb_cloud import bulk, bundling, facts, linking, proof, telling
 from mlmigrate.stores.wandb_cloud.bundling import fetched, own_record
 from mlmigrate.stores.wandb_cloud.client import Client
 from mlmigrate.stores.wandb_cloud.growing import Before, new_rows, read_before, withdraw
-from mlmigrate.stores.wandb_cloud.index import Listed, index_of
+from mlmigrate.stores.wandb_cloud.held import Held
+from mlmigrate.stores.wandb_cloud.index import index_of
 from mlmigrate.stores.wandb_cloud.place import place_of
 from mlmigrate.stores.wandb_cloud.reading import Reader
 from mlmigrate.stores.wandb_cloud.sending import send, workspace
 from mlmigrate.wandb_runs import experiments, models
 from mlmigrate.wandb_runs.mapping import (
-    MLFLOW,
     MLMIGRATE,
     Logged,
     Naming,
-    experiment_record,
     logged,
     pruned,
     run_id,
 )
 from mlmigrate.wandb_runs.nesting import Nesting
-from mlmigrate.wandb_runs.own import Told, experiment_id, own
 from mlmigrate.wandb_runs.rows import Steps, rows, steps_of
 
 _RECORD = "record"
@@ -100,7 +95,7 @@ class CloudSink:
         self._reader = Reader(self._client, index, threads=threads)
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-write")
         self._index = index
-        self._lock = Lock()
+        self._held = Held(self._client, index, self._reader)
         self._slow: set[str] = set()  # origins of runs that must go one by one
         #: Why runs could not be made: W&B's client begins no run a second time.
         self._failed: dict[str, str] = {}
@@ -173,9 +168,9 @@ class CloudSink:
         ref = delivery.item.ref
         try:
             if ref.kind == "experiment":
-                return self._write_experiment(delivery)
+                return telling.write_experiment(self._held, delivery)
             if ref.kind == "registered_model":
-                return self._write_model(delivery)
+                return telling.write_model(self._held, delivery, self._registry)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
             why = f"cannot be written: {short(error)}"
@@ -193,107 +188,15 @@ class CloudSink:
             if (group, job_type) == (run.group, run.job_type):
                 continue
             try:
-                held = self._client.run(run.entity, run.project, run.id)
-                held.group, held.job_type = group, job_type
-                facts.save(held)
+                there = self._held.run(run)
+                there.group, there.job_type = group, job_type
+                facts.save(there)
             except ItemError as error:
                 what = f"its group is {group}, which W&B does not take: {error}"
                 yield Note(f"run/{origin}", what)
                 continue
-            self._note(self._client.run(run.entity, run.project, run.id))
-        yield from self._tell_of_empty_experiments()
-
-    # -- experiments ------------------------------------------------------------
-
-    def _write_experiment(self, delivery: Delivery) -> Written | Failed:
-        """Keep what runs are to say of an experiment, and let one that is there say
-        what is new.
-        """
-        record: Mapping[str, Any] = experiment_record(
-            delivery.item, mark=marks.dump(delivery.mark), source=delivery.source
-        )
-        id = experiment_id(str(record["name"]))
-        if delivery.into is not None:
-            id = delivery.into.id
-            record = experiments.grown(self._index.experiments[id], record)
-        with self._lock:
-            self._index.experiments[id] = record
-            self._index.guests.discard(id)  # who tells of it is to tell this
-            bearer = next(
-                (
-                    run
-                    for run in self._index.runs.values()
-                    if run.known is not None and run.experiment == id
-                ),
-                None,
-            )
-        if bearer is not None:
-            run = self._client.run(bearer.entity, bearer.project, bearer.id)
-            run.config[MLFLOW] = {**run.config[MLFLOW], "experiment": record}
-            facts.save(run)
-            self._note(self._client.run(bearer.entity, bearer.project, bearer.id))
-        return Written(Ref("experiment", id))
-
-    def _tell_of_empty_experiments(self) -> Iterator[Finding]:
-        """Let the first run tell of the experiments that have no runs."""
-        homes = (run.experiment for run in self._index.runs.values())
-        left = experiments.homeless(self._index.experiments, homes, self._index.guests)
-        if not left:
-            return
-        teller = next(self._tellers(self._index.runs), None)
-        why = "no run is there that could tell of it"
-        if teller is not None:
-            try:
-                self._tell(teller, Told(experiments=left))
-                return
-            except ItemError as error:
-                why = str(error)
-        for name in left:
-            yield Loss(Ref("experiment", experiment_id(name)), why, carried=False)
-
-    def _tellers(self, ids: Iterable[str]) -> Iterator[Listed]:
-        """Yield of some runs those that can be made to tell of more."""
-        for run in (self._index.runs.get(id) for id in list(ids)):
-            if run is not None and run.known is not None:
-                yield run
-
-    def _tell(self, at: Listed, more: Told) -> None:
-        """Let a run tell of *more* than itself.
-
-        Raises:
-            ItemError: W&B does not take it, or gives it back otherwise.
-        """
-        run = self._client.run(at.entity, at.project, at.id)
-        found = own(run.config)
-        if found is None:
-            raise ItemError(f"run {at.id} is no longer what it was")
-        told = pruned(found.told.and_more(more).config())
-        run.config[MLFLOW] = {**run.config[MLFLOW], **told}
-        facts.save(run)
-        run = self._client.run(at.entity, at.project, at.id)
-        self._note(run)
-        kept = run.rawconfig.get(MLFLOW)
-        wanted = json.loads(json.dumps(told))
-        if not isinstance(kept, dict) or kept != {**kept, **wanted}:
-            raise ItemError(f"what run {at.id} is to tell reads back otherwise")
-
-    # -- registered models ------------------------------------------------------
-
-    def _write_model(self, delivery: Delivery) -> Written | Failed:
-        """Let the run that tells of a model, or one of its versions' first, tell of it
-        as it is now, and link the files of new versions to W&B's own registry.
-        """
-        item = delivery.item
-        name = item.ref.id if delivery.into is None else delivery.into.id
-        record = models.next_record(self._index.models.get(name), delivery)
-        first = [self._index.bearers.get(name, "")]
-        first += [version.run.id for version in item.versions if version.run]
-        teller = next(self._tellers([*first, *self._index.runs]), None)
-        if teller is None:
-            return Failed(item.ref, "no run is there that could tell of it")
-        self._tell(teller, Told(models={name: record}))
-        notes = linking.link(self._client, item, name, self._index.runs, self._registry)
-        return Written(Ref("registered_model", name), findings=tuple(notes))
+            self._held.note(self._held.run(run))
+        yield from telling.tell_of_empty_experiments(self._held)
 
     # -- many new runs at once --------------------------------------------------
 
@@ -337,7 +240,9 @@ class CloudSink:
     def _look_again(self, written: Logged) -> None:
         """Note how a run stands that is not whole: a second try completes it."""
         with suppress(ItemError):
-            self._note(self._client.run(written.entity, written.project, written.id))
+            self._held.note(
+                self._client.run(written.entity, written.project, written.id)
+            )
 
     def _prepare(self, delivery: Delivery, folder: Path) -> bulk.Outgoing | Failed:
         item = delivery.item
@@ -366,7 +271,7 @@ class CloudSink:
         checksums = outgoing.checksums if outgoing.files else None
         mark = replace(delivery.mark, checksums=checksums)
         exact = facts.differing(run, written, mark=None) is None
-        self._note(self._mark(run, written, marks.dump(mark), exact=exact))
+        self._held.note(self._mark(run, written, marks.dump(mark), exact=exact))
         ref = Ref("run", delivery.item.origin)
         return Written(
             ref,
@@ -400,7 +305,7 @@ class CloudSink:
             made = list(bundling.lacking(merged, fresh, written.id, earlier))
             made.append(own_record(merged, written.id, delivery, folder / _RECORD))
             if before is not None and withdraw(before):
-                self._note(before.run)
+                self._held.note(before.run)
             count = send(
                 self._client,
                 written,
@@ -415,7 +320,7 @@ class CloudSink:
                 self._client, written, made, rows=count, settle=self._settle
             )
             run = self._mark(run, written, marks.dump(mark))
-        self._note(run)
+        self._held.note(run)
         ref = Ref("run", merged.origin)
         return Written(ref, combined, len(files), size, _shown(written, ref))
 
@@ -483,12 +388,6 @@ class CloudSink:
             return written
         at = before.listed
         return replace(written, id=at.id, entity=at.entity, project=at.project)
-
-    def _note(self, run: Any) -> None:
-        with self._lock:
-            id = self._index.add(run)
-            self._index.projects.add(run.project)
-        self._reader.forget(id)
 
     def _group(self, origin: str) -> tuple[str, str]:
         """Return the group and the job type that nesting gives a run: '' for none."""
