@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mlmigrate.codec.arrays import of_numbers, of_values
 from mlmigrate.codec.schema import TABLES
 from mlmigrate.codec.text import text_array
 from mlmigrate.errors import ItemError
@@ -93,7 +94,7 @@ class Rows:
             [
                 text_array(values)
                 if column.type == pa.string()
-                else pa.array(values, column.type)
+                else of_values(values, column.type)
                 for column, values in zip(schema, columns, strict=True)
             ],
             schema=schema,
@@ -111,7 +112,7 @@ class Rows:
                 [codes.setdefault(text, len(codes)) for text in texts], np.int32
             )
             return pa.DictionaryArray.from_arrays(
-                pa.array(np.repeat(each, lengths)), text_array(list(codes))
+                of_numbers(np.repeat(each, lengths)), text_array(list(codes))
             )
 
         def joined(columns: list[Any], type_: Any) -> Any:
@@ -121,15 +122,15 @@ class Rows:
         # Every NaN is the same NaN, on disk, too.
         values = value_bits(np.ascontiguousarray(values)).view(np.float64)
         columns = [
-            pa.array(np.full(rows, self._segment, np.int32)),
-            pa.array(np.repeat(numbers, lengths)),
+            of_numbers(np.full(rows, self._segment, np.int32)),
+            of_numbers(np.repeat(numbers, lengths)),
             repeated([id for _, id, _ in histories]),
             repeated([metric.key for _, _, metric in histories]),
-            pa.array(joined([metric.steps for _, _, metric in histories], np.int64)),
-            pa.array(
+            of_numbers(joined([metric.steps for _, _, metric in histories], np.int64)),
+            of_numbers(
                 joined([metric.timestamps for _, _, metric in histories], np.int64)
             ),
-            pa.array(values),
+            of_numbers(values),
         ]
         return pa.table(columns, schema=written_schema("metrics"))
 

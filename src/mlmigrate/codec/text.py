@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from mlmigrate.codec.arrays import of_texts
+
 #: A noncharacter, which no text has a use for: four hex digits after it are a lone
 #: surrogate, which UTF-8 cannot hold, or (ffff) the noncharacter itself.
 _ESCAPE = "\U0010ffff"
@@ -34,7 +36,7 @@ def text_array(values: Sequence[str | None]) -> pa.Array:
     if any(value is not None and _ESCAPE in value for value in values):
         values = [None if value is None else escape(value) for value in values]
     try:
-        return pa.array(values, pa.string())
+        return of_texts(values)
     except UnicodeEncodeError:
         escaped = [None if value is None else escape(value) for value in values]
-        return pa.array(escaped, pa.string())
+        return of_texts(escaped)

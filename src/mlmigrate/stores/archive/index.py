@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlmigrate.codec import COUNTED, TABLES, unescape
+from mlmigrate.codec.arrays import of_numbers
 from mlmigrate.errors import ItemError
 from mlmigrate.merge import origins_of
 from mlmigrate.model import KINDS, Kind, Lifecycle, Ref
@@ -145,7 +146,7 @@ def newest(tables: Sequence[pa.Table]) -> pa.Table:
         last[key] = at
     if len(last) == len(table):
         return table
-    return table.take(pa.array(np.sort(np.array(list(last.values()), np.int64))))
+    return table.take(of_numbers(np.sort(np.array(list(last.values()), np.int64))))
 
 
 def by_segment(rows: Iterable[Row]) -> dict[int, list[Row]]:
