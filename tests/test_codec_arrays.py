@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmigrate.codec.arrays import of_numbers, of_texts, of_values
@@ -23,6 +23,7 @@ _KINDS = [
 
 
 @pytest.mark.parametrize(("type", "some"), _KINDS, ids=lambda kind: str(kind)[:7])
+@settings(deadline=None)  # pyarrow's own way imports pandas
 @given(data=st.data())
 def test_values(type: pa.DataType, some: st.SearchStrategy[Any], data: Any) -> None:
     """Numbers and truth values, some of which may be missing."""
@@ -33,6 +34,7 @@ def test_values(type: pa.DataType, some: st.SearchStrategy[Any], data: Any) -> N
     assert pa.array(values, type).equals(made)
 
 
+@settings(deadline=None)
 @given(values=st.lists(st.text() | st.none(), max_size=40))
 def test_texts(values: list[str | None]) -> None:
     """Texts of any length, some of which may be missing."""
