@@ -12,13 +12,14 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from mlmigrate.errors import ItemError, UnsafePath
+from mlmigrate.errors import ItemError, UnsafePath, translated
 from mlmigrate.model import Artifact, Finding, Note, Problem
 from mlmigrate.partial_files import appearing
 
@@ -301,12 +302,8 @@ class Remote:
 
         self._uri = uri
         extra = {"tracking_uri": tracking_uri} if tracking_uri else {}
-        try:
+        with self._translated("reach artifacts at"):
             self._repository: Any = get_artifact_repository(uri, **extra)
-        except Exception as error:  # any vendor's SDK may raise anything
-            raise ItemError(
-                f"cannot reach artifacts at {redact(uri)}: {short(error)}"
-            ) from error
 
     def list(self) -> list[Artifact]:
         """List the files, sorted by path.
@@ -317,12 +314,8 @@ class Remote:
         return sorted(self._walk(None, set()), key=lambda artifact: artifact.path)
 
     def _walk(self, path: str | None, seen: set[str]) -> Iterator[Artifact]:
-        try:
+        with self._translated("list artifacts at"):
             infos = self._repository.list_artifacts(path)
-        except Exception as error:  # any vendor's SDK may raise anything
-            raise ItemError(
-                f"cannot list artifacts at {redact(self._uri)}: {short(error)}"
-            ) from error
         for info in infos:
             if info.path in seen:  # some stores list a folder inside itself
                 continue
@@ -336,13 +329,8 @@ class Remote:
         """Open one file: it is downloaded to an unnamed temporary file."""
         safe_join(Path("/"), path)
         with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-            try:
+            with self._translated(f"read artifact {path} at"):
                 local = self._repository.download_artifacts(path, dst_path=folder)
-            except Exception as error:  # any vendor's SDK may raise anything
-                raise ItemError(
-                    f"cannot read artifact {path} at {redact(self._uri)}:"
-                    f" {short(error)}"
-                ) from error
             # The file stays readable after its folder is gone, until it is closed.
             return Path(local).open("rb")
 
@@ -353,16 +341,18 @@ class Remote:
             local = Path(folder) / "whole"
             checksum, size = write_file(local, pure.name, source)
             parent = str(PurePosixPath(path).parent)
-            try:
+            with self._translated(f"write artifact {path} to"):
                 self._repository.log_artifact(
                     str(local / pure.name), None if parent == "." else parent
                 )
-            except Exception as error:  # any vendor's SDK may raise anything
-                raise ItemError(
-                    f"cannot write artifact {path} to {redact(self._uri)}:"
-                    f" {short(error)}"
-                ) from error
         return checksum, size
+
+    def _translated(self, what: str) -> AbstractContextManager[None]:
+        return translated(
+            lambda error: ItemError(
+                f"cannot {what} {redact(self._uri)}: {short(error)}"
+            )
+        )
 
 
 # -- secrets in what is shown ---------------------------------------------------------

@@ -10,10 +10,14 @@
     ├── ItemError             one item is bad; the others go on
     └── UnsafePath            (an ItemError) a path that leads out of its root
 
-The message of each says what, where, and what to do next.
+The message of each says what, where, and what to do next. What the code of others
+raises becomes one of them by `translated`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class MlmigrateError(Exception):
@@ -50,3 +54,29 @@ class ItemError(MlmigrateError):
 
 class UnsafePath(ItemError):
     """A path out of a store leads out of its root."""
+
+
+@contextmanager
+def translated(
+    told: Callable[[Exception], Exception],
+    *,
+    passing: tuple[type[Exception], ...] = (MlmigrateError,),
+) -> Iterator[None]:
+    """Turn what a vendor's code raises into what *told* makes of it.
+
+    The clients of object stores and of W&B, MLflow's artifact repositories over them,
+    and Arrow over a damaged file have no common root of what they raise below
+    `Exception`: one refused request, or one flipped bit, is a botocore error here, and
+    a plain `ValueError`, `TypeError`, `KeyError` or `AssertionError` there. Nothing is
+    swallowed: what was raised is the cause of what is raised in its place.
+
+    Args:
+        told: makes the error; the original is its cause.
+        passing: what is already as it should be.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    except Exception as error:
+        raise told(error) from error

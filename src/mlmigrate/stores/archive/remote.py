@@ -6,11 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate.artifacts import redact, short
-from mlmigrate.errors import LocationError, StoreError
+from mlmigrate.errors import LocationError, StoreError, translated
 
 _CHUNK = 1 << 20
 _ARROWS = ("s3", "gs", "gcs", "abfs", "abfss")
@@ -24,15 +25,14 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.location = redact(url)
-        try:
+        with translated(self._refusal):
             self._files, self._root = _file_system(url)
-        except (ImportError, ValueError) as error:
-            raise LocationError(f"{self.location}: {short(error)}") from error
-        except Exception as error:  # any store's client may raise anything
-            raise StoreError(
-                f"{self.location} cannot be reached: {short(error)}"
-            ) from error
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def _refusal(self, error: Exception) -> Exception:
+        if isinstance(error, ImportError | ValueError):
+            return LocationError(f"{self.location}: {short(error)}")
+        return StoreError(f"{self.location} cannot be reached: {short(error)}")
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
@@ -136,17 +136,13 @@ def _file_system(url: str) -> tuple[Any, str]:
     return files, str(root).rstrip("/")
 
 
-class _translated:  # noqa: N801  (a context manager that reads as a word)
-    """Turns what a store's client raises into an `OSError` that names the place."""
+def _translated(location: str, path: str) -> AbstractContextManager[None]:
+    """Turn what a store's client raises into an `OSError` that names the place."""
+    where = f"{location}/{path}"
 
-    def __init__(self, location: str, path: str) -> None:
-        self._where = f"{location}/{path}"
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, type_: Any, error: BaseException | None, trace: Any) -> None:
+    def told(error: Exception) -> OSError:
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{self._where} is not there") from error
-        if isinstance(error, Exception):  # any store's client may raise anything
-            raise OSError(f"{self._where}: {short(error)}") from error
+            return FileNotFoundError(f"{where} is not there")
+        return OSError(f"{where}: {short(error)}")
+
+    return translated(told, passing=())

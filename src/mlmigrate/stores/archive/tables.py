@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mlmigrate.artifacts import short
 from mlmigrate.codec import TABLES, Block, written_schema
-from mlmigrate.errors import ItemError
+from mlmigrate.errors import ItemError, translated
 
 #: A row group is cut, at the end of an item, at so many bytes of values.
 ROW_GROUP_BYTES = 1 << 20
@@ -70,7 +71,7 @@ class TableFile:
         self._lock = threading.Lock()
         self._block: tuple[tuple[int, ...], Block] | None = None
         texts = [c.name for c in TABLES[table] if c.type == pa.string()]
-        try:
+        with _damage(f"table {table} cannot be read"):
             self._file = pq.ParquetFile(
                 path,
                 read_dictionary=texts,
@@ -80,8 +81,6 @@ class TableFile:
             )
             self._check()
             self._firsts, self._lasts = self._ranges()
-        except Exception as error:  # Arrow may raise anything over a damaged file
-            raise ItemError(f"table {table} cannot be read: {short(error)}") from error
 
     def _check(self) -> None:
         schema = self._file.schema_arrow
@@ -132,12 +131,8 @@ class TableFile:
                 return self._block[1]
             self._block = None
             table = self._read(list(groups))
-            try:
+            with _damage(f"table {self.table}"):
                 block = Block(self.table, table)
-            except ItemError:
-                raise
-            except Exception as error:  # as above: text that is none, for instance
-                raise ItemError(f"table {self.table}: {short(error)}") from error
             self._block = (groups, block)
             return block
 
@@ -165,13 +160,10 @@ class TableFile:
 
     def _read(self, groups: list[int], columns: Sequence[str] | None = None) -> Any:
         names = list(columns or TABLES[self.table].names)
-        try:
+        with _damage(f"table {self.table} cannot be read"):
             data = self._file.read_row_groups(groups, columns=names, **_READ)
             data.validate(full=True)  # codes of no text, text that is none
-            return data
-        except Exception as error:  # as above
-            what = f"table {self.table} cannot be read: {short(error)}"
-            raise ItemError(what) from error
+        return data
 
     def close(self) -> None:
         """Close the file."""
@@ -184,9 +176,12 @@ def plain(data: pa.Table, table: str) -> pa.Table:
     Raises:
         ItemError: it holds text that is none.
     """
-    try:
+    with _damage(f"table {table}"):
         whole = data.cast(TABLES[table])
         whole.validate(full=True)
-    except Exception as error:  # as above
-        raise ItemError(f"table {table}: {short(error)}") from error
     return whole
+
+
+def _damage(what: str) -> AbstractContextManager[None]:
+    """Tell of what Arrow, or a check of ours, finds wrong with a file."""
+    return translated(lambda error: ItemError(f"{what}: {short(error)}"))

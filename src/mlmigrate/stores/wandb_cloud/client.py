@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any
 
 from mlmigrate.artifacts import short
-from mlmigrate.errors import ItemError, MlmigrateError, StoreError
+from mlmigrate.errors import ItemError, MlmigrateError, StoreError, translated
 from mlmigrate.stores.wandb_cloud import surroundings
 
 _PAGE = 100
@@ -39,14 +39,15 @@ class Client:
                 f"W&B's client cannot be imported: {error};"
                 " pip install 'mlmigrate[wandb]'"
             ) from error
-        try:
+        with translated(self._refusal):
             self.api  # noqa: B018  connects
-        except Exception as error:
-            self.close()
-            raise StoreError(
-                f"W&B does not let us in: {short(error)}. Set WANDB_API_KEY or run"
-                " `wandb login`; WANDB_BASE_URL names a server of your own"
-            ) from error
+
+    def _refusal(self, error: Exception) -> StoreError:
+        self.close()
+        return StoreError(
+            f"W&B does not let us in: {short(error)}. Set WANDB_API_KEY or run"
+            " `wandb login`; WANDB_BASE_URL names a server of your own"
+        )
 
     @property
     def api(self) -> Any:
@@ -130,37 +131,18 @@ class Client:
             surroundings.release()
 
 
-# For one refused request the client raises errors of a dozen kinds, some of which are
-# plain `ValueError`, `TypeError` or pydantic's.
-
-
-@contextmanager
-def asking(what: str) -> Iterator[None]:
-    """Translate what the client raises about one item.
-
-    Raises:
-        ItemError: the server refused, could not be reached, or has no such thing.
+def asking(what: str) -> AbstractContextManager[None]:
+    """Translate what the client raises about one item into an `ItemError`; an `OSError`
+    passes.
     """
-    try:
-        yield
-    except (MlmigrateError, OSError):
-        raise
-    except Exception as error:
-        raise ItemError(f"{what}: W&B says: {short(error)}") from error
+    return translated(
+        lambda error: ItemError(f"{what}: W&B says: {short(error)}"),
+        passing=(MlmigrateError, OSError),
+    )
 
 
-@contextmanager
-def listing(what: str) -> Iterator[None]:
-    """Translate what the client raises about all of a store.
-
-    Raises:
-        StoreError: the server refused, could not be reached, or has no such thing.
-    """
-    try:
-        yield
-    except MlmigrateError:
-        raise
-    except Exception as error:
-        raise StoreError(
-            f"{what} cannot be listed: W&B says: {short(error)}"
-        ) from error
+def listing(what: str) -> AbstractContextManager[None]:
+    """Translate what the client raises about all of a store into a `StoreError`."""
+    return translated(
+        lambda error: StoreError(f"{what} cannot be listed: W&B says: {short(error)}")
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmigrate.artifacts import short
-from mlmigrate.errors import ItemError
+from mlmigrate.errors import ItemError, translated
 from mlmigrate.model import DatasetInput
 from mlmigrate.stores.wandb_cloud import surroundings
 from mlmigrate.stores.wandb_cloud.bundling import Bundled
@@ -95,7 +95,12 @@ def send(
 def _begin(client: Client, written: Logged, folder: Path, *, fresh: bool) -> Any:
     config = {name: written.config[name] for name in (MLFLOW, MLMIGRATE)}
     settings = client.sdk.Settings(root_dir=str(folder), **_SETTINGS)
-    try:
+
+    def told(error: Exception) -> ItemError:
+        client.stuck = True
+        return ItemError(_refusal(written, str(error) or short(error)))
+
+    with translated(told, passing=()):
         return client.sdk.init(
             entity=written.entity,
             project=written.project,
@@ -111,9 +116,6 @@ def _begin(client: Client, written: Logged, folder: Path, *, fresh: bool) -> Any
             reinit="create_new",
             settings=settings,
         )
-    except Exception as error:  # of a dozen kinds: see `client.asking`
-        client.stuck = True
-        raise ItemError(_refusal(written, str(error) or short(error))) from error
 
 
 def _refusal(written: Logged, why: str) -> str:
