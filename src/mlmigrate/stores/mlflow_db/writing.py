@@ -128,6 +128,13 @@ class DbSink:
             sa.event.listen(engine, "begin", _begin_immediate)
         return engine
 
+    @property
+    def _driver_error(self) -> type[Exception]:
+        """What the database's driver raises: PEP 249 gives its errors one root."""
+        driver: Any = self._engine.dialect.loaded_dbapi
+        root: type[Exception] = driver.Error
+        return root
+
     @cached_property
     def _tables(self) -> Mapping[str, sa.Table]:
         metadata = sa.MetaData()
@@ -292,11 +299,11 @@ class DbSink:
         try:
             with self._engine.begin() as connection:
                 return list(self._write_all(connection, sound))
-        except (sa.exc.SQLAlchemyError, OverflowError) as error:  # an integer's size
-            return self._one_by_one(sound, error)
-        except Exception as error:  # bulk loads raise the driver's own; others pass
-            if not _of_driver(error):
-                raise
+        except (
+            sa.exc.SQLAlchemyError,
+            self._driver_error,  # bulk loads bypass SQLAlchemy, which would wrap it
+            OverflowError,  # an integer's size
+        ) as error:
             return self._one_by_one(sound, error)
 
     def _one_by_one(
@@ -410,10 +417,3 @@ def _bump_sequence(connection: sa.Connection) -> None:
         "select setval(pg_get_serial_sequence('experiments', 'experiment_id'),"
         " greatest((select max(experiment_id) from experiments), 1))"
     )
-
-
-def _of_driver(error: Exception) -> bool:
-    """Tell whether the database's driver raised *error*: bulk loads bypass
-    SQLAlchemy, which would have wrapped it.
-    """
-    return type(error).__module__.split(".")[0] in {"sqlite3", "psycopg", "pymysql"}
