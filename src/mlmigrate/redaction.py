@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmigrate.model import (
     DatasetInput,
@@ -23,6 +23,9 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MASK = "***"
 
@@ -95,7 +98,7 @@ _TEXTS: dict[type, tuple[str, ...]] = {
     DatasetInput: ("source",),
 }
 
-_Record = TypeVar("_Record")
+_Record = TypeVar("_Record", bound="DataclassInstance")
 _Pair = TypeVar("_Pair", Param, Tag)
 
 
@@ -148,8 +151,7 @@ class _Masking:
             if value and masked != value:
                 changed[name] = masked
                 self.places.append(label + name)
-        # The type variable stands for any record: mypy cannot know a dataclass in it.
-        return replace(record, **changed) if changed else record  # type: ignore[type-var]
+        return replace(record, **changed) if changed else record
 
     def pairs(
         self, records: Sequence[_Pair], word: str, label: str = ""
