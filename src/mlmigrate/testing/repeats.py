@@ -72,7 +72,7 @@ class Repeats(SinkUnderTest):
             assert read == [changed.ref, going.ref]
             assert self.differences(origin, sink_location) == []
 
-        # What was linked or skipped so far is not the copy that is asked for now.
+        # Marks of other options do not count: all is read again.
         read.clear()
         self.copy(origin, sink_location, quick=True, redact_credentials=True)
         assert len(read) == 2

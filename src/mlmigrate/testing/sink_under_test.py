@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,30 +109,29 @@ class MemorySources:
         held.blobs.update(files or {})
 
 
-class SinkUnderTest:
-    """The hooks that a sink's own tests fill in, and what is done to the sink."""
+class SinkUnderTest(ABC):
+    """The hooks that a sink's own tests fill in, and what is done to the sink.
+
+    Beside the methods they give a fixture, ``sink_location``: the location of a fresh,
+    empty store.
+    """
 
     #: ``KEY=VALUE`` texts for the sink's adapter.
     options: Sequence[str] = ()
 
     # -- hooks ------------------------------------------------------------------
 
-    @pytest.fixture
-    def sink_location(self) -> str:
-        """Return the location of a fresh, empty store."""
-        raise NotImplementedError
-
+    @abstractmethod
     def peek(self, location: str, run: str) -> Peeked | None:
         """Read a run without the adapter; None where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def edit_tag(self, location: str, run: str, key: str, value: str) -> None:
         """Change a tag of a run, as someone at the sink would."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete_run(self, location: str, run: str) -> None:
         """Mark a run as deleted, as someone at the sink would."""
-        raise NotImplementedError
 
     def partial_files(self, location: str) -> list[str]:
         """Return what is left of files that were not wholly written; a hook."""
