@@ -17,7 +17,7 @@ import pytest
 
 from mlmigrate.errors import LocationError, StoreError
 from mlmigrate.stores.mlflow_server import open_source
-from mlmigrate.stores.mlflow_server.reading import proxied_root
+from mlmigrate.stores.mlflow_server.answers import proxied_root
 
 USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 

@@ -1,7 +1,8 @@
 """Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
 
 ``rest`` speaks HTTP, ``access`` logs in, ``release`` tells what an older server lacks,
-``reading`` is the source half; ``writing`` is the sink half, with ``index`` (what is
+``reading`` is the source half, with ``answers`` (their records), ``files`` and
+``uncarried`` beside it; ``writing`` is the sink half, with ``index`` (what is
 there already), ``experiments`` and ``registry`` beside it.
 """
 
@@ -148,7 +149,7 @@ class Server:
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
-        return self._reader.open(ref, path)
+        return self._reader.files.open(ref, path)
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""

@@ -19,7 +19,7 @@ from mlmigrate import marks
 from mlmigrate.contract import Delivery, Written
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Experiment, Finding, Lifecycle, Note, Ref, Tag
-from mlmigrate.stores.mlflow_server import reading
+from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.index import MADE, Index, KnownExperiment
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
@@ -49,7 +49,7 @@ def _bring(rest: Rest, id: str, path: str, lifecycle: Lifecycle) -> None:
         rest.post(path, {"run_id": id})
     except Refused:
         # Older servers refuse where there is nothing to do, as after a lost answer.
-        if reading.lifecycle(rest.get("runs/get", run_id=id)["run"]["info"]) != (
+        if answers.lifecycle(rest.get("runs/get", run_id=id)["run"]["info"]) != (
             lifecycle
         ):
             raise
@@ -102,7 +102,7 @@ class Experiments:
             Tag(marks.SOURCE, delivery.source),
         ]
         if header.lifecycle == "deleted":
-            own.append(Tag(reading.RESTORED, f"delete@{MADE}"))
+            own.append(Tag(answers.RESTORED, f"delete@{MADE}"))
         tags = [
             {"key": tag.key, "value": tag.value} for tag in (*delivery.item.tags, *own)
         ]
@@ -234,10 +234,10 @@ class Experiments:
         """Let another experiment bear the promise for one that takes no tags now."""
         bearer = self._bearer(id)
         if bearer is not None:
-            self._set_tag(bearer.id, reading.RESTORING, f"{promise}@{id}")
+            self._set_tag(bearer.id, answers.RESTORING, f"{promise}@{id}")
         yield
         if bearer is not None:
-            self._set_tag(bearer.id, reading.RESTORING, "")
+            self._set_tag(bearer.id, answers.RESTORING, "")
 
     def _bearer(self, id: str) -> KnownExperiment | None:
         others = (
@@ -251,11 +251,11 @@ class Experiments:
         return min(others, key=lambda one: (not one.origins, one.id), default=None)
 
     def _promise(self, held: KnownExperiment, what: str) -> None:
-        self._set_tag(held.id, reading.RESTORED, f"{what}@{held.updated}")
+        self._set_tag(held.id, answers.RESTORED, f"{what}@{held.updated}")
         self._index.refresh(held.id)
 
     def _forget_promise(self, held: KnownExperiment) -> None:
-        self._set_tag(held.id, reading.RESTORED, "")
+        self._set_tag(held.id, answers.RESTORED, "")
         self._index.refresh(held.id).announced = None
 
     def _active_runs(self, id: str) -> set[str]:
@@ -264,14 +264,14 @@ class Experiments:
     def _copied_as_active(self, id: str) -> set[str]:
         """Return the runs that are active, and were so at their source."""
         return {
-            reading.run_id(run)
+            answers.run_id(run)
             for run in self._reader.search_runs([id], "", "ACTIVE_ONLY")
-            if (mark := marks.load(reading.tags_of(run).get(marks.MARK))) is not None
+            if (mark := marks.load(answers.tags_of(run).get(marks.MARK))) is not None
             and mark.lifecycle == "active"
         }
 
     def _runs(self, id: str, view: str) -> set[str]:
-        return {reading.run_id(run) for run in self._reader.search_runs([id], "", view)}
+        return {answers.run_id(run) for run in self._reader.search_runs([id], "", view)}
 
     def finish(self) -> None:
         """Keep all promises, also those of copies that were killed."""
@@ -285,8 +285,8 @@ class Experiments:
                 if held.id in self._open:
                     self._delete(held)
             for held in list(self._index.experiments().values()):
-                if held.tags.get(reading.RESTORING):
-                    self._set_tag(held.id, reading.RESTORING, "")
+                if held.tags.get(answers.RESTORING):
+                    self._set_tag(held.id, answers.RESTORING, "")
                     self._index.refresh(held.id)
 
     def _delete_experiment(self, id: str) -> None:
@@ -303,7 +303,7 @@ class Experiments:
         else:
             # Before MLflow 1.29 a promise names no time: it would hold for ever.
             with self._announced(held.id, "redelete"):
-                self._set_tag(held.id, reading.RESTORED, "")
+                self._set_tag(held.id, answers.RESTORED, "")
                 self._delete_experiment(held.id)
         for run in sorted(opened.alive):
             restore_run(self._rest, run)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mlmigrate import marks
 from mlmigrate.contract import Copy
 from mlmigrate.model import Lifecycle, Ref
-from mlmigrate.stores.mlflow_server import reading
+from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, filter_text
 
@@ -39,7 +39,7 @@ class KnownExperiment:
     def origins(self) -> list[str]:
         """The origins that were merged into it."""
         text = self.tags.get(marks.ORIGIN)
-        return reading.origins_of(text, "") if text else []
+        return answers.origins_of(text, "") if text else []
 
     @property
     def promise(self) -> str | None:
@@ -54,7 +54,7 @@ class KnownExperiment:
         """
         if self.announced is not None:
             return self.announced
-        what, _, when = self.tags.get(reading.RESTORED, "").partition("@")
+        what, _, when = self.tags.get(answers.RESTORED, "").partition("@")
         made = when == MADE and self.updated == self.created
         return what if what and (made or when == str(self.updated)) else None
 
@@ -92,7 +92,7 @@ class Index:
                 known = map(known_experiment, self._reader.experiments())
                 self._experiments = {one.id: one for one in known}
                 for one in self._experiments.values():
-                    what, _, id = one.tags.get(reading.RESTORING, "").partition("@")
+                    what, _, id = one.tags.get(answers.RESTORING, "").partition("@")
                     if id in self._experiments:
                         self._experiments[id].announced = what
             return self._experiments
@@ -158,7 +158,7 @@ class Index:
         query = f"{_ORIGIN_KEY} = {literal}" if literal else f"{_ORIGIN_KEY} LIKE '%'"
         found = self._reader.search_runs([experiment], query)
         return [
-            run for run in found if reading.tags_of(run).get(marks.ORIGIN) == origin
+            run for run in found if answers.tags_of(run).get(marks.ORIGIN) == origin
         ]
 
     def _loaded(self) -> dict[str, KnownRun]:
@@ -171,8 +171,8 @@ class Index:
             return self._runs
 
     def _add(self, runs: dict[str, KnownRun], run: Json) -> None:
-        tags = reading.tags_of(run)
-        if reading.DUPLICATE in tags:
+        tags = answers.tags_of(run)
+        if answers.DUPLICATE in tags:
             return
         known = known_run(run)
         held = runs.get(tags[marks.ORIGIN])
@@ -212,8 +212,8 @@ class Index:
         """Yield the runs of these ids that are at the sink and are no copies."""
         for at in range(0, len(ids), _IDS_A_SEARCH):
             for run in self._runs_by_id(ids[at : at + _IDS_A_SEARCH]):
-                tags = reading.tags_of(run)
-                if marks.ORIGIN not in tags and reading.DUPLICATE not in tags:
+                tags = answers.tags_of(run)
+                if marks.ORIGIN not in tags and answers.DUPLICATE not in tags:
                     yield known_run(run)
 
     def _runs_by_id(self, ids: Sequence[str]) -> list[Json]:
@@ -243,7 +243,7 @@ class Index:
                 if refusal.absent:
                     continue
                 raise
-            mark = marks.load(reading.pairs_of(model).get(marks.MARK))
+            mark = marks.load(answers.pairs_of(model).get(marks.MARK))
             ref = Ref("registered_model", name)
             yield ref, Copy(ref, mark)
 
@@ -253,17 +253,17 @@ def known_experiment(entry: Json) -> KnownExperiment:
     return KnownExperiment(
         id=str(entry["experiment_id"]),
         name=entry["name"],
-        lifecycle=reading.lifecycle(entry),
+        lifecycle=answers.lifecycle(entry),
         updated=int(entry.get("last_update_time") or 0),
         created=int(entry.get("creation_time") or 0),
-        tags=reading.pairs_of(entry),
+        tags=answers.pairs_of(entry),
     )
 
 
 def known_run(run: Json) -> KnownRun:
     """Return what matters of a run that was searched or got."""
-    mark = reading.tags_of(run).get(marks.MARK)
-    return KnownRun(reading.run_id(run), mark or None, reading.lifecycle(run["info"]))
+    mark = answers.tags_of(run).get(marks.MARK)
+    return KnownRun(answers.run_id(run), mark or None, answers.lifecycle(run["info"]))
 
 
 def _experiment_copy(known: KnownExperiment) -> Copy:

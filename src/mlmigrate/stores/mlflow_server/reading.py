@@ -7,21 +7,10 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from dataclasses import replace
+from typing import cast
 
 from mlmigrate import marks
-from mlmigrate.artifacts import (
-    Remote,
-    is_local,
-    lift_source,
-    local_path,
-    mapped,
-    open_file,
-    safe_join,
-)
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import (
@@ -32,41 +21,32 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
-    Lifecycle,
     MetricHistory,
-    ModelVersion,
     Note,
     Param,
     Problem,
     Ref,
     RegisteredModel,
     Run,
-    Tag,
 )
+from mlmigrate.stores.mlflow_server import answers, uncarried
+from mlmigrate.stores.mlflow_server.files import Files
 from mlmigrate.stores.mlflow_server.histories import (
     MOST_AT_ONCE,
     RUNS_AT_ONCE,
     Histories,
     Latest,
 )
-from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, filter_text, quoted
+from mlmigrate.stores.mlflow_server.rest import (
+    EXPERIMENTS_A_SEARCH,
+    Json,
+    Refused,
+    Rest,
+    filter_text,
+)
 
-RUN_NAME = "mlflow.runName"
-#: What a run was called at its origin where the server cannot leave a run unnamed:
-#: JSON of {"given": name here, "name": name there, "tag": mlflow.runName there}.
-NAMED = "mlmigrate.named"
-#: On a run that a lost answer made twice: the run that stayed.
-DUPLICATE = "mlmigrate.duplicate"
-#: On an experiment that `finish` deletes, or whose runs it deletes, again.
-RESTORED = "mlmigrate.restored"
-#: On an active experiment while another is restored or deleted: the promise for that
-#: one, which takes no tags as long as it is deleted, as ``what@id``.
-RESTORING = "mlmigrate.restoring"
-
-PROXIED = "mlflow-artifacts"
 ALL = "ALL"
 _RUNS_A_PAGE = 1000
-_EXPERIMENTS_A_SEARCH = 100
 _RUNS_KEPT = 4000
 #: How often a run is read that changes under the reader.
 _READS = 3
@@ -81,9 +61,8 @@ class Reader:
         self, rest: Rest, *, threads: int, maps: Sequence[tuple[str, str]]
     ) -> None:
         self._rest = rest
-        self._maps = maps
+        self.files = Files(rest, maps)
         self._kept: OrderedDict[str, Json] = OrderedDict()
-        self._uris: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._threads = threads
         self._listing = "experiments/search"
@@ -127,10 +106,10 @@ class Reader:
             wanted = selection.experiments
             ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
             for run in self.search_runs(ids):
-                tags = _pairs(run.get("data", {}).get("tags"))
-                if any(key == DUPLICATE for key, _ in tags):
+                tags = answers.key_values(run.get("data", {}).get("tags"))
+                if any(key == answers.DUPLICATE for key, _ in tags):
                     continue
-                id = run_id(run)
+                id = answers.run_id(run)
                 self._keep(id, run)
                 yield Ref("run", id)
         elif selection.kind == "registered_model":
@@ -155,9 +134,9 @@ class Reader:
         New runs come last, so that none is missed or seen twice while others are
         added.
         """
-        for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
+        for at in range(0, len(experiments), EXPERIMENTS_A_SEARCH):
             body = {
-                "experiment_ids": experiments[at : at + _EXPERIMENTS_A_SEARCH],
+                "experiment_ids": experiments[at : at + EXPERIMENTS_A_SEARCH],
                 "run_view_type": view,
                 "max_results": _RUNS_A_PAGE,
                 "order_by": ["attributes.start_time ASC"],
@@ -230,14 +209,14 @@ class Reader:
             if run is None:
                 continue
             info = run["info"]
-            lifted = marks.lift(_pairs((run.get("data") or {}).get("tags")))
-            id = run_id(run)
+            lifted = marks.lift(answers.key_values((run.get("data") or {}).get("tags")))
+            id = answers.run_id(run)
             yield Glance(
                 Ref("run", id),
                 (lifted.origin if marks.load(lifted.mark) else None) or id,
                 str(info.get("status") or "RUNNING"),
-                _millis(info.get("end_time")),
-                lifecycle(info),
+                answers.millis(info.get("end_time")),
+                answers.lifecycle(info),
             )
 
     def _held_or_got(self, id: str) -> Json | None:
@@ -273,18 +252,18 @@ class Reader:
 
     def _read_experiment(self, ref: Ref) -> Item:
         found = self.experiment(ref.id)
-        lifted = marks.lift(_pairs(found.get("tags")))
+        lifted = marks.lift(answers.key_values(found.get("tags")))
         header = Experiment(
             name=found["name"],
-            artifact_location=_text(found.get("artifact_location")),
-            lifecycle=lifecycle(found),
-            creation_time=_millis(found.get("creation_time")),
-            last_update_time=_millis(found.get("last_update_time")),
+            artifact_location=answers.text(found.get("artifact_location")),
+            lifecycle=answers.lifecycle(found),
+            creation_time=answers.millis(found.get("creation_time")),
+            last_update_time=answers.millis(found.get("last_update_time")),
         )
         return Item(
             ref,
             header,
-            origin=origins_of(lifted.origin, f"{ref.id}/{header.name}")[0],
+            origin=answers.origins_of(lifted.origin, f"{ref.id}/{header.name}")[0],
             tags=lifted.tags,
             mark=lifted.mark or None,
         )
@@ -336,7 +315,9 @@ class Reader:
     ) -> Item:
         where = f"{self._rest.base}: run {ref.id}"
         info, data = found["info"], found.get("data") or {}
-        lifted = marks.lift(named_there(info, _pairs(data.get("tags"))))
+        lifted = marks.lift(
+            answers.named_there(info, answers.key_values(data.get("tags")))
+        )
         keys = sorted({metric["key"] for metric in data.get("metrics") or ()})
         futures = [
             (key, self._histories.submit(ref.id, key))
@@ -354,13 +335,13 @@ class Reader:
                 findings.append(Problem(where, f"metric {key}: {error}"))
         header = Run(
             experiment=Ref("experiment", str(info["experiment_id"])),
-            name=there_name(info, _pairs(data.get("tags"))),
+            name=answers.there_name(info, answers.key_values(data.get("tags"))),
             status=str(info.get("status") or "RUNNING"),
-            start_time=_millis(info.get("start_time")),
-            end_time=_millis(info.get("end_time")),
-            user=_text(info.get("user_id")),
-            lifecycle=lifecycle(info),
-            artifact_uri=_text(info.get("artifact_uri")),
+            start_time=answers.millis(info.get("start_time")),
+            end_time=answers.millis(info.get("end_time")),
+            user=answers.text(info.get("user_id")),
+            lifecycle=answers.lifecycle(info),
+            artifact_uri=answers.text(info.get("artifact_uri")),
             parent=Ref("run", lifted.parent) if lifted.parent else None,
         )
         origin = lifted.origin if marks.load(lifted.mark) else None
@@ -369,7 +350,8 @@ class Reader:
             header,
             origin=origin or ref.id,
             params=tuple(
-                Param(key, value) for key, value in _pairs(data.get("params"))
+                Param(key, value)
+                for key, value in answers.key_values(data.get("params"))
             ),
             tags=lifted.tags,
             metrics=tuple(metrics),
@@ -388,79 +370,22 @@ class Reader:
         if links:
             what = f"its {links} links to logged models are not carried over"
             findings.append(Problem(where, what))
-        return tuple(_dataset(entry) for entry in inputs.get("dataset_inputs") or ())
-
-    # -- artifacts --------------------------------------------------------------
+        return tuple(
+            answers.dataset_of(entry) for entry in inputs.get("dataset_inputs") or ()
+        )
 
     def _list_artifacts(
         self, id: str, where: str, findings: list[Finding]
     ) -> tuple[Artifact, ...]:
         try:
             return tuple(
-                sorted(self.list_artifacts(id), key=lambda artifact: artifact.path)
+                sorted(self.files.listed(id), key=lambda artifact: artifact.path)
             )
         except ItemError as error:
             findings.append(
                 Problem(where, f"its artifacts cannot be listed by the server: {error}")
             )
             return ()
-
-    def list_artifacts(self, id: str) -> Iterator[Artifact]:
-        """Yield the files of a run, as the server sees them.
-
-        Raises:
-            ItemError: the server cannot list them.
-        """
-        folders, seen = [""], {""}
-        while folders:
-            query: Json = {"run_id": id}
-            if folder := folders.pop():
-                query["path"] = folder
-            for info in self._rest.pages("artifacts/list", "files", query):
-                path = str(info["path"])
-                if path in seen:  # some stores list a folder inside itself
-                    continue
-                seen.add(path)
-                if info.get("is_dir"):
-                    folders.append(path)
-                else:
-                    yield Artifact(path, int(info.get("file_size") or 0))
-
-    def open(self, ref: Ref, path: str) -> BinaryIO:
-        """See `mlmigrate.contract.Source.open`."""
-        if ref.kind != "run":
-            raise ItemError(f"{ref}: only runs have artifacts here")
-        safe_join(Path("/"), path)
-        uri = self.artifact_uri(ref.id)
-        replaced = mapped(uri, self._maps)
-        if replaced is not None and is_local(replaced):
-            return open_file(Path(local_path(replaced)), path)
-        root = proxied_root(uri)
-        if replaced is None and root is not None:
-            place = f"/api/2.0/mlflow-artifacts/artifacts/{quoted(f'{root}/{path}')}"
-            return self._rest.download(place)
-        if replaced is None and (is_local(uri) or uri.startswith(f"{PROXIED}:")):
-            return self._through_server(ref.id, path)
-        try:
-            return Remote(replaced or uri, tracking_uri=self._rest.base).open(path)
-        except (ItemError, ImportError):
-            # The server may hold credentials, or a library, that we lack.
-            return self._through_server(ref.id, path)
-
-    def _through_server(self, id: str, path: str) -> BinaryIO:
-        return self._rest.download("/get-artifact", {"run_id": id, "path": path})
-
-    def artifact_uri(self, id: str) -> str:
-        """Return where a run's artifacts are: it never changes."""
-        with self._lock:
-            uri = self._uris.get(id)
-        if uri is None:
-            uri = str(self.run(id)["info"].get("artifact_uri") or "")
-            with self._lock:
-                self._uris[id] = uri
-                while len(self._uris) > _RUNS_KEPT:
-                    self._uris.popitem(last=False)
-        return uri
 
     # -- the registry -----------------------------------------------------------
 
@@ -480,7 +405,7 @@ class Reader:
 
     def _read_model(self, ref: Ref) -> Item:
         found = self.model(ref.id)
-        lifted = marks.lift(_pairs(found.get("tags")))
+        lifted = marks.lift(answers.key_values(found.get("tags")))
         aliases = tuple(
             Alias(alias["alias"], int(alias["version"]))
             for alias in found.get("aliases") or ()
@@ -488,7 +413,7 @@ class Reader:
         versions = []
         findings: list[Finding] = []
         for entry in self.versions(ref.id):
-            version = _version(entry)
+            version = answers.version_of(entry)
             if entry.get("model_id"):
                 what = f"its link to logged model {entry['model_id']} is not carried"
                 where = f"{self._rest.base}: {ref.id} version {version.version}"
@@ -498,9 +423,9 @@ class Reader:
             ref,
             RegisteredModel(
                 name=found["name"],
-                description=_text(found.get("description")),
-                creation_time=_millis(found.get("creation_timestamp")),
-                last_updated_time=_millis(found.get("last_updated_timestamp")),
+                description=answers.text(found.get("description")),
+                creation_time=answers.millis(found.get("creation_timestamp")),
+                last_updated_time=answers.millis(found.get("last_updated_timestamp")),
             ),
             origin=found["name"],
             tags=lifted.tags,
@@ -514,216 +439,4 @@ class Reader:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        ids = self.experiment_ids()
-        where = self._rest.base
-        kinds = (
-            ("prompts", self._prompts()),
-            ("logged models", self._logged_models(ids)),
-            ("traces", self._any_traces(ids)),
-        )
-        for name, entries in kinds:
-            try:
-                count = sum(1 for _ in _first(entries, 1000))
-            except Refused as refusal:
-                if not refusal.absent and refusal.status != 400:
-                    what = f"{name} cannot be counted: {refusal}"
-                    yield Note(where, what)
-                continue
-            if count:
-                many = "1000 or more" if count == 1000 else str(count)
-                yield Problem(where, f"{many} {name} are not carried over")
-
-    def _prompts(self) -> Iterator[Json]:
-        query = {
-            "filter": "tags.`mlflow.prompt.is_prompt` = 'true'",
-            "max_results": 1000,
-        }
-        return self._rest.pages("registered-models/search", "registered_models", query)
-
-    def _logged_models(self, experiments: Sequence[str]) -> Iterator[Json]:
-        for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
-            ids = experiments[at : at + _EXPERIMENTS_A_SEARCH]
-            body = {"experiment_ids": ids, "max_results": 50}
-            yield from self._rest.posted_pages("logged-models/search", "models", body)
-
-    def _any_traces(self, experiments: Sequence[str]) -> Iterator[Json]:
-        try:
-            yield from self._traces(experiments)
-        except Refused as refusal:
-            if not refusal.unknown:
-                raise
-            yield from self._older_traces(experiments)
-
-    def _traces(self, experiments: Sequence[str]) -> Iterator[Json]:
-        for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
-            body = {
-                "locations": [
-                    {
-                        "type": "MLFLOW_EXPERIMENT",
-                        "mlflow_experiment": {"experiment_id": id},
-                    }
-                    for id in experiments[at : at + _EXPERIMENTS_A_SEARCH]
-                ],
-                "max_results": 500,
-            }
-            path = "/api/3.0/mlflow/traces/search"
-            yield from self._rest.posted_pages(path, "traces", body)
-
-    def _older_traces(self, experiments: Sequence[str]) -> Iterator[Json]:
-        """Yield traces as the servers from MLflow 2.13 to 3.1 list them."""
-        for at in range(0, len(experiments), _EXPERIMENTS_A_SEARCH):
-            ids = experiments[at : at + _EXPERIMENTS_A_SEARCH]
-            query = {"experiment_ids": ids, "max_results": 500}
-            yield from self._rest.pages("traces", "traces", query)
-
-
-# -- answers to records -----------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    given: str
-    name: str | None
-    tag: str | None
-
-
-def _named(info: Json, pairs: Sequence[tuple[str, str]]) -> _Named | None:
-    """Return what a copy was called at its origin, while nobody renamed it here."""
-    tags = dict(pairs)
-    try:
-        said = _Named(**json.loads(tags.get(NAMED) or "null"))
-    except (ValueError, TypeError):
-        return None
-    if not _shown_name(info, tags) == tags.get(RUN_NAME) == said.given:
-        return None
-    return said
-
-
-def there_name(info: Json, pairs: Sequence[tuple[str, str]]) -> str | None:
-    """Return a run's name, None where the server invented it for a copy."""
-    said = _named(info, pairs)
-    return said.name if said else _shown_name(info, dict(pairs))
-
-
-def _shown_name(info: Json, tags: dict[str, str]) -> str | None:
-    """Return a run's name, which before MLflow 1.30 is a tag and nothing else."""
-    return _text(info.get("run_name")) or _text(tags.get(RUN_NAME))
-
-
-def named_there(info: Json, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return a run's tags, with the name's tag as the origin had it."""
-    said = _named(info, pairs)
-    if said is None:
-        return pairs
-    others = [(key, value) for key, value in pairs if key != RUN_NAME]
-    return others if said.tag is None else [*others, (RUN_NAME, said.tag)]
-
-
-def run_id(run: Json) -> str:
-    """Return the id of a run that was searched or got."""
-    info = run["info"]
-    return str(info.get("run_id") or info["run_uuid"])
-
-
-def tags_of(run: Json) -> dict[str, str]:
-    """Return all tags of a run that was searched or got."""
-    return dict(_pairs((run.get("data") or {}).get("tags")))
-
-
-def pairs_of(entry: Json) -> dict[str, str]:
-    """Return all tags of an experiment, a model or a version."""
-    return dict(_pairs(entry.get("tags")))
-
-
-def origins_of(text: str | None, otherwise: str) -> list[str]:
-    """Return the origins that the tag of an experiment lists."""
-    try:
-        origins = json.loads(text or "[]")
-    except ValueError:
-        origins = [text]
-    if not isinstance(origins, list):
-        origins = [text]
-    return [str(origin) for origin in origins] or [otherwise]
-
-
-def lifecycle(entry: Json) -> Lifecycle:
-    """Return the lifecycle of an experiment or of a run's info."""
-    return "deleted" if entry.get("lifecycle_stage") == "deleted" else "active"
-
-
-def proxied_root(uri: str) -> str | None:
-    """Return the path below the server's own artifact root, None elsewhere."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:  # a host that is none: whoever opens it says so
-        return None
-    if parts.scheme != PROXIED or parts.netloc:
-        return None
-    return parts.path.strip("/")
-
-
-def _version(entry: Json) -> ModelVersion:
-    name, number = entry["name"], int(entry["version"])
-    lifted = marks.lift(_pairs(entry.get("tags")))
-    created = _millis(entry.get("creation_timestamp"))
-    source = _text(entry.get("source"))
-    run, below = lift_source(source)
-    own_run = _text(entry.get("run_id"))
-    origin = lifted.origin if marks.load(lifted.mark) else None
-    version = ModelVersion(
-        version=number,
-        origin=origin or f"{name}/{number}@{created}",
-        creation_time=created,
-        last_updated_time=_millis(entry.get("last_updated_timestamp")),
-        description=_text(entry.get("description")),
-        user=_text(entry.get("user_id")),
-        stage=str(entry.get("current_stage") or "None"),
-        source=source,
-        source_run=Ref("run", run) if run else None,
-        source_path=below,
-        run=Ref("run", own_run) if own_run else None,
-        run_link=_text(entry.get("run_link")),
-        tags=lifted.tags,
-        mark=lifted.mark or None,
-    )
-    return replace(
-        version,
-        status=str(entry.get("status") or "READY"),
-        status_message=_text(entry.get("status_message")),
-    )
-
-
-def _dataset(entry: Json) -> DatasetInput:
-    dataset = entry.get("dataset") or {}
-    return DatasetInput(
-        name=str(dataset.get("name") or ""),
-        digest=str(dataset.get("digest") or ""),
-        source_type=str(dataset.get("source_type") or ""),
-        source=str(dataset.get("source") or ""),
-        schema=_text(dataset.get("schema")),
-        profile=_text(dataset.get("profile")),
-        tags=tuple(Tag(key, value) for key, value in _pairs(entry.get("tags"))),
-    )
-
-
-def _pairs(entries: Any) -> list[tuple[str, str]]:
-    return [
-        (str(entry.get("key") or ""), str(entry.get("value") or ""))
-        for entry in entries or ()
-    ]
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value else None
-
-
-def _millis(value: Any) -> int | None:
-    # The wire cannot tell 0 from nothing.
-    return int(value) if value and int(value) else None
-
-
-def _first(entries: Iterator[Json], count: int) -> Iterator[Json]:
-    for at, entry in enumerate(entries, 1):
-        yield entry
-        if at >= count:
-            return
+        return uncarried.findings(self._rest, self.experiment_ids())

@@ -20,7 +20,7 @@ from mlmigrate.model import (
     RegisteredModel,
     Tag,
 )
-from mlmigrate.stores.mlflow_server import reading
+from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
 
@@ -125,7 +125,7 @@ class Registry:
                 if not refusal.exists:
                     raise
             held = self._reader.model(name)  # someone else made it just now
-        if reading.pairs_of(held).get(marks.MARK):
+        if answers.pairs_of(held).get(marks.MARK):
             self._set_tag(name, Tag(marks.MARK, ""))
         for tag in delivery.item.tags:
             self._set_tag(name, tag)
@@ -169,7 +169,7 @@ class Registry:
         One that a killed copy left at a number which is not its own is removed.
         """
         for entry in work.versions:
-            tags = reading.pairs_of(entry)
+            tags = answers.pairs_of(entry)
             if tags.get(marks.ORIGIN, _natural_origin(entry)) != version.origin:
                 continue
             behind = int(entry["version"]) < version.version
@@ -212,7 +212,7 @@ class Registry:
         """Return the unfinished versions that bear an origin."""
         found = []
         for entry in self._reader.versions(name):
-            tags = reading.pairs_of(entry)
+            tags = answers.pairs_of(entry)
             if tags.get(marks.ORIGIN) == origin and not tags.get(marks.MARK):
                 found.append(entry)
         return found
@@ -259,7 +259,7 @@ class Registry:
         if (version.source or "").startswith("runs:/"):
             root = f"runs:/{owner}"
         else:
-            root = self._reader.artifact_uri(owner).rstrip("/")
+            root = self._reader.files.uri(owner).rstrip("/")
         source = f"{root}/{version.source_path}" if version.source_path else root
         checked = root.startswith(("runs:", "mlflow-artifacts:", "/", "file:"))
         return source, run or (owner if checked else None)
@@ -267,7 +267,7 @@ class Registry:
     def _fill(self, work: _Work, version: ModelVersion, entry: Json) -> None:
         """Give a version what it lacks, the mark last."""
         number = str(entry["version"])
-        held = reading.pairs_of(entry)
+        held = answers.pairs_of(entry)
         for tag in version.tags:
             if held.get(tag.key) != tag.value:
                 self._set_version_tag(work.name, number, tag)

@@ -31,6 +31,8 @@ from mlmigrate.stores.mlflow_server.access import access_to
 Json: TypeAlias = dict[str, Any]
 
 API = "/api/2.0/mlflow/"
+#: What its searches take of them at once.
+EXPERIMENTS_A_SEARCH = 100
 _LONGEST_WAIT = 60.0
 #: An error 500 is often a deadlock in the server's database, and as often for good.
 _TRIES_AT_500 = 3

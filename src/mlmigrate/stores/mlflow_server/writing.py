@@ -39,7 +39,7 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.mlflow_server import reading
+from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.experiments import (
     Experiments,
     delete_run,
@@ -159,7 +159,7 @@ class Writer:
             return
         self._reader.forget(id)
         info = self._reader.run(id)["info"]
-        deleted = reading.lifecycle(info) == "deleted"
+        deleted = answers.lifecycle(info) == "deleted"
         if deleted:  # a deleted run takes no tags
             restore_run(self._rest, id)
         self._set_tags(id, [Tag(marks.PARENT, parent.ref.id)])
@@ -182,7 +182,7 @@ class Writer:
                 held = self._open_run(known.id)
             else:
                 held = self._create_run(delivery, header, findings)
-        work = _Work(delivery, header, reading.run_id(held), findings)
+        work = _Work(delivery, header, answers.run_id(held), findings)
         self._fill(work, held)
         mark = delivery.mark
         if work.checksums:
@@ -216,9 +216,9 @@ class Writer:
         """Make a copy writable, and incomplete."""
         self._reader.forget(id)
         held = self._reader.run(id)
-        if reading.lifecycle(held["info"]) == "deleted":
+        if answers.lifecycle(held["info"]) == "deleted":
             restore_run(self._rest, id)
-        if marks.MARK in reading.tags_of(held):
+        if marks.MARK in answers.tags_of(held):
             self._delete_tag(id, marks.MARK)
         return held
 
@@ -251,26 +251,26 @@ class Writer:
         stays, *others = twins
         for other in others:
             self._discard(other, stays, findings)
-        if reading.run_id(stays) == reading.run_id(made):
+        if answers.run_id(stays) == answers.run_id(made):
             return stays
-        return self._open_run(reading.run_id(stays))
+        return self._open_run(answers.run_id(stays))
 
     def _same_origin(self, origin: str, experiment: str) -> list[Json]:
         """Return the runs that bear an origin, the one to keep first."""
         found = self.index.search_origin(origin, experiment)
         return sorted(
             found,
-            key=lambda run: (known_run(run).mark is None, reading.run_id(run)),
+            key=lambda run: (known_run(run).mark is None, answers.run_id(run)),
         )
 
     def _discard(self, run: Json, stays: Json, findings: list[Finding]) -> None:
         """Delete what a lost answer or another copy made twice."""
         if known_run(run).mark is not None:
             return  # it is whole: nothing that we may judge
-        id, kept = reading.run_id(run), reading.run_id(stays)
-        if reading.lifecycle(run["info"]) == "deleted":
+        id, kept = answers.run_id(run), answers.run_id(stays)
+        if answers.lifecycle(run["info"]) == "deleted":
             return
-        self._set_tags(id, [Tag(reading.DUPLICATE, kept)])
+        self._set_tags(id, [Tag(answers.DUPLICATE, kept)])
         self._delete_tag(id, marks.ORIGIN)
         delete_run(self._rest, id)
         what = f"made twice; {kept} stays, {id}, which was empty, is deleted"
@@ -287,13 +287,13 @@ class Writer:
             Tag(marks.ORIGIN, item.origin),
             Tag(marks.SOURCE, delivery.source),
             # Before MLflow 1.30 this is a run's only name.
-            Tag(reading.RUN_NAME, given),
+            Tag(answers.RUN_NAME, given),
         ]
         if (header.name, there) != (given, given):
             said = {"given": given, "name": header.name, "tag": there}
-            tags.append(Tag(reading.NAMED, json.dumps(said)))
+            tags.append(Tag(answers.NAMED, json.dumps(said)))
         if header.name and there and header.name != there:
-            what = f"tag {reading.RUN_NAME} ({there}) is the name here ({given})"
+            what = f"tag {answers.RUN_NAME} ({there}) is the name here ({given})"
             findings.append(Loss(item.ref, what, carried=True))
         if delivery.missing_parent is not None:
             tags.append(Tag(marks.UNRESOLVED, delivery.missing_parent))
@@ -312,7 +312,7 @@ class Writer:
     def _fill(self, work: _Work, held: Json) -> None:
         """Write everything but the end of a run and its mark."""
         item = work.delivery.item
-        tags = [tag for tag in item.tags if tag.key != reading.RUN_NAME]
+        tags = [tag for tag in item.tags if tag.key != answers.RUN_NAME]
         if work.header.parent is not None:
             tags.append(Tag(marks.PARENT, work.header.parent.id))
         if work.delivery.artifacts == "link" and work.header.artifact_uri:
@@ -348,13 +348,13 @@ class Writer:
         if header.end_time is not None:
             update["end_time"] = header.end_time
         name = header.name or _name_tag(work.delivery.item)
-        shown = reading.there_name(held["info"], list(reading.tags_of(held).items()))
+        shown = answers.there_name(held["info"], list(answers.tags_of(held).items()))
         *others, mark = own
         if work.delivery.into and name and name != shown:
             update["run_name"] = name
-            others.append(Tag(reading.RUN_NAME, name))
+            others.append(Tag(answers.RUN_NAME, name))
         self._rest.post("runs/update", update)
-        have = reading.tags_of(held)
+        have = answers.tags_of(held)
         if lacking := [tag for tag in others if have.get(tag.key) != tag.value]:
             self._set_tags(work.id, lacking)
         self._set_tags(work.id, [mark])
@@ -399,7 +399,7 @@ class Writer:
             ItemError: nothing here may be written to.
         """
         target = mapped(uri, self._maps) or uri
-        root = reading.proxied_root(target)
+        root = answers.proxied_root(target)
         if root is not None:
             return lambda artifact, begin: self._upload(root, artifact, begin)
         if is_local(target):
@@ -449,7 +449,7 @@ class Writer:
         with self._disk_lock:
             if self._same_disk:
                 return
-            if path not in {one.path for one in self._reader.list_artifacts(id)}:
+            if path not in {one.path for one in self._reader.files.listed(id)}:
                 (folder / path).unlink()
                 raise ItemError(
                     f"{self._rest.base} does not see what is written to {folder}: it"
@@ -460,7 +460,7 @@ class Writer:
 
 
 def _name_tag(item: Item) -> str | None:
-    found = (tag.value for tag in item.tags if tag.key == reading.RUN_NAME)
+    found = (tag.value for tag in item.tags if tag.key == answers.RUN_NAME)
     return next(found, None)
 
 
