@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from mlmigrate.contract import Delivery
 from mlmigrate.errors import ItemError, UnsafePath, translated
 from mlmigrate.model import Artifact, Finding, Note, Problem
 from mlmigrate.partial_files import appearing
@@ -274,6 +275,35 @@ def write_file(root: Path, path: str, source: BinaryIO) -> tuple[str, int]:
             size += len(chunk)
             target.write(chunk)
     return checksum.hexdigest(), size
+
+
+def copy_files(
+    delivery: Delivery,
+    files: Iterable[Artifact],
+    write: Callable[[str, BinaryIO], tuple[str, int]],
+) -> tuple[dict[str, str], int]:
+    """Write artifacts of a delivery, which are to be copied.
+
+    Args:
+        delivery: the item that they belong to.
+        files: which of its artifacts.
+        write: writes one, by its path, and returns its SHA-256 in hex and its bytes.
+
+    Returns:
+        The SHA-256 of each, by its path, and the bytes of all.
+
+    Raises:
+        OSError: one cannot be read or written.
+        ItemError: one cannot be read or written.
+    """
+    checksums: dict[str, str] = {}
+    total = 0
+    for file in files:
+        assert delivery.open is not None
+        with delivery.open(delivery.read_ref or delivery.item.ref, file.path) as data:
+            checksums[file.path], size = write(file.path, data)
+        total += size
+    return checksums, total
 
 
 def checksum_of(source: BinaryIO) -> str:

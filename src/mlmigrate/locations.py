@@ -186,6 +186,28 @@ def _yes_or_no(text: str) -> str:
     return text
 
 
+#: How runs become W&B's: see `mlmigrate.wandb_runs.mapping.naming_of`.
+_WANDB_OPTIONS = (
+    Option(
+        "grouping",
+        _grouping,
+        "nesting",
+        "a run's group: nesting (the run above it), experiment or none",
+    ),
+    Option(
+        "typed-params",
+        _yes_or_no,
+        "no",
+        "yes: params that are numbers or truth values are such in the config",
+    ),
+    Option(
+        "id-salt",
+        str,
+        None,
+        "a text that makes all run ids others: W&B blocks deleted ones",
+    ),
+)
+
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter(
         "memory",
@@ -231,24 +253,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         options=(
             Option("entity", str, None, "whose the runs are to be [as W&B's login]"),
             Option("project", str, None, "one for all runs [each experiment's name]"),
-            Option(
-                "grouping",
-                _grouping,
-                "nesting",
-                "a run's group: nesting (the run above it), experiment or none",
-            ),
-            Option(
-                "typed-params",
-                _yes_or_no,
-                "no",
-                "yes: params that are numbers or truth values are such in the config",
-            ),
-            Option(
-                "id-salt",
-                str,
-                None,
-                "a text that makes all run ids others: W&B blocks deleted ones",
-            ),
+            *_WANDB_OPTIONS,
             Option(
                 "synced-at",
                 str,
@@ -284,24 +289,7 @@ ADAPTERS: tuple[Adapter, ...] = (
                 "one",
                 "each: a project for each experiment, at wandb://ENTITY",
             ),
-            Option(
-                "grouping",
-                _grouping,
-                "nesting",
-                "a run's group: nesting (the run above it), experiment or none",
-            ),
-            Option(
-                "typed-params",
-                _yes_or_no,
-                "no",
-                "yes: params that are numbers or truth values are such in the config",
-            ),
-            Option(
-                "id-salt",
-                str,
-                None,
-                "a text that makes all run ids others: W&B blocks deleted ones",
-            ),
+            *_WANDB_OPTIONS,
             Option(
                 "threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"
             ),

@@ -31,6 +31,10 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+#: The statuses of a run that has ended.
+TERMINAL = ("FINISHED", "FAILED", "KILLED")
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """The address of an item, unique within its store."""

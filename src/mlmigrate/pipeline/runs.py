@@ -13,6 +13,7 @@ from mlmigrate.contract import Copy, Delivery, Glance, Glancing, Selection, Sour
 from mlmigrate.errors import ItemError
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
+    TERMINAL,
     Conflict,
     Copied,
     Failed,
@@ -57,9 +58,6 @@ def wanted_runs(
     ]
 
 
-_TERMINAL = ("FINISHED", "FAILED", "KILLED")
-
-
 def unread(
     job: Job, wanted: Sequence[Sequence[Ref]]
 ) -> tuple[list[Skipped], list[list[Ref]]]:
@@ -83,7 +81,7 @@ def _unchanged(job: Job, glances: Iterable[Glance]) -> Iterator[tuple[Ref, Ref]]
     found = job.sink.copies(seen.values())
     for glance, origin in seen.items():
         copy = found.get(origin)
-        if copy is None or copy.mark is None or glance.status not in _TERMINAL:
+        if copy is None or copy.mark is None or glance.status not in TERMINAL:
             continue
         mark = copy.mark
         if (mark.status, mark.end_time, mark.lifecycle, mark.options) == (

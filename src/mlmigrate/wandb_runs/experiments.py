@@ -62,21 +62,3 @@ def grown(held: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
         }
     merged["revision"] = int(held.get("revision") or 0) + 1
     return merged
-
-
-def homeless(
-    records: Mapping[str, Mapping[str, Any]], homes: Iterable[str], guests: set[str]
-) -> dict[str, Mapping[str, Any]]:
-    """Return the experiments, by name, of which no run tells yet.
-
-    Args:
-        records: what is known of each experiment, by its id.
-        homes: the ids of experiments that have runs.
-        guests: the ids of those that other runs tell of.
-    """
-    known = guests.union(homes)
-    return {
-        str(record["name"]): record
-        for id, record in records.items()
-        if id.startswith(EXPERIMENT) and id not in known
-    }

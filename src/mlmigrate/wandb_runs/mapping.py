@@ -51,6 +51,19 @@ class Naming:
         return self.project or project_of(str(experiment["name"]))
 
 
+def naming_of(
+    options: Mapping[str, Any], *, entity: str, project: str | None
+) -> Naming:
+    """Return where runs go as the options say that all sinks have."""
+    return Naming(
+        entity,
+        project,
+        options.get("id-salt") or "",
+        options.get("typed-params") == "yes",
+        options.get("grouping") or "nesting",
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Logged:
     """A run as W&B is told of it; its history is `mlmigrate.wandb_runs.rows`."""
@@ -122,8 +135,7 @@ def logged(
     mark: str,
     source: str,
     steps: Steps,
-    root: str | None,
-    is_parent: bool,
+    nested: tuple[str, str],
     told: Mapping[str, Any],
 ) -> Logged:
     """Return *item*, a run, in W&B's words.
@@ -135,8 +147,7 @@ def logged(
         mark: the text of `mlmigrate.marks.MARK`.
         source: where it was read, for people.
         steps: what ``_step`` of its rows counts.
-        root: the id of the run at the top of those that it is nested in.
-        is_parent: other runs are nested in it.
+        nested: the group and the job type that nesting gives it, '' for none.
         told: what the run tells beside: `mlmigrate.wandb_runs.own.Told.config`.
     """
     header = item.header
@@ -185,17 +196,15 @@ def logged(
         "inputs": [_input(asdict(entry)) for entry in item.inputs],
     }
     mlflow.update(told)
-    nested = root is not None or is_parent
+    group, job_type = nested
     return Logged(
         id=id,
         entity=naming.entity,
         project=naming.project_of(experiment),
         name=shown_name(header.name, id),
         notes=tags.get(NOTE, ""),
-        group=(root or id) if nested else _group(tags, experiment, naming),
-        job_type=("child" if root else "parent")
-        if nested
-        else tags.get("wandb.job_type", ""),
+        group=group or _group(tags, experiment, naming),
+        job_type=job_type or tags.get("wandb.job_type", ""),
         tags=_wandb_tags(tags),
         config={**params, MLFLOW: pruned(mlflow), MLMIGRATE: pruned(own)},
         summary=_summary(metrics),

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mlmigrate import marks, merge
-from mlmigrate.contract import Copy, Delivery
+from mlmigrate.contract import Delivery
 from mlmigrate.model import Alias, Item, ModelVersion, Ref, RegisteredModel, Tag
 from mlmigrate.wandb_runs.mapping import pruned
 from mlmigrate.wandb_runs.own import as_text, as_texts, as_time
@@ -127,12 +127,3 @@ def _tags(value: Any) -> tuple[Tag, ...]:
 
 def _run(id: Any) -> Ref | None:
     return Ref("run", id) if isinstance(id, str) and id else None
-
-
-def copies(
-    records: Mapping[str, Mapping[str, Any]], wanted: Iterable[Ref]
-) -> Iterator[tuple[Ref, Copy]]:
-    """Find registered models by their names."""
-    for ref in wanted:
-        if ref.kind == "registered_model" and ref.id in records:
-            yield ref, Copy(ref, None)

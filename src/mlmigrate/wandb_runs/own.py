@@ -150,23 +150,6 @@ def experiment_of(record: Mapping[str, Any], ref: Ref) -> Item:
     )
 
 
-def note(
-    records: dict[str, Mapping[str, Any]], id: str, record: Mapping[str, Any]
-) -> bool:
-    """Keep what a run tells of the experiment or the model *id*, unless another run
-    told of it later; tell whether it was kept.
-    """
-    known = records.get(id)
-    if known is not None and _revision(known) >= _revision(record):
-        return False
-    records[id] = record
-    return True
-
-
-def _revision(record: Mapping[str, Any]) -> int:
-    return as_time(record.get("revision")) or 0
-
-
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What people can change of a run in W&B's own pages."""

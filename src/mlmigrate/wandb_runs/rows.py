@@ -102,6 +102,11 @@ def rows(
             number += 1
 
 
+def count_rows(metrics: Sequence[MetricHistory], counted: Steps) -> int:
+    """Return how many rows `rows` yields."""
+    return len(_by_row(metrics, counted).start) - 1
+
+
 def _portions(start: Int64s) -> Iterator[Int64s]:
     """Cut the bounds of rows so that few points at a time become objects."""
     for at in range(0, len(start) - 1, _PORTION):

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from mlmigrate.artifacts import (
     Remote,
     combined_checksum,
+    copy_files,
     is_local,
     local_path,
     short,
@@ -51,14 +52,8 @@ def store(delivery: Delivery, root: str | None, limit: int | None) -> Stored | F
     if limit is not None and len(uri) > limit:
         why = f"its artifact URI would have {len(uri)} characters; the column holds"
         return Failed(item.ref, f"{why} {limit}: give a shorter -o artifact-root")
-    checksums: dict[str, str] = {}
-    total = 0
     try:
-        write = _writer(uri)
-        for artifact in item.artifacts:
-            with delivery.open(delivery.read_ref or item.ref, artifact.path) as data:
-                checksums[artifact.path], size = write(artifact.path, data)
-            total += size
+        checksums, total = copy_files(delivery, item.artifacts, _writer(uri))
     except (OSError, ItemError) as error:
         return Failed(item.ref, f"its artifacts could not be copied: {short(error)}")
     combined = combined_checksum(checksums) if not delivery.into else None

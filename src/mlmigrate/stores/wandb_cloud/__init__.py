@@ -29,16 +29,12 @@ Runs that mlmigrate wrote are read as the runs that they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import StoreNotFound
-from mlmigrate.model import Failed, Finding, Item, Ref
-from mlmigrate.stores.wandb_cloud.client import Client
-from mlmigrate.stores.wandb_cloud.index import index_of
 from mlmigrate.stores.wandb_cloud.place import PREFIX, place_of
-from mlmigrate.stores.wandb_cloud.reading import Reader
+from mlmigrate.stores.wandb_cloud.reading import CloudSource, opened
 
 if TYPE_CHECKING:
     from mlmigrate.stores.wandb_cloud.writing import CloudSink
@@ -55,7 +51,15 @@ def open_source(location: str, options: Mapping[str, Any]) -> CloudSource:
         StoreError: W&B's client is not installed, nobody is logged in, or the server
             refuses us.
     """
-    return CloudSource(location, options)
+    place = place_of(location)
+    nesting = options.get("nesting", "yes") == "yes"
+    source, there = opened(place, options, threads=8, nesting=nesting)
+    if not there:
+        source.close()
+        raise StoreNotFound(
+            f"{place}: W&B shows no such project to the owner of the API key"
+        )
+    return source
 
 
 def open_sink(location: str, options: Mapping[str, Any]) -> CloudSink:
@@ -68,60 +72,3 @@ def open_sink(location: str, options: Mapping[str, Any]) -> CloudSink:
     from mlmigrate.stores.wandb_cloud.writing import CloudSink
 
     return CloudSink(location, options)
-
-
-class CloudSource:
-    """Runs at W&B; see `mlmigrate.contract.Source`."""
-
-    parallel: Literal["process", "thread"] = "thread"
-
-    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
-        place = place_of(location)
-        self.location = str(place)
-        self._client = Client(
-            retries=int(options.get("retries", 6)),
-            timeout=float(options.get("timeout", 120)),
-        )
-        try:
-            index = index_of(self._client, place)
-            if not index.projects:
-                raise StoreNotFound(
-                    f"{self.location}: W&B shows no such project to the owner of the"
-                    " API key"
-                )
-        except BaseException:
-            self._client.close()
-            raise
-        threads = int(options.get("threads") or 8)
-        self._reader = Reader(
-            self._client,
-            index,
-            threads=threads,
-            nesting=options.get("nesting", "yes") == "yes",
-            temporary=options.get("temp-dir"),
-        )
-
-    def refs(self, selection: Selection) -> Iterator[Ref]:
-        """See `mlmigrate.contract.Source.refs`."""
-        return self._reader.refs(selection)
-
-    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
-        """See `mlmigrate.contract.Source.read`."""
-        return self._reader.read(refs)
-
-    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
-        """See `mlmigrate.contract.Glancing.glance`."""
-        return self._reader.glance(refs)
-
-    def open(self, ref: Ref, path: str) -> BinaryIO:
-        """See `mlmigrate.contract.Source.open`."""
-        return self._reader.open(ref, path)
-
-    def findings(self) -> Iterable[Finding]:
-        """See `mlmigrate.contract.Source.findings`."""
-        return list(self._reader.index.findings)
-
-    def close(self) -> None:
-        """See `mlmigrate.contract.Source.close`."""
-        self._reader.close()
-        self._client.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from mlmigrate.artifacts import write_file
 from mlmigrate.contract import Delivery
-from mlmigrate.model import Artifact, Item
+from mlmigrate.model import Item
 from mlmigrate.wandb_runs import bundles
 from mlmigrate.wandb_runs.record import record_tables
 
@@ -26,22 +26,6 @@ class Bundled:
     digests: Mapping[str, str]  # of all that the version is to hold
     sizes: Mapping[str, int]  # likewise, bytes
     earlier: Any = None  # a version of the public API's that holds the rest
-
-
-def fetched(
-    delivery: Delivery, files: Sequence[Artifact], folder: Path
-) -> tuple[dict[str, str], int]:
-    """Copy artifacts into a folder; return their SHA-256, and all bytes."""
-    checksums: dict[str, str] = {}
-    total = 0
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        assert delivery.open is not None
-        ref = delivery.read_ref or delivery.item.ref
-        with delivery.open(ref, file.path) as data:
-            checksums[file.path], size = write_file(folder, file.path, data)
-        total += size
-    return checksums, total
 
 
 def lacking(

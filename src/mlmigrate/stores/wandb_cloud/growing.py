@@ -15,7 +15,7 @@ from mlmigrate.stores.wandb_cloud.client import Client, asking
 from mlmigrate.stores.wandb_cloud.files import logged_artifacts, name_of
 from mlmigrate.stores.wandb_cloud.histories import Stored, stored
 from mlmigrate.stores.wandb_cloud.index import Listed
-from mlmigrate.stores.wandb_cloud.reading import Reader
+from mlmigrate.stores.wandb_cloud.reading import CloudSource
 from mlmigrate.wandb_runs.mapping import MLMIGRATE, Logged
 from mlmigrate.wandb_runs.own import Own, own
 from mlmigrate.wandb_runs.rows import Row, rows
@@ -36,7 +36,7 @@ class Before:
 
 
 def read_before(
-    client: Client, reader: Reader, at: Listed, ref: Ref, *, settle: float
+    client: Client, reader: CloudSource, at: Listed, ref: Ref, *, settle: float
 ) -> Before:
     """Read the copy *ref*, which is at W&B as *at* says.
 
@@ -49,7 +49,7 @@ def read_before(
     deadline = time.monotonic() + settle
     wait = _FIRST_WAIT
     while True:
-        run = client.run(at.entity, at.project, at.id)
+        run = client.run(*at.place)
         found = own(run.config)
         if found is None:
             raise ItemError(

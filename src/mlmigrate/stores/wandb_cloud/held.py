@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from mlmigrate.stores.wandb_cloud.client import Client
-from mlmigrate.stores.wandb_cloud.index import Index, Listed
-from mlmigrate.stores.wandb_cloud.reading import Reader
+from mlmigrate.errors import ItemError
+from mlmigrate.stores.wandb_cloud import facts
+from mlmigrate.stores.wandb_cloud.index import Listed, add_run
+from mlmigrate.stores.wandb_cloud.reading import CloudSource
+from mlmigrate.wandb_runs.mapping import MLFLOW, pruned
+from mlmigrate.wandb_runs.own import Told, own
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The runs of a place: asked for through *client*, known by *index*."""
+    """The runs that *reader* reads; see `mlmigrate.wandb_runs.telling.Teller`, too."""
 
-    client: Client
-    index: Index
-    reader: Reader
+    reader: CloudSource
     lock: Lock = field(default_factory=Lock)
 
     def run(self, at: Listed) -> Any:
@@ -27,18 +29,35 @@ class Held:
         Raises:
             ItemError: it is not there, or cannot be read.
         """
-        return self.client.run(at.entity, at.project, at.id)
+        return self.reader.client.run(*at.place)
 
     def note(self, run: Any) -> None:
         """Note how a run of the public API's stands now."""
         with self.lock:
-            id = self.index.add(run)
-            self.index.projects.add(run.project)
+            id = add_run(self.reader.index, run)
         self.reader.forget(id)
 
-    def own(self, ids: Iterable[str] | None = None) -> Iterator[Listed]:
-        """Yield the runs that mlmigrate wrote: of *ids*, in that order, or all."""
-        known = self.index.runs
-        for run in (known.get(id) for id in list(known if ids is None else ids)):
-            if run is not None and run.known is not None:
-                yield run
+    def tellers(self, first: Sequence[str] = ()) -> Iterator[Listed]:
+        """Yield the runs that mlmigrate wrote, those of the ids in *first* first."""
+        return self.reader.index.own(first)
+
+    def tell(self, run: Listed, more: Told) -> None:
+        """Let a run tell of its experiment as the index knows it, and of *more*.
+
+        Raises:
+            ItemError: W&B does not take it, or gives it back otherwise.
+        """
+        there = self.run(run)
+        found = own(there.config)
+        if found is None:
+            raise ItemError(f"run {run.id} is no longer what it was")
+        told = found.told.and_more(more).config()
+        told["experiment"] = self.reader.index.experiments[run.experiment]
+        there.config[MLFLOW] = {**there.config[MLFLOW], **pruned(told)}
+        facts.save(there)
+        there = self.run(run)
+        self.note(there)
+        kept = there.rawconfig.get(MLFLOW)
+        wanted = json.loads(json.dumps(pruned(told)))
+        if not isinstance(kept, dict) or kept != {**kept, **wanted}:
+            raise ItemError(f"what run {run.id} is to tell reads back otherwise")

@@ -88,10 +88,6 @@ def stored(run: Any, own: Own) -> Stored:
     return Stored(metrics, count, last)
 
 
-def _drop(line: str) -> None:
-    """Take no notice of what is no number: it is not ours."""
-
-
 def add_samples(run: Any, history: History) -> bool:
     """Add what the client measured of the machine; tell whether that is all of it.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError
@@ -35,13 +35,14 @@ from mlmigrate.stores.wandb_cloud.above import (
 from mlmigrate.stores.wandb_cloud.client import Client, asking
 from mlmigrate.stores.wandb_cloud.files import Found
 from mlmigrate.stores.wandb_cloud.histories import add_samples, gather
-from mlmigrate.stores.wandb_cloud.index import Index, Listed
+from mlmigrate.stores.wandb_cloud.index import Listed, index_of
+from mlmigrate.stores.wandb_cloud.place import Place
 from mlmigrate.wandb_runs import items as shared
 from mlmigrate.wandb_runs.history import HISTORY, History
+from mlmigrate.wandb_runs.index import Index
 from mlmigrate.wandb_runs.items import SUMMARY
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE, WANDB
-from mlmigrate.wandb_runs.models import model_of
-from mlmigrate.wandb_runs.own import Shown, experiment_of, own, restored
+from mlmigrate.wandb_runs.own import Shown, own, restored
 
 _OUTPUT = "output.log"
 _METADATA = "wandb-metadata.json"
@@ -53,13 +54,52 @@ _READS = 2
 _KEPT = 100
 
 
-class Reader:
-    """Reads the runs of an index."""
+def opened(
+    place: Place, options: Mapping[str, Any], *, threads: int, nesting: bool = False
+) -> tuple[CloudSource, bool]:
+    """List what is at a place, and return what reads it; tell, too, whether the place
+    is there.
+
+    Args:
+        place: a project, or all of an entity's.
+        options: the adapter's.
+        threads: how many runs are read at once, unless the options say.
+        nesting: whether sweeps and groups are runs.
+
+    Raises:
+        StoreError: W&B's client is not installed, nobody is logged in, or the server
+            refuses us.
+    """
+    client = Client(
+        retries=int(options.get("retries", 6)),
+        timeout=float(options.get("timeout", 120)),
+    )
+    try:
+        index, there = index_of(client, place)
+    except BaseException:
+        client.close()
+        raise
+    source = CloudSource(
+        place,
+        client,
+        index,
+        threads=int(options.get("threads") or threads),
+        nesting=nesting,
+        temporary=options.get("temp-dir"),
+    )
+    return source, there
+
+
+class CloudSource:
+    """Runs at W&B; see `mlmigrate.contract.Source`."""
+
+    parallel: Literal["process", "thread"] = "thread"
 
     def __init__(
         self,
+        place: Place,
         client: Client,
-        index: Index,
+        index: Index[Listed],
         *,
         threads: int,
         nesting: bool = False,
@@ -68,7 +108,8 @@ class Reader:
         """Read with so many *threads*, and fetch files into folders in *temporary*;
         *nesting* makes runs of sweeps and groups.
         """
-        self._client = client
+        self.location = str(place)
+        self.client = client
         self.index = index
         found = parents(index.runs.values()) if nesting else Parents({}, {})
         self._above, self._parents = found.above, found.of
@@ -79,20 +120,12 @@ class Reader:
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
-        if selection.kind == "experiment":
-            for id in list(self.index.experiments):
-                yield Ref("experiment", id)
-        elif selection.kind == "run":
+        if selection.kind == "run":
             wanted = selection.experiments
             for id, above in self._above.items():
                 if wanted is None or above.experiment in wanted:
                     yield Ref("run", id)
-            for id, run in list(self.index.runs.items()):
-                if wanted is None or run.experiment in wanted:
-                    yield Ref("run", id)
-        elif selection.kind == "registered_model":
-            for name in list(self.index.models):
-                yield Ref("registered_model", name)
+        yield from self.index.refs(selection)
 
     def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
         """See `mlmigrate.contract.Glancing.glance`: of runs that mlmigrate wrote, the
@@ -114,11 +147,9 @@ class Reader:
 
     def _read(self, ref: Ref) -> Item | Failed:
         try:
-            if ref.kind == "experiment":
-                return experiment_of(self.index.experiments[ref.id], ref)
-            if ref.kind == "registered_model":
-                return model_of(self.index.models[ref.id], ref)
-            return self._read_any(ref)[0]
+            if ref.kind == "run":
+                return self._read_any(ref)[0]
+            return self.index.told(ref)
         except KeyError:
             return Failed(ref, f"there is no such {ref.kind}")
         except (OSError, ItemError) as error:
@@ -139,9 +170,14 @@ class Reader:
         with self._lock:
             self._kept.pop(id, None)
 
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return list(self.index.findings)
+
     def close(self) -> None:
-        """Stop all threads. May be called twice."""
+        """See `mlmigrate.contract.Source.close`."""
         self._pool.shutdown(cancel_futures=True)
+        self.client.close()
 
     # -- runs -------------------------------------------------------------------
 
@@ -155,7 +191,7 @@ class Reader:
         """Make a run of a sweep or a group."""
         text, notes = "", tuple[Finding, ...]()
         if above.kind == "sweep":
-            text, notes = sweep_text(self._client, above)
+            text, notes = sweep_text(self.client, above)
         found = {SWEEP_FILE: files.made(text)} if text else {}
         self._keep(ref.id, found)
         listed = tuple(Artifact(path, file.size) for path, file in found.items())
@@ -170,13 +206,13 @@ class Reader:
     def _read_run(self, ref: Ref, at: Listed) -> tuple[Item, dict[str, Found]]:
         """Read a run, and list its files; again where it changes meanwhile."""
         for _ in range(_READS):
-            run = self._client.run(at.entity, at.project, at.id)
+            run = self.client.run(*at.place)
             with asking("/".join((at.entity, at.project, at.id))):
                 item, found = self._item(ref, at, run)
             self._keep(ref.id, found)
             if run.state != "running":
                 return item, found
-            after = self._client.run(at.entity, at.project, at.id)
+            after = self.client.run(*at.place)
             if _stand(after) == _stand(run):
                 return item, found
         what = "it was written while it was read: a later copy brings the rest"

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate import marks, merge
-from mlmigrate.artifacts import combined_checksum, short
+from mlmigrate.artifacts import combined_checksum, copy_files, short, write_file
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
 from mlmigrate.errors import ItemError, LocationError
 from mlmigrate.model import (
+    TERMINAL,
     Failed,
     Finding,
     Item,
@@ -28,30 +30,26 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.wandb_cloud import bulk, bundling, facts, linking, proof, telling
-from mlmigrate.stores.wandb_cloud.bundling import fetched, own_record
-from mlmigrate.stores.wandb_cloud.client import Client
+from mlmigrate.stores.wandb_cloud import bulk, bundling, facts, linking, proof
+from mlmigrate.stores.wandb_cloud.bundling import own_record
 from mlmigrate.stores.wandb_cloud.growing import Before, new_rows, read_before, withdraw
 from mlmigrate.stores.wandb_cloud.held import Held
-from mlmigrate.stores.wandb_cloud.index import index_of
 from mlmigrate.stores.wandb_cloud.place import place_of
-from mlmigrate.stores.wandb_cloud.reading import Reader
+from mlmigrate.stores.wandb_cloud.reading import opened
 from mlmigrate.stores.wandb_cloud.sending import send, workspace
-from mlmigrate.wandb_runs import experiments, models
+from mlmigrate.wandb_runs import telling
 from mlmigrate.wandb_runs.mapping import (
     MLMIGRATE,
     Logged,
-    Naming,
     logged,
+    naming_of,
     pruned,
     run_id,
 )
-from mlmigrate.wandb_runs.nesting import Nesting
-from mlmigrate.wandb_runs.rows import Steps, rows, steps_of
+from mlmigrate.wandb_runs.rows import Steps, count_rows, steps_of
 
 _RECORD = "record"
 _FILES = "artifacts"
-_TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 class CloudSink:
@@ -73,36 +71,17 @@ class CloudSink:
                 " wandb://ENTITY; all runs go to one project at wandb://ENTITY/PROJECT"
             )
         self.location = str(place)
-        self._naming = Naming(
-            place.entity,
-            place.project,
-            options.get("id-salt") or "",
-            options.get("typed-params") == "yes",
-            options.get("grouping") or "nesting",
-        )
+        self._naming = naming_of(options, entity=place.entity, project=place.project)
         self._registry: str = options.get("registry") or linking.REGISTRY
         self._settle = float(options.get("settle", 10))
-        self._client = Client(
-            retries=int(options.get("retries", 6)),
-            timeout=float(options.get("timeout", 120)),
-        )
-        try:
-            index = index_of(self._client, place)
-        except BaseException:
-            self._client.close()
-            raise
         threads = int(options.get("threads") or 6)
-        self._reader = Reader(self._client, index, threads=threads)
+        self._reader, _ = opened(place, options, threads=threads)
+        self._client, self._index = self._reader.client, self._reader.index
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-write")
-        self._index = index
-        self._held = Held(self._client, index, self._reader)
+        self._held = Held(self._reader)
         self._slow: set[str] = set()  # origins of runs that must go one by one
         #: Why runs could not be made: W&B's client begins no run a second time.
         self._failed: dict[str, str] = {}
-        self._nesting = Nesting()
-        for id, run in index.runs.items():
-            if run.known is not None:
-                self._nesting.add(id, run.known.parent)
 
     # -- the source half --------------------------------------------------------
 
@@ -120,39 +99,25 @@ class CloudSink:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        return list(self._index.findings)
+        return self._reader.findings()
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
         self._pool.shutdown(cancel_futures=True)
         self._reader.close()
-        self._client.close()
 
     # -- the sink half ----------------------------------------------------------
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
-        wanted = list(origins)
-        found: dict[Ref, Copy] = {}
-        if any(ref.kind == "experiment" for ref in wanted):
-            found.update(experiments.copies(self._index.experiments, wanted))
-        found.update(models.copies(self._index.models, wanted))
-        for ref in wanted:
-            run = self._index.runs.get(ref.id) if ref.kind == "run" else None
-            if run is not None:
-                copy = Copy(Ref("run", ref.id), None)
-                if run.known is not None:
-                    mark = marks.load(run.known.mark)
-                    copy = replace(copy, mark=mark, lifecycle=run.known.lifecycle)
-                found[ref] = copy
-        return found
+        return self._index.copies(origins)
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
         """See `mlmigrate.contract.Sink.write`."""
-        for delivery in deliveries:
-            header = delivery.item.header
-            if isinstance(header, Run) and header.parent is not None:
-                self._nesting.add(delivery.item.origin, header.parent.id)
+        self._index.expect(deliveries)
+        if any(each.item.ref.kind != "run" for each in deliveries):
+            # Several may change what one run tells.
+            return [self._write(each) for each in deliveries]
         answers: dict[int, Written | Failed] = {}  # by the place among *deliveries*
         many = [at for at, each in enumerate(deliveries) if self._fits_bulk(each)]
         if len(many) >= bulk.FEWEST:
@@ -168,9 +133,9 @@ class CloudSink:
         ref = delivery.item.ref
         try:
             if ref.kind == "experiment":
-                return telling.write_experiment(self._held, delivery)
+                return telling.write_experiment(self._index, delivery, self._held)
             if ref.kind == "registered_model":
-                return telling.write_model(self._held, delivery, self._registry)
+                return self._write_model(delivery)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
             why = f"cannot be written: {short(error)}"
@@ -181,12 +146,7 @@ class CloudSink:
         """See `mlmigrate.contract.Sink.finish`: a run learns from those that came after
         it that it has others nested in it, and below which it is itself.
         """
-        for origin, run in list(self._index.runs.items()):
-            group, job_type = self._group(origin)
-            if run.known is None or not group:
-                continue
-            if (group, job_type) == (run.group, run.job_type):
-                continue
+        for origin, run, group, job_type in self._index.misplaced(self._naming):
             try:
                 there = self._held.run(run)
                 there.group, there.job_type = group, job_type
@@ -196,7 +156,21 @@ class CloudSink:
                 yield Note(f"run/{origin}", what)
                 continue
             self._held.note(self._held.run(run))
-        yield from telling.tell_of_empty_experiments(self._held)
+        yield from telling.tell_of_empty_experiments(self._index, self._held)
+
+    def _write_model(self, delivery: Delivery) -> Written | Failed:
+        """Let a run tell of a model, and link the files of new versions at W&B."""
+        written = telling.write_model(self._index, delivery, self._held)
+        if isinstance(written, Failed):
+            return written
+        notes = linking.link(
+            self._client,
+            delivery.item,
+            written.ref.id,
+            self._index.runs,
+            self._registry,
+        )
+        return replace(written, findings=tuple(notes))
 
     # -- many new runs at once --------------------------------------------------
 
@@ -252,7 +226,9 @@ class CloudSink:
             item = replace(item, artifacts=files)
             written = self._logged(item, delivery, None)
             own_folder = folder / written.id
-            checksums, size = fetched(delivery, files, own_folder / _FILES)
+            checksums, size = copy_files(
+                delivery, files, partial(write_file, own_folder / _FILES)
+            )
             fresh = {file.path: own_folder / _FILES / file.path for file in files}
             made = list(bundling.lacking(item, fresh, written.id, {}))
             made.append(own_record(item, written.id, delivery, own_folder / _RECORD))
@@ -264,7 +240,7 @@ class CloudSink:
     def _conclude(self, outgoing: bulk.Outgoing) -> Written:
         """Mark a run that the server has whole."""
         written, delivery = outgoing.written, outgoing.delivery
-        count = sum(1 for _ in rows(written.metrics, written.steps))
+        count = count_rows(written.metrics, written.steps)
         run = proof.prove(
             self._client, written, outgoing.made, rows=count, settle=self._settle
         )
@@ -292,7 +268,9 @@ class CloudSink:
             merged = replace(merged, artifacts=before.item.artifacts if before else ())
         with workspace() as folder:
             try:
-                checksums, size = fetched(delivery, files, folder / _FILES)
+                checksums, size = copy_files(
+                    delivery, files, partial(write_file, folder / _FILES)
+                )
             except (OSError, ItemError) as error:
                 why = f"its artifacts could not be copied: {short(error)}"
                 return Failed(item.ref, why)
@@ -355,7 +333,8 @@ class CloudSink:
         assert isinstance(item.header, Run)
         record = self._index.experiments[item.header.experiment.id]
         id = run_id(item.origin, self._naming.salt)
-        if (self._naming.project_of(record), id) in self._index.places:
+        project = self._naming.project_of(record)
+        if (self._naming.entity, project, id) in self._index.places:
             raise ItemError(
                 f"run {id} is there already and is no copy of {item.origin}:"
                 " -o id-salt=TEXT gives all runs other ids"
@@ -364,13 +343,12 @@ class CloudSink:
     def _logged(self, item: Item, delivery: Delivery, before: Before | None) -> Logged:
         header = item.header
         assert isinstance(header, Run)
-        finished = header.status in _TERMINAL
+        finished = header.status in TERMINAL
         steps: Steps = steps_of(item.metrics, finished=finished)
         carried: Mapping[str, str] = {}
         if before is not None:
             steps, carried = before.own.steps, before.own.carried
         own_tags = (Tag(key, value) for key, value in carried.items())
-        group, job_type = self._group(item.origin)
         written = logged(
             replace(item, tags=(*own_tags, *item.tags)),
             self._index.experiments[header.experiment.id],
@@ -378,8 +356,7 @@ class CloudSink:
             mark="",
             source=delivery.source,
             steps=steps,
-            root=group if job_type == "child" else None,
-            is_parent=job_type == "parent",
+            nested=self._index.nested_in(item.origin, self._naming),
             told=pruned(before.own.told.config()) if before is not None else {},
         )
         unmarked = {**written.config[MLMIGRATE], "mark": None}
@@ -388,17 +365,6 @@ class CloudSink:
             return written
         at = before.listed
         return replace(written, id=at.id, entity=at.entity, project=at.project)
-
-    def _group(self, origin: str) -> tuple[str, str]:
-        """Return the group and the job type that nesting gives a run: '' for none."""
-        if self._naming.grouping != "nesting":
-            return "", ""
-        root = self._nesting.root(origin)
-        if root is None and not self._nesting.is_parent(origin):
-            return "", ""
-        top = self._index.runs.get(root or origin)
-        id = top.id if top else run_id(root or origin, self._naming.salt)
-        return id, "parent" if root is None else "child"
 
 
 def _shown(written: Logged, ref: Ref) -> tuple[Finding, ...]:

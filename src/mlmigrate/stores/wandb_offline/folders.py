@@ -6,15 +6,15 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlmigrate.model import Finding, Lifecycle, Note, Problem
+from mlmigrate.model import Finding, Note, Problem
 from mlmigrate.stores.wandb_offline.records import first_run
-from mlmigrate.wandb_runs.experiments import project_id, project_record
+from mlmigrate.wandb_runs.index import Entry, Index, known_of
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
-from mlmigrate.wandb_runs.own import Own, Told, experiment_id, note, own
+from mlmigrate.wandb_runs.own import Own, own
 
 #: Below the folder of a run that mlmigrate wrote: the run's files.
 COPIED = "artifacts"
@@ -25,109 +25,36 @@ _NO_PROJECT = "uncategorized"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What the index of a folder holds of a run that mlmigrate wrote."""
-
-    origin: str
-    mark: str | None
-    lifecycle: Lifecycle
-    parent: str | None
-    experiment: str
-    group: str
-    job_type: str
-
-
-@dataclass(slots=True)
-class RunFolders:
+class RunFolders(Entry):
     """One run: its folders, oldest first, as a resumed run has several."""
 
-    entity: str
-    project: str
-    id: str
-    folders: list[Path] = field(default_factory=list)
-    known: Known | None = None
-
-    @property
-    def origin(self) -> str:
-        """What the run is at its first home."""
-        if self.known is not None:
-            return self.known.origin
-        return f"wandb:{self.entity}/{self.project}/{self.id}"
-
-    @property
-    def experiment(self) -> str:
-        """The id of its experiment."""
-        if self.known is not None:
-            return self.known.experiment
-        return project_id(self.entity, self.project)
+    folders: tuple[Path, ...] = ()
 
 
-@dataclass(slots=True)
-class Index:
-    """What is in a ``wandb/`` folder."""
+def add_folder(index: Index[RunFolders], folder: Path, where: str) -> None:
+    """Add a run folder to what is known of a ``wandb/`` folder.
 
-    #: By the ids of their refs, which are their origins.
-    runs: dict[str, RunFolders] = field(default_factory=dict)
-    #: What is known of each experiment: see `mlmigrate.wandb_runs.own.experiment_of`.
-    experiments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    #: What is known of each registered model, by its name, and of which run.
-    models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    bearers: dict[str, str] = field(default_factory=dict)
-    #: The experiments that a run tells of which is in another.
-    guests: set[str] = field(default_factory=set)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(self, folder: Path, where: str) -> None:
-        """Add a run folder.
-
-        Args:
-            folder: the run's.
-            where: what to call it in findings.
-        """
-        said = _first_run(folder, where, self.findings)
-        match = RUN_FOLDER.match(folder.name)
-        run = RunFolders(
-            said.get("entity", ""),
-            said.get("project") or _NO_PROJECT,
-            said.get("run_id") or (match.group(2) if match else folder.name),
-        )
-        found = own_of(said)
-        if found is not None:
-            run.known = Known(
-                found.origin,
-                found.mark,
-                found.lifecycle,
-                found.parent,
-                found.experiment_id,
-                said.get("run_group", ""),
-                said.get("job_type", ""),
-            )
-        id, number = run.origin, 2
-        while (held := self.runs.get(id)) is not None and not _is_same(held, run):
-            id, number = f"{run.origin}~{number}", number + 1
-        if id != run.origin:
-            what = f"a second copy of run {run.origin}: read as {id}"
-            self.findings.append(Problem(where, what))
-        held = self.runs.setdefault(id, run)
-        held.known = run.known or held.known
-        held.folders.append(folder)
-        record = found.experiment if found else project_record(run.entity, run.project)
-        note(self.experiments, run.experiment, record)
-        if found is not None:
-            self._note_told(found.told, id)
-
-    def _note_told(self, told: Told, run: str) -> None:
-        for name, record in told.models.items():
-            if note(self.models, name, record):
-                self.bearers[name] = run
-        for name, record in told.experiments.items():
-            note(self.experiments, experiment_id(name), record)
-            self.guests.add(experiment_id(name))
-
-
-def _is_same(one: RunFolders, other: RunFolders) -> bool:
-    """Tell whether two folders are of one run, which was resumed."""
-    return (one.entity, one.project, one.id) == (other.entity, other.project, other.id)
+    Args:
+        index: what is known.
+        folder: the run's.
+        where: what to call it in findings.
+    """
+    said = _first_run(folder, where, index.findings)
+    match = RUN_FOLDER.match(folder.name)
+    entity, project = said.get("entity", ""), said.get("project") or _NO_PROJECT
+    id = said.get("run_id") or (match.group(2) if match else folder.name)
+    found = own_of(said)
+    held = index.at((entity, project, id))
+    run = RunFolders(
+        entity,
+        project,
+        id,
+        said.get("run_group", ""),
+        said.get("job_type", ""),
+        known_of(found) or (held.known if held else None),
+        (*held.folders, folder) if held else (folder,),
+    )
+    index.put(run, found, where)
 
 
 def own_of(said: Mapping[str, Any]) -> Own | None:
@@ -159,13 +86,13 @@ def log_of(folder: Path) -> Path | None:
     return logs[0] if logs else None
 
 
-def index_of(root: Path, where: str) -> Index:
+def index_of(root: Path, where: str) -> Index[RunFolders]:
     """Find the runs below a ``wandb/`` folder, and what else is there.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    index = Index()
+    index = Index[RunFolders]()
     others: list[str] = []
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries)
@@ -177,7 +104,7 @@ def index_of(root: Path, where: str) -> Index:
         elif not (root / name).is_symlink():
             others.append(name)
     for _, name in sorted(found):
-        index.add(root / name, f"{where}/{name}")
+        add_folder(index, root / name, f"{where}/{name}")
     if others:
         shown = ", ".join(others[:20]) + ", …" * (len(others) > 20)
         index.findings.append(Note(where, f"beside the runs, not copied: {shown}"))

@@ -28,7 +28,6 @@ from mlmigrate.stores.wandb_offline import files, items, records
 from mlmigrate.stores.wandb_offline.files import Found
 from mlmigrate.stores.wandb_offline.folders import (
     COPIED,
-    Index,
     RunFolders,
     index_of,
     log_of,
@@ -36,10 +35,10 @@ from mlmigrate.stores.wandb_offline.folders import (
 from mlmigrate.stores.wandb_offline.records import Gathered
 from mlmigrate.wandb_runs import items as shared
 from mlmigrate.wandb_runs.history import HISTORY
+from mlmigrate.wandb_runs.index import Index
 from mlmigrate.wandb_runs.items import SUMMARY
 from mlmigrate.wandb_runs.mapping import MLFLOW, MLMIGRATE
-from mlmigrate.wandb_runs.models import model_of
-from mlmigrate.wandb_runs.own import Shown, experiment_of, restored
+from mlmigrate.wandb_runs.own import Shown, restored
 
 PREFIX = "wandb-offline:"
 _MADE = (HISTORY, SUMMARY, records.CONSOLE, records.RECORDS)
@@ -66,7 +65,8 @@ class OfflineFolder:
         self.location = f"{PREFIX}{root}"
         self._maps = parse_maps(options.get("map-artifacts", ()))
         try:
-            self.index = index_of(root, str(root)) if root.is_dir() else Index()
+            there = root.is_dir()
+            self.index = index_of(root, str(root)) if there else Index[RunFolders]()
         except OSError as error:
             raise StoreError(f"{root} cannot be listed: {error.strerror}") from error
         self._temporary = options.get("temp-dir")
@@ -75,28 +75,16 @@ class OfflineFolder:
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
-        if selection.kind == "experiment":
-            for id in self.index.experiments:
-                yield Ref("experiment", id)
-        elif selection.kind == "run":
-            for id, run in self.index.runs.items():
-                wanted = selection.experiments
-                if wanted is None or run.experiment in wanted:
-                    yield Ref("run", id)
-        elif selection.kind == "registered_model":
-            for name in self.index.models:
-                yield Ref("registered_model", name)
+        return self.index.refs(selection)
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
         for ref in refs:
             try:
-                if ref.kind == "experiment":
-                    yield experiment_of(self.index.experiments[ref.id], ref)
-                elif ref.kind == "registered_model":
-                    yield model_of(self.index.models[ref.id], ref)
-                else:
+                if ref.kind == "run":
                     yield self._read_run(ref, self.index.runs[ref.id])
+                else:
+                    yield self.index.told(ref)
             except KeyError:
                 yield Failed(ref, f"{self.location} holds no such {ref.kind}")
             except OSError as error:

@@ -12,25 +12,25 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate import marks, merge
 from mlmigrate.artifacts import (
     combined_checksum,
+    copy_files,
     short,
     write_file,
 )
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import (
-    Artifact,
+    TERMINAL,
     Failed,
     Finding,
     Item,
-    Loss,
     Note,
     Ref,
     Run,
@@ -40,21 +40,19 @@ from mlmigrate.partial_files import appearing
 from mlmigrate.stores.wandb_offline.folders import (
     COPIED,
     RunFolders,
+    add_folder,
     log_of,
     own_of,
 )
 from mlmigrate.stores.wandb_offline.logged_artifacts import RECORD, logged_artifacts
 from mlmigrate.stores.wandb_offline.reading import PREFIX, OfflineFolder, root_of
 from mlmigrate.stores.wandb_offline.records import first_run
-from mlmigrate.wandb_runs import experiments, models
+from mlmigrate.wandb_runs import telling
 from mlmigrate.wandb_runs.log import write_log
-from mlmigrate.wandb_runs.mapping import Naming, experiment_record, logged, run_id
-from mlmigrate.wandb_runs.nesting import Nesting
-from mlmigrate.wandb_runs.own import Own, Told, experiment_id
+from mlmigrate.wandb_runs.mapping import logged, naming_of, run_id
+from mlmigrate.wandb_runs.own import Own, Told
 from mlmigrate.wandb_runs.record import record_tables
 from mlmigrate.wandb_runs.rows import Steps, steps_of
-
-_TERMINAL = ("FINISHED", "FAILED", "KILLED")
 
 
 class OfflineSink:
@@ -75,21 +73,13 @@ class OfflineSink:
             )
         self._root = root_of(location)
         self.location = f"{PREFIX}{self._root}"
-        self._naming = Naming(
-            options.get("entity") or "",
-            options.get("project"),
-            options.get("id-salt") or "",
-            options.get("typed-params") == "yes",
-            options.get("grouping") or "nesting",
+        self._naming = naming_of(
+            options, entity=options.get("entity") or "", project=options.get("project")
         )
         synced_at = options.get("synced-at")
         self._synced_at = str(synced_at or self._root.absolute()).rstrip("/")
         self._reader = OfflineFolder(self._root, options)
         self._index = self._reader.index
-        self._nesting = Nesting()
-        for id, run in self._index.runs.items():
-            if run.known is not None:
-                self._nesting.add(id, run.known.parent)
 
     # -- the source half --------------------------------------------------------
 
@@ -117,37 +107,20 @@ class OfflineSink:
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
-        found: dict[Ref, Copy] = {}
-        wanted = list(origins)
-        if any(ref.kind == "experiment" for ref in wanted):
-            found.update(experiments.copies(self._index.experiments, wanted))
-        found.update(models.copies(self._index.models, wanted))
-        for ref in wanted:
-            run = self._index.runs.get(ref.id) if ref.kind == "run" else None
-            if run is not None:
-                known = run.known
-                copy = Copy(Ref("run", ref.id), None)
-                if known is not None:
-                    mark = marks.load(known.mark)
-                    copy = replace(copy, mark=mark, lifecycle=known.lifecycle)
-                found[ref] = copy
-        return found
+        return self._index.copies(origins)
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
         """See `mlmigrate.contract.Sink.write`."""
-        for delivery in deliveries:
-            header = delivery.item.header
-            if isinstance(header, Run) and header.parent is not None:
-                self._nesting.add(delivery.item.origin, header.parent.id)
+        self._index.expect(deliveries)
         return [self._write(delivery) for delivery in deliveries]
 
     def _write(self, delivery: Delivery) -> Written | Failed:
         ref = delivery.item.ref
         try:
             if ref.kind == "experiment":
-                return self._write_experiment(delivery)
+                return telling.write_experiment(self._index, delivery, self)
             if ref.kind == "registered_model":
-                return self._write_model(delivery)
+                return telling.write_model(self._index, delivery, self)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
             return Failed(ref, f"cannot be written: {short(error)}")
@@ -156,78 +129,29 @@ class OfflineSink:
         """See `mlmigrate.contract.Sink.finish`: a run learns from those that came after
         it that it has others nested in it, and below which it is itself.
         """
-        for id, run in list(self._index.runs.items()):
-            place = self._place(id)
-            known = run.known
-            if known is None or place in (("", ""), (known.group, known.job_type)):
-                continue
+        for id, run, group, _ in self._index.misplaced(self._naming):
             if _synced(run):
-                what = f"was synced before its group, {place[0]}, was known"
+                what = f"was synced before its group, {group}, was known"
                 yield Note(f"run/{id}", f"{what}: set it at W&B")
             else:
-                self._rewrite(run)
-        yield from self._tell_of_empty_experiments()
+                self.tell(run, Told())
+        yield from telling.tell_of_empty_experiments(self._index, self)
 
-    # -- experiments ------------------------------------------------------------
+    # -- telling: `mlmigrate.wandb_runs.telling.Teller` ---------------------------
 
-    def _write_experiment(self, delivery: Delivery) -> Written | Failed:
-        """Keep what runs are to say of an experiment, and let one that is there say
-        what is new.
+    def tellers(self, first: Sequence[str] = ()) -> Iterator[RunFolders]:
+        """Yield the runs that were not synced, those of the ids in *first* first."""
+        return (run for run in self._index.own(first) if not _synced(run))
+
+    def tell(self, run: RunFolders, more: Told) -> None:
+        """Write a run again as it is, in its place among others as they are now, and
+        let it tell of *more*.
         """
-        item = delivery.item
-        record = experiment_record(
-            item, mark=marks.dump(delivery.mark), source=delivery.source
+        own = self._own(run)
+        beside = _Beside(
+            own.mark or "", own.source, own.steps, own.carried, own.told.and_more(more)
         )
-        id = experiment_id(str(record["name"]))
-        if delivery.into is not None:
-            id = delivery.into.id
-            record = experiments.grown(self._index.experiments[id], record)
-        self._index.experiments[id] = record
-        self._index.guests.discard(id)  # whoever tells of it is to tell this
-        bearers = (run for run in self._index.runs.values() if run.experiment == id)
-        for run in bearers:
-            if not _synced(run):
-                self._rewrite(run)
-                break
-        return Written(Ref("experiment", id))
-
-    def _tell_of_empty_experiments(self) -> Iterator[Loss]:
-        """Let the first run that can tell of the experiments that have no runs."""
-        homes = (run.experiment for run in self._index.runs.values())
-        left = experiments.homeless(self._index.experiments, homes, self._index.guests)
-        if not left:
-            return
-        teller = next(self._tellers(self._index.runs), None)
-        if teller is not None:
-            self._rewrite(teller, Told(experiments=left))
-            return
-        for name in left:
-            what = "no run is there that could still tell of it"
-            yield Loss(Ref("experiment", experiment_id(name)), what, carried=False)
-
-    def _tellers(self, ids: Iterable[str]) -> Iterator[RunFolders]:
-        """Yield of some runs those that can be made to tell of more."""
-        for run in (self._index.runs.get(id) for id in ids):
-            if run is not None and run.known is not None and not _synced(run):
-                yield run
-
-    # -- registered models ------------------------------------------------------
-
-    def _write_model(self, delivery: Delivery) -> Written | Failed:
-        """Let the run that tells of a model, or one of its versions' first, tell of it
-        as it is now.
-        """
-        item = delivery.item
-        name = item.ref.id if delivery.into is None else delivery.into.id
-        record = models.next_record(self._index.models.get(name), delivery)
-        first = [self._index.bearers.get(name, "")]
-        first += [version.run.id for version in item.versions if version.run]
-        teller = next(self._tellers([*first, *self._index.runs]), None)
-        if teller is None:
-            what = "no run is there that was not synced already, and could tell of it"
-            return Failed(item.ref, what)
-        self._rewrite(teller, Told(models={name: record}))
-        return Written(Ref("registered_model", name))
+        self._put(self._read_back(run.origin), run, beside)
 
     # -- runs -------------------------------------------------------------------
 
@@ -255,7 +179,8 @@ class OfflineSink:
         folder = run.folders[-1]
         fresh = not folder.exists()
         try:
-            checksums, size = self._copy_files(delivery, files, folder)
+            write = partial(write_file, folder / COPIED)
+            checksums, size = copy_files(delivery, files, write)
         except (OSError, ItemError) as error:
             if fresh:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -277,23 +202,7 @@ class OfflineSink:
         except (OverflowError, ValueError, OSError):
             start = datetime.fromtimestamp(0, UTC)
         folder = self._root / f"offline-run-{start:%Y%m%d_%H%M%S}-{id}"
-        return RunFolders("", "", id, [folder])
-
-    def _copy_files(
-        self, delivery: Delivery, files: Sequence[Artifact], folder: Path
-    ) -> tuple[dict[str, str], int]:
-        """Copy artifacts into a run's folder; return their SHA-256, and all bytes."""
-        checksums: dict[str, str] = {}
-        total = 0
-        for file in files:
-            assert delivery.open is not None
-            ref = delivery.read_ref or delivery.item.ref
-            with delivery.open(ref, file.path) as data:
-                checksums[file.path], size = write_file(
-                    folder / COPIED, file.path, data
-                )
-            total += size
-        return checksums, total
+        return RunFolders("", "", id, "", "", None, (folder,))
 
     def _put(self, item: Item, run: RunFolders, beside: _Beside) -> None:
         """Write the log of a run, whose files are there, and note it in the index."""
@@ -304,8 +213,7 @@ class OfflineSink:
         assert isinstance(header, Run)
         folder = run.folders[-1]
         folder.mkdir(parents=True, exist_ok=True)
-        group, job_type = self._place(item.origin)
-        finished = header.status in _TERMINAL
+        finished = header.status in TERMINAL
         own = (Tag(key, value) for key, value in beside.carried.items())
         written = logged(
             replace(item, tags=(*item.tags, *own)),
@@ -314,8 +222,7 @@ class OfflineSink:
             mark=beside.mark,
             source=beside.source,
             steps=beside.steps or steps_of(item.metrics, finished=finished),
-            root=group if job_type == "child" else None,
-            is_parent=job_type == "parent",
+            nested=self._index.nested_in(item.origin, self._naming),
             told=beside.told.config(),
         )
         digest = getattr(marks.load(beside.mark), "digest", "")
@@ -325,18 +232,9 @@ class OfflineSink:
         artifacts = list(logged_artifacts(run.id, item.artifacts, folder, at))
         with appearing(folder / f"run-{run.id}.wandb", folder) as file:
             write_log(file, messages(written, artifacts))
-        self._index.runs.pop(run.origin, None)
-        self._index.add(folder, str(folder))
+        self._index.forget(run)
+        add_folder(self._index, folder, str(folder))
         self.close()  # what was opened of the run is no longer what it is
-
-    def _rewrite(self, run: RunFolders, more: Told | None = None) -> None:
-        """Write a run again as it is, in its place among others as they are now, and
-        let it tell of *more*.
-        """
-        own = self._own(run)
-        told = own.told.and_more(more or Told())
-        beside = _Beside(own.mark or "", own.source, own.steps, own.carried, told)
-        self._put(self._read_back(run.origin), run, beside)
 
     def _read_back(self, id: str) -> Item:
         """Read a run that is there.
@@ -363,16 +261,6 @@ class OfflineSink:
                 " be added to"
             )
         return found
-
-    def _place(self, origin: str) -> tuple[str, str]:
-        """Return the group and the job type that nesting gives a run: '' for none."""
-        if self._naming.grouping != "nesting":
-            return "", ""
-        root = self._nesting.root(origin)
-        if root is None and not self._nesting.is_parent(origin):
-            return "", ""
-        id = run_id(root or origin, self._naming.salt)
-        return id, "parent" if root is None else "child"
 
 
 @dataclass(frozen=True, slots=True)
