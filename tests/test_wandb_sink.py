@@ -26,6 +26,7 @@ from wandb.proto import wandb_internal_pb2
 
 from mlmigrate import pipeline
 from mlmigrate.api import plan
+from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
 from mlmigrate.metrics import history
 from mlmigrate.model import (
@@ -346,6 +347,18 @@ class TestHistory:
 
 
 class TestRun:
+    def test_where_it_is_said_to_be(self, sources: MemorySources, sink: str) -> None:
+        """The report gives a run the id under which it is read back."""
+        events = copied(sources(experiment(), run()), sink)
+        (made,) = [
+            each
+            for each in events
+            if isinstance(each, Copied) and each.ref.kind == "run"
+        ]
+        (ref,) = resolve(sink).source().refs(Selection("run"))
+
+        assert ref == made.to
+
     def test_in_wandb_s_words(self, sources: MemorySources, sink: str) -> None:
         """Name, notes, tags, host, git, user and exit code are where W&B looks."""
         tags = {
@@ -724,6 +737,21 @@ class TestSync:
 
         assert "was synced already" in failed.why
         assert before == log.read_bytes()
+
+    def test_an_experiment_of_synced_runs(
+        self, sources: MemorySources, sink: str
+    ) -> None:
+        """What is new of an experiment is told by a run that can still tell."""
+        origin = sources(
+            experiment(), run(), experiment("2", "other"), run(OTHER, experiment="2")
+        )
+        copied(origin, sink)
+        log = the_log(sink)
+        log.with_name(log.name + ".synced").touch()
+        sources.put(origin, experiment(tags=(Tag("new", "1"),)))
+        copied(origin, sink)
+        assert [] == differences(origin, sink)
+        assert not any(isinstance(each, Updated) for each in copied(origin, sink))
 
     def test_a_run_of_someone_else(self, sources: MemorySources, sink: str) -> None:
         """A run of W&B's client in the folder is left alone."""

@@ -53,9 +53,14 @@ def write_experiment(index: Index[R], delivery: Delivery, to: Teller[R]) -> Writ
         record = experiments.grown(index.experiments[id], record)
     index.experiments[id] = record
     index.guests.discard(id)  # whoever tells of it is to tell this
-    home = next((run for run in to.tellers() if run.experiment == id), None)
-    if home is not None:
-        to.tell(home, Told())
+    told = Told()
+    teller = next((run for run in to.tellers() if run.experiment == id), None)
+    if teller is None and any(run.experiment == id for run in index.own()):
+        # Its own runs can no longer be changed: another tells of it.
+        teller = next(to.tellers(), None)
+        told = Told(experiments={str(record["name"]): record})
+    if teller is not None:
+        to.tell(teller, told)
     return Written(Ref("experiment", id))
 
 

@@ -191,7 +191,7 @@ class OfflineSink:
         if delivery.open is None:
             item = replace(item, artifacts=held.artifacts if held else ())
         self._put(item, run, replace(beside, mark=marks.dump(mark)))
-        return Written(Ref("run", run.origin), combined, len(files), size)
+        return Written(Ref("run", item.origin), combined, len(files), size)
 
     def _new_run(self, item: Item) -> RunFolders:
         header = item.header
