@@ -208,23 +208,7 @@ def _grown(held: Item, incoming: Item) -> Item:
     found = additions(held, incoming, mark=mark, same_source=False)
     if found.item is None or found.conflict is not None:
         return held
-    add = found.item
-    tags = {tag.key: tag for tag in (*held.tags, *add.tags)}
-    params = {param.key: param for param in (*held.params, *add.params)}
-    files = {entry.path: entry for entry in (*held.artifacts, *add.artifacts)}
-    histories = {metric.key: metric for metric in held.metrics}
-    for metric in add.metrics:
-        own = histories.get(metric.key)
-        histories[metric.key] = metric if own is None else union(own, metric)
-    return replace(
-        held,
-        header=add.header,
-        params=tuple(params.values()),
-        tags=tuple(tags.values()),
-        metrics=tuple(histories.values()),
-        inputs=(*held.inputs, *add.inputs),
-        artifacts=tuple(files.values()),
-    )
+    return added(held, found.item)
 
 
 def added(held: Item, new: Item) -> Item:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from mlmigrate import marks
+from mlmigrate import marks, merge
 from mlmigrate.artifacts import combined_checksum
 from mlmigrate.contract import Delivery
-from mlmigrate.metrics import union
 from mlmigrate.model import Artifact, Item, Ref, RegisteredModel
 
 #: Path -> (SHA-256, size) of artifacts that were just stored.
@@ -64,26 +63,14 @@ def whole(
 
 def _grown(held: Item, added: Item) -> Item:
     """Return *held* with what *added* holds beyond it, and with the header of that."""
-    histories = {metric.key: metric for metric in held.metrics}
-    for metric in added.metrics:
-        own = histories.get(metric.key)
-        histories[metric.key] = metric if own is None else union(own, metric)
     versions = {version.version: version for version in held.versions}
     for version in added.versions:
         old = versions.get(version.version)
         tags = {tag.key: tag for tag in (*(old.tags if old else ()), *version.tags)}
+        # An archive keeps also those tags that carry what did not fit elsewhere.
         versions[version.version] = replace(version, tags=tuple(tags.values()))
-    return replace(
-        held,
-        header=added.header,
-        origin=added.origin,
-        params=tuple({p.key: p for p in (*held.params, *added.params)}.values()),
-        tags=tuple({t.key: t for t in (*held.tags, *added.tags)}.values()),
-        metrics=tuple(histories.values()),
-        inputs=(*held.inputs, *added.inputs),
-        versions=tuple(versions[number] for number in sorted(versions)),
-        aliases=tuple({a.name: a for a in (*added.aliases, *held.aliases)}.values()),
-    )
+    grown = merge.added(held, added)
+    return replace(grown, versions=tuple(versions[at] for at in sorted(versions)))
 
 
 def _files(
