@@ -17,6 +17,8 @@ from support import s3 as s3_
 from support import wandb_server as wandb_server_
 from support._folders import SESSION_FOLDER, make_session_folder
 
+from mlmigrate.testing.suite import MemorySources, memory_sources
+
 _CORPUS: list[corpus_.CorpusStore | None] = [*corpus_.corpus_stores()]
 
 
@@ -68,6 +70,13 @@ def corpus() -> list[corpus_.CorpusStore]:
     if not stores:
         pytest.skip(f"{corpus_.CORPUS} is not set")
     return stores
+
+
+@pytest.fixture
+def sources() -> Iterator[MemorySources]:
+    """Make sources in memory."""
+    with memory_sources() as made:
+        yield made
 
 
 @pytest.fixture

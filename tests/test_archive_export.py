@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -61,14 +61,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, said.out + said.err
 
     return call
-
-
-@pytest.fixture
-def sources() -> Iterator[MemorySources]:
-    made = MemorySources()
-    yield made
-    for location in made.made:
-        memory.forget(location)
 
 
 def location(name: str) -> str:

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,14 +49,6 @@ _RANDOM = ("dataset_uuid", "input_uuid", "source_id")
 def _temp_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-
-
-@pytest.fixture
-def sources() -> Iterator[MemorySources]:
-    made = MemorySources()
-    yield made
-    for location in made.made:
-        memory.forget(location)
 
 
 # -- what a store holds ---------------------------------------------------------------

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support import copies
 from support.wandb_server import WandbServer
 
-from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.locations import resolve
@@ -45,21 +44,11 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "stores"
 SINK = "wandb://team/proj"
 
 
-@pytest.fixture
-def source() -> Iterator[MemorySources]:
-    from mlmigrate.stores import memory
-
-    sources = MemorySources()
-    yield sources
-    for location in sources.made:
-        memory.forget(location)
-
-
 def copy(
     origin: str, to: str = SINK, *options: str, inward: tuple[str, ...] = ()
 ) -> Result:
-    opened = resolve(to, ["settle=0.5", *options] if "wandb:" in to else options)
-    return Result(list(pipeline.copy([resolve(origin, inward)], opened, Options())))
+    given = ["settle=0.5", *options] if "wandb:" in to else options
+    return copies.copied(origin, to, given, inward)
 
 
 def read(location: str, kind: str = "run") -> dict[str, Item]:
@@ -87,12 +76,12 @@ def rows(*values: float, key: str = "loss", first: int = 0) -> MetricHistory:
 
 class TestRoundTrips:
     def test_everything_arrives(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Each field of each record is read back as it was, and files byte for byte."""
         items, files = everything()
         items = [item for item in items if item.ref.kind != "registered_model"]
-        result = copy(source(*items, files=files))
+        result = copy(sources(*items, files=files))
 
         assert {"copied": 2} == result.counts(), result.events
         store = resolve(SINK).source()
@@ -125,7 +114,7 @@ class TestRoundTrips:
         assert [] == [each for each in runs if each.ref.kind == "run"]
 
     def test_odd_values(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Points that W&B's own steps do not hold, and keys that are W&B's own."""
         odd = history(
@@ -150,7 +139,7 @@ class TestRoundTrips:
         metrics = (odd, *(suite.points(key, (0, 1.0), (1, 2.0)) for key in keys))
         whole = suite.run(params=params, metrics=metrics)
         native = suite.run(OTHER, metrics=metrics[1:], params=params)
-        result = copy(source(suite.experiment(), whole, native))
+        result = copy(sources(suite.experiment(), whole, native))
 
         assert {"copied": 2} == result.counts(), result.events
         back = read(SINK)
@@ -168,17 +157,17 @@ class TestRoundTrips:
         assert "*" == glob
 
     def test_far_apart_steps(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Steps far apart cost few requests."""
         run = suite.run(metrics=(suite.points("x", (0, 1.0), (2**40, 2.0)),))
-        copy(source(suite.experiment(), run))
+        copy(sources(suite.experiment(), run))
 
         assert digest(run) == digest(read(SINK)[RUN])
         assert wandb_loopback.count("HistoryPage") < 3000
 
     def test_what_people_see(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Name, notes, state, summary and files stand where W&B shows them."""
         data = {"model/MLmodel": b"m", "model/w.bin": b"1", "plot.png": b"2"}
@@ -191,7 +180,7 @@ class TestRoundTrips:
             artifacts=tuple(Artifact(path, len(b)) for path, b in data.items()),
         )
         files = {(run.ref, path): content for path, content in data.items()}
-        copy(source(suite.experiment(), run, files=files), SINK, "typed-params=yes")
+        copy(sources(suite.experiment(), run, files=files), SINK, "typed-params=yes")
         got = wandb_loopback.runs["team", "proj", RUN]
 
         assert ("tidy-owl-1", "a note", ["t"], "churn") == (
@@ -217,14 +206,14 @@ class TestRoundTrips:
         assert digest(run) == digest(read(SINK)[RUN])
 
     def test_nested_runs(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Runs in runs are a group, also where the parent comes last."""
         root = suite.run("r" * 32)
         middle = suite.run("m" * 32, parent=Ref("run", "r" * 32))
         leaf = suite.run("l" * 32, parent=Ref("run", "m" * 32))
         for items in ([leaf], [middle], [root]):
-            copy(source(suite.experiment(), *items))
+            copy(sources(suite.experiment(), *items))
         seen = {
             run.id[0]: (run.group, run.job_type) for run in wandb_loopback.runs.values()
         }
@@ -237,12 +226,12 @@ class TestRoundTrips:
         ]
 
     def test_a_project_for_each_experiment(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Experiments become projects, and a second copy finds them all."""
         other = suite.experiment("2", "a/b: c?")
         runs = (suite.run(), suite.run(OTHER, experiment="2"))
-        origin = source(suite.experiment(), other, *runs)
+        origin = sources(suite.experiment(), other, *runs)
         first = copy(origin, "wandb://team", "projects=each")
         again = copy(origin, "wandb://team", "projects=each")
 
@@ -260,21 +249,21 @@ def own_part(server: WandbServer, id: str = RUN) -> dict[str, Any]:
 
 class TestGrowing:
     def test_a_run_that_goes_on(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """It gets exactly its missing points, params and files, wherever they lie."""
         young = suite.run(status="RUNNING", end_time=None, metrics=(rows(1, 2, 3),))
-        origin = source(suite.experiment(), young)
+        origin = sources(suite.experiment(), young)
         first = copy(origin)
         old = suite.run(
             params=(Param("late", "1"),),
             metrics=(rows(1, 2, 3, 4, 5), rows(7, key="late"), rows(0, 0, key="acc")),
             artifacts=(Artifact("a.txt", 1),),
         )
-        source.put(origin, old, files={(old.ref, "a.txt"): b"a"})
+        sources.put(origin, old, files={(old.ref, "a.txt"): b"a"})
         second = copy(origin)
         older = replace(old, artifacts=(Artifact("a.txt", 1), Artifact("b.txt", 1)))
-        source.put(origin, older, files={(old.ref, "b.txt"): b"b"})
+        sources.put(origin, older, files={(old.ref, "b.txt"): b"b"})
         third = copy(origin)
 
         assert ["copied", "updated", "updated", "skipped"] == [
@@ -293,18 +282,18 @@ class TestGrowing:
         store.close()
 
     def test_a_finished_run_that_grew(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Its later steps are added; a step that W&B has passed cannot be."""
-        origin = source(suite.experiment(), suite.run(metrics=(rows(1, 2),)))
+        origin = sources(suite.experiment(), suite.run(metrics=(rows(1, 2),)))
         copy(origin)
         grown = suite.run(metrics=(rows(1, 2, 3, 4),), end_time=NOW + 99_000)
-        source.put(origin, grown)
+        sources.put(origin, grown)
         second = copy(origin)
         late = suite.run(
             metrics=(rows(1, 2, 3, 4), rows(9, key="acc")), end_time=NOW + 99_999
         )
-        source.put(origin, late)
+        sources.put(origin, late)
         (failed,) = copy(origin).of(Failed)
 
         assert {"updated": 1} == second.counts()
@@ -317,10 +306,10 @@ class TestGrowing:
         assert digest(grown) == digest(read(SINK)[RUN])
 
     def test_an_edit_there_stays(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Name and notes that people changed in W&B's pages are read, and stay."""
-        origin = source(suite.experiment(), suite.run())
+        origin = sources(suite.experiment(), suite.run())
         copy(origin)
         run = wandb_loopback.runs["team", "proj", RUN]
         run.display_name, run.notes = "better name", "mine"

@@ -5,44 +5,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
+from support import copies
 from support.wandb_server import Forget, WandbServer, refuse
 
-from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.locations import resolve
 from mlmigrate.model import Alias, Artifact, Copied, DatasetInput, Failed, Item, Ref
-from mlmigrate.pipeline import Options
-from mlmigrate.stores import memory
 from mlmigrate.testing import suite
 from mlmigrate.testing.suite import NOW, MemorySources, Result, model, version
-from mlmigrate.verification import Different, Missing, verify
+from mlmigrate.verification import Missing
 
 SINK = "wandb://team/proj"
 HASTY = ("settle=0.5", "retries=2")
 IDS = [f"{number:032x}" for number in range(6)]
 
 
-@pytest.fixture
-def source() -> Iterator[MemorySources]:
-    sources = MemorySources()
-    yield sources
-    for location in sources.made:
-        memory.forget(location)
-
-
 def copy(origin: str, *options: str) -> Result:
-    sink = resolve(SINK, [*HASTY, *options])
-    return Result(list(pipeline.copy([resolve(origin)], sink, Options())))
+    return copies.copied(origin, SINK, [*HASTY, *options])
 
 
 def differences(origin: str) -> list[Any]:
-    found = verify([resolve(origin)], resolve(SINK), Options())
-    return [each for each in found if isinstance(each, Different | Missing)]
+    return copies.differences(origin, SINK)
 
 
 def runs_of(steps: int = 20) -> list[Item]:
@@ -69,10 +55,10 @@ def marked(server: WandbServer, id: str) -> bool:
     return bool(server.runs["team", "proj", id].config["mlmigrate"].get("mark"))
 
 
-def test_as_one_by_one(source: MemorySources, wandb_loopback: WandbServer) -> None:
+def test_as_one_by_one(sources: MemorySources, wandb_loopback: WandbServer) -> None:
     """Everything of many runs arrives; a second copy asks only what is there."""
     runs = runs_of()
-    origin = source(suite.experiment(), *runs, files=files_of(runs))
+    origin = sources(suite.experiment(), *runs, files=files_of(runs))
     result = copy(origin)
     begun = wandb_loopback.count("RunResumeStatus")
 
@@ -94,12 +80,12 @@ def test_as_one_by_one(source: MemorySources, wandb_loopback: WandbServer) -> No
     assert {"skipped": 6} == copy(origin).counts()
 
 
-def test_what_is_refused(source: MemorySources, wandb_loopback: WandbServer) -> None:
+def test_what_is_refused(sources: MemorySources, wandb_loopback: WandbServer) -> None:
     """Of many runs only those fail that the server does not keep, each with its own
     reason, and later they are completed.
     """
     runs = runs_of()
-    origin = source(suite.experiment(), *runs, files=files_of(runs))
+    origin = sources(suite.experiment(), *runs, files=files_of(runs))
     wandb_loopback.plant(f"{IDS[0]}/file_stream", refuse(400), times=None)
     wandb_loopback.plant(f"{IDS[1]}/file_stream", Forget(5), times=None)
     wandb_loopback.deleted_runs.add(("team", "proj", IDS[4]))
@@ -120,13 +106,13 @@ def test_what_is_refused(source: MemorySources, wandb_loopback: WandbServer) -> 
 
 
 def test_an_artifact_that_cannot_be_read(
-    source: MemorySources, wandb_loopback: WandbServer
+    sources: MemorySources, wandb_loopback: WandbServer
 ) -> None:
     """It costs its run alone."""
     runs = runs_of()
     files = files_of(runs)
     del files[runs[5].ref, "a.txt"]
-    result = copy(source(suite.experiment(), *runs, files=files))
+    result = copy(sources(suite.experiment(), *runs, files=files))
     (failed,) = result.of(Failed)
 
     assert IDS[5] == failed.ref.id
@@ -135,7 +121,7 @@ def test_an_artifact_that_cannot_be_read(
     )
 
 
-def test_registered_models(source: MemorySources, wandb_loopback: WandbServer) -> None:
+def test_registered_models(sources: MemorySources, wandb_loopback: WandbServer) -> None:
     """A model is told by a run, its versions' files are linked, and it grows."""
     runs = runs_of()
     place = {"source_run": runs[0].ref, "source_path": "model", "run": runs[0].ref}
@@ -144,7 +130,7 @@ def test_registered_models(source: MemorySources, wandb_loopback: WandbServer) -
         version("m", 2, NOW + 1, stage="Production"),
     ]
     first = model("m", *versions, aliases=[Alias("live", 1)])
-    origin = source(suite.experiment(), *runs, first, files=files_of(runs))
+    origin = sources(suite.experiment(), *runs, first, files=files_of(runs))
     copy(origin, "registry=model-registry")
     ((artifact, link),) = wandb_loopback.links("team", "model-registry", "m")
 
@@ -155,7 +141,7 @@ def test_registered_models(source: MemorySources, wandb_loopback: WandbServer) -
 
     place = {"source_run": runs[5].ref, "source_path": "model", "run": runs[5].ref}
     versions.append(version("m", 3, NOW + 2, source=f"runs:/{IDS[5]}/model", **place))
-    source.put(origin, model("m", *versions, aliases=[Alias("live", 1)]))
+    sources.put(origin, model("m", *versions, aliases=[Alias("live", 1)]))
     result = copy(origin, "registry=none")
     assert {"updated": 1} == result.counts("registered_model")
     assert [] == differences(origin)
@@ -163,13 +149,13 @@ def test_registered_models(source: MemorySources, wandb_loopback: WandbServer) -
 
 
 def test_a_registry_that_is_not_there(
-    source: MemorySources, wandb_loopback: WandbServer
+    sources: MemorySources, wandb_loopback: WandbServer
 ) -> None:
     """A model that cannot be linked is copied all the same, and that is told."""
     runs = runs_of()[:1]
     place = {"source_run": runs[0].ref, "source_path": "model", "run": runs[0].ref}
     first = model("m", version("m", 1, NOW, source=f"runs:/{IDS[0]}/model", **place))
-    origin = source(suite.experiment(), *runs, first, files=files_of(runs))
+    origin = sources(suite.experiment(), *runs, first, files=files_of(runs))
     wandb_loopback.plant("LinkArtifact", refuse(400), times=None)
     result = copy(origin)
 

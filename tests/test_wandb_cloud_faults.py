@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support import copies
 from support.wandb_server import (
     Forget,
     WandbServer,
@@ -26,14 +27,12 @@ from support.wandb_server import (
 )
 
 import mlmigrate
-from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.errors import ItemError, LocationError, StoreError, StoreNotFound
 from mlmigrate.locations import resolve
 from mlmigrate.metrics import history
 from mlmigrate.model import Artifact, Failed, Item, Ref
-from mlmigrate.pipeline import Options
 from mlmigrate.stores import memory
 from mlmigrate.stores.wandb_cloud import sending, writing
 from mlmigrate.testing import suite
@@ -44,17 +43,8 @@ SINK = "wandb://team/proj"
 HASTY = ("settle=0.5", "retries=2")
 
 
-@pytest.fixture
-def source() -> Iterator[MemorySources]:
-    sources = MemorySources()
-    yield sources
-    for location in sources.made:
-        memory.forget(location)
-
-
 def copy(origin: str, *options: str) -> Result:
-    sink = resolve(SINK, [*HASTY, *options])
-    return Result(list(pipeline.copy([resolve(origin)], sink, Options())))
+    return copies.copied(origin, SINK, [*HASTY, *options])
 
 
 def back(id: str = RUN) -> Item:
@@ -90,14 +80,14 @@ class TestRefusals:
     @pytest.mark.parametrize("make", [run_of, growing])
     def test_a_refused_stream(
         self,
-        source: MemorySources,
+        sources: MemorySources,
         wandb_loopback: WandbServer,
         make: Callable[[], Item],
     ) -> None:
         """The client says that all went well: the run fails, bears no mark, and is
         completed once the server takes its rows; others go on.
         """
-        origin = source(suite.experiment(), make(), run_of(id=OTHER))
+        origin = sources(suite.experiment(), make(), run_of(id=OTHER))
         wandb_loopback.plant(f"{RUN}/file_stream", refuse(400), times=None)
         result = copy(origin)
         (failed,) = result.of(Failed)
@@ -121,10 +111,10 @@ class TestRefusals:
         ],
     )
     def test_what_does_not_pass(
-        self, source: MemorySources, wandb_loopback: WandbServer, on: str, fault: Any
+        self, sources: MemorySources, wandb_loopback: WandbServer, on: str, fault: Any
     ) -> None:
         """After some tries the run fails; later, in the same process, it is whole."""
-        origin = source(suite.experiment(), run_of())
+        origin = sources(suite.experiment(), run_of())
         wandb_loopback.plant(on, fault, times=None)
         assert {"failed": 1} == copy(origin, "retries=1").counts()
         wandb_loopback.clear()
@@ -134,10 +124,10 @@ class TestRefusals:
         assert digest(run_of()) == digest(back())
 
     def test_a_server_that_forgets_rows(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Rows that a server took and did not keep are found."""
-        origin = source(suite.experiment(), growing())
+        origin = sources(suite.experiment(), growing())
         wandb_loopback.plant("file_stream", Forget(30), times=None)
         result = copy(origin)
         assert {"failed": 1} == result.counts(), result.events
@@ -153,10 +143,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize("value", [0.5, "NaN"])
     def test_a_server_that_changes_a_value(
-        self, source: MemorySources, wandb_loopback: WandbServer, value: Any
+        self, sources: MemorySources, wandb_loopback: WandbServer, value: Any
     ) -> None:
         """One other bit among all points is found, and told where."""
-        origin = source(suite.experiment(), run_of())
+        origin = sources(suite.experiment(), run_of())
         sent = sending.send
 
         def sending_to_a_liar(*args: Any, **more: Any) -> int:
@@ -178,11 +168,11 @@ class TestRefusals:
         "operation", ["CommitArtifact", "CreateArtifact", "/storage/blob"]
     )
     def test_a_refused_artifact(
-        self, source: MemorySources, wandb_loopback: WandbServer, operation: str
+        self, sources: MemorySources, wandb_loopback: WandbServer, operation: str
     ) -> None:
         """A run of which a file is refused has no mark; later it is completed."""
         run = run_of(artifacts=(Artifact("a.bin", 3),))
-        origin = source(suite.experiment(), run, files={(run.ref, "a.bin"): b"abc"})
+        origin = sources(suite.experiment(), run, files={(run.ref, "a.bin"): b"abc"})
         wandb_loopback.plant(operation, refuse(400), times=None)
         result = copy(origin)
         assert {"failed": 1} == result.counts()
@@ -194,13 +184,13 @@ class TestRefusals:
         assert digest(run) == digest(back())
 
     def test_a_config_that_is_not_kept(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """A mark that a server only says it took does not count."""
-        origin = source(suite.experiment(), run_of())
+        origin = sources(suite.experiment(), run_of())
         copy(origin)
         grown = run_of(60, end_time=suite.NOW + 99_000)
-        source.put(origin, grown)
+        sources.put(origin, grown)
         assert mark(wandb_loopback) is not None
         wandb_loopback.plant("UpsertBucket", refuse(400), times=None)
         assert {"failed": 1} == copy(origin).counts()
@@ -210,11 +200,11 @@ class TestRefusals:
         assert digest(grown) == digest(back())
 
     def test_a_deleted_id(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """W&B blocks the id of a deleted run: that is said, and a salt helps."""
         wandb_loopback.deleted_runs.add(("team", "proj", RUN))
-        origin = source(suite.experiment(), run_of(), run_of(id=OTHER))
+        origin = sources(suite.experiment(), run_of(), run_of(id=OTHER))
         result = copy(origin)
         (failed,) = result.of(Failed)
 
@@ -226,12 +216,12 @@ class TestRefusals:
         assert digest(run_of()) == digest(back())
 
     def test_an_id_that_is_taken(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Another's run is never written to."""
         import wandb
 
-        origin = source(suite.experiment(), run_of())
+        origin = sources(suite.experiment(), run_of())
         wandb.init(
             entity="team", project="proj", id=RUN, settings={"silent": True}
         ).finish()
@@ -253,11 +243,11 @@ class TestRefusals:
         ],
     )
     def test_what_passes(
-        self, source: MemorySources, wandb_loopback: WandbServer, on: str, fault: Any
+        self, sources: MemorySources, wandb_loopback: WandbServer, on: str, fault: Any
     ) -> None:
         """A request that fails once is made again, and nothing is there twice."""
         wandb_loopback.plant(on, fault, times=1)
-        result = copy(source(suite.experiment(), run_of()))
+        result = copy(sources(suite.experiment(), run_of()))
 
         assert {"copied": 1} == result.counts(), result.events
         assert list(range(50)) == steps(wandb_loopback)
@@ -266,10 +256,10 @@ class TestRefusals:
 
 class TestLateServers:
     def test_rows_that_show_later(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Rows that a server counts and does not show yet are not sent again."""
-        origin = source(suite.experiment(), growing())
+        origin = sources(suite.experiment(), growing())
         sent = sending.send
 
         def send_and_fail(*args: Any, **more: Any) -> None:
@@ -297,7 +287,7 @@ class TestKills:
     @pytest.mark.parametrize("make", [run_of, growing])
     def test_between_rows(
         self,
-        source: MemorySources,
+        sources: MemorySources,
         wandb_loopback: WandbServer,
         make: Callable[[], Item],
     ) -> None:
@@ -309,7 +299,7 @@ class TestKills:
             sent(client, written, itertools.islice(rows, 20), [], **more)
             raise Killed
 
-        origin = source(suite.experiment(), make())
+        origin = sources(suite.experiment(), make())
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             patch.setattr(writing, "send", send_some)
             copy(origin)
@@ -321,14 +311,14 @@ class TestKills:
         assert digest(make()) == digest(back())
 
     def test_at_each_request(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Whatever step was the last: the next copy makes of it what an undisturbed
         one makes.
         """
         run = run_of(artifacts=(Artifact("a.bin", 3),))
         files = {(run.ref, "a.bin"): b"abc"}
-        origin = source(suite.experiment(), run, files=files)
+        origin = sources(suite.experiment(), run, files=files)
         for part, name in [
             (writing.proof, "prove"),
             (writing.facts, "put"),
@@ -445,14 +435,14 @@ class TestOpening:
             resolve(SINK).source()
 
     def test_it_leaves_nothing_behind(
-        self, source: MemorySources, wandb_loopback: WandbServer, tmp_path: Path
+        self, sources: MemorySources, wandb_loopback: WandbServer, tmp_path: Path
     ) -> None:
         """A copy leaves no file in the home or the working folder, and the environment
         as it was.
         """
         store = tmp_path / "archive"
         run = run_of(artifacts=(Artifact("a.bin", 3),))
-        origin = source(suite.experiment(), run, files={(run.ref, "a.bin"): b"abc"})
+        origin = sources(suite.experiment(), run, files={(run.ref, "a.bin"): b"abc"})
         mlmigrate.copy([origin], f"archive:{store}")
         home, here, temp = (tmp_path / name for name in ("home", "here", "temp"))
         for folder in (home, here, temp):
@@ -487,11 +477,11 @@ class TestOpening:
         assert ["mlmigrate-ids-"] == [path.name[:14] for path in left]  # the report's
 
     def test_the_environment_is_as_it_was(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """Whoever uses W&B in the same process finds its variables again."""
         before = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}
-        copy(source(suite.experiment(), run_of()))
+        copy(sources(suite.experiment(), run_of()))
         with suppress(StoreError):
             resolve("wandb://team/nope").source()
         after = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}
@@ -500,12 +490,12 @@ class TestOpening:
 
 
 def test_refs_are_repeatable(
-    source: MemorySources, wandb_loopback: WandbServer
+    sources: MemorySources, wandb_loopback: WandbServer
 ) -> None:
     """The same runs in the same order, of all experiments or of some."""
     second = suite.experiment("2", "second")
     runs = [run_of(2), run_of(2, OTHER, experiment="2")]
-    copy(source(suite.experiment(), second, *runs))
+    copy(sources(suite.experiment(), second, *runs))
     store = resolve(SINK).source()
     for chosen in (None, frozenset({"mlflow:second"})):
         refs = [list(store.refs(Selection("run", chosen))) for _ in range(2)]

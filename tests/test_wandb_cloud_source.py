@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from mlmigrate.contract import Glancing, Selection
 from mlmigrate.digest import digest
 from mlmigrate.locations import resolve
 from mlmigrate.model import Failed, Item, Note, Problem, Ref, Run
-from mlmigrate.stores import memory
 from mlmigrate.testing import suite
 from mlmigrate.testing.suite import OTHER, RUN, MemorySources, everything
 
@@ -31,14 +29,6 @@ wandb = pytest.importorskip("wandb")
 
 HERE = "wandb://team/proj"
 QUIET = {"silent": True, "x_disable_stats": True, "x_disable_machine_info": True}
-
-
-@pytest.fixture
-def source() -> Iterator[MemorySources]:
-    sources = MemorySources()
-    yield sources
-    for location in sources.made:
-        memory.forget(location)
 
 
 def start(id: str, project: str = "proj", **more: Any) -> Any:
@@ -412,11 +402,11 @@ def same_metrics(one: Item, other: Item) -> bool:
 
 class TestOwnRuns:
     def test_as_from_the_folder_that_was_synced(
-        self, source: MemorySources, wandb_loopback: WandbServer, tmp_path: Path
+        self, sources: MemorySources, wandb_loopback: WandbServer, tmp_path: Path
     ) -> None:
         """A run that mlmigrate wrote into a folder is the same once it was synced."""
         items = [replace(item, artifacts=()) for item in everything()[0]]
-        origin = source(*items)
+        origin = sources(*items)
         root = tmp_path / "wandb"
         offline = f"wandb-offline:{root}"
         named = ["entity=team", "project=proj"]
@@ -431,11 +421,11 @@ class TestOwnRuns:
         assert 2 == again.skipped["run"]
 
     def test_a_glance_shows_what_reading_shows(
-        self, source: MemorySources, wandb_loopback: WandbServer
+        self, sources: MemorySources, wandb_loopback: WandbServer
     ) -> None:
         """The listing alone tells how runs stand that mlmigrate wrote."""
         going = suite.run(OTHER, status="RUNNING", end_time=None)
-        mlmigrate.copy([source(suite.experiment(), suite.run(), going)], HERE)
+        mlmigrate.copy([sources(suite.experiment(), suite.run(), going)], HERE)
         store = resolve(HERE).source()
         assert isinstance(store, Glancing)
         refs = [Ref("run", RUN), Ref("run", OTHER)]

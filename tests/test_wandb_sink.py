@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import copies
 from support._processes import clean_environment
+from support.copies import differences
 from support.wandb_server import client_environment
 from wandb.proto import wandb_internal_pb2
 
-from mlmigrate import pipeline
 from mlmigrate.api import plan
 from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
@@ -163,26 +164,8 @@ class TestConformance(RunSinkSuite):
 # -- what W&B sees -------------------------------------------------------------------
 
 
-@pytest.fixture
-def sources() -> Iterator[MemorySources]:
-    from mlmigrate.stores import memory
-
-    made = MemorySources()
-    yield made
-    for location in made.made:
-        memory.forget(location)
-
-
 def copied(source: str, sink: str, *options: str) -> list[Any]:
-    target = resolve(sink, options, shared={"artifacts": "copy"})
-    return list(pipeline.copy([resolve(source)], target, pipeline.Options()))
-
-
-def differences(source: str, sink: str) -> list[Any]:
-    from mlmigrate.verification import Different, Missing, verify
-
-    found = verify([resolve(source)], resolve(sink), pipeline.Options())
-    return [each for each in found if isinstance(each, Different | Missing)]
+    return copies.copied(source, sink, options).events
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from .loopback import LoopbackHandler, LoopbackServer
 
 BLOCK = 64 * 1024
 
@@ -203,75 +204,28 @@ def fault_proxy(upstream: str, plan: Plan = never) -> Iterator[Proxy]:
     It runs in threads of this process. `Proxy.plan` may be replaced at any time.
     """
     server = _Server(upstream, plan)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    )
-    thread.start()
+    server.start()
     try:
         yield server.proxy
     finally:
-        server.shutdown()
-        server.close_connections()
-        server.server_close()
-        thread.join()
+        server.stop()
 
 
-class _Server(ThreadingHTTPServer):
-    # Not daemons: closing waits for every connection's thread.
-    daemon_threads = False
-    request_queue_size = 128
-
+class _Server(LoopbackServer):
     def __init__(self, upstream: str, plan: Plan) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(0, _Handler)
         parts = urlsplit(upstream)
         self.upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
-        self.proxy = Proxy(f"http://127.0.0.1:{self.server_port}", plan)
-        self.closing = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self.proxy = Proxy(self.url, plan)
 
     def note_open(self, connection: socket.socket) -> None:
         with self._lock:
-            self._open.add(connection)
             self.proxy.connections += 1
-            if self.closing.is_set():
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def note_closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.discard(connection)
-
-    def close_connections(self) -> None:
-        """Wake the threads that wait for a client's next request, or in a delay."""
-        with self._lock:
-            self.closing.set()
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hangs up is part of the game."""
+        super().note_open(connection)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Head and body leave in one segment, at once: a proxy must not add latency.
-    wbufsize = -1
-    disable_nagle_algorithm = True
-
+class _Handler(LoopbackHandler):
     server: _Server
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.note_open(self.connection)
-
-    def finish(self) -> None:
-        self.server.note_closed(self.connection)
-        with suppress(OSError):
-            super().finish()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: `Proxy.seen` is the record."""
 
     def handle_any(self) -> None:
         path = urlsplit(self.path).path
@@ -285,9 +239,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_error(fault)
         else:
             self._forward(body, fault)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
-    do_OPTIONS = handle_any
 
     def _forward(self, body: Iterator[bytes] | None, fault: Fault | None) -> None:
         # A connection of its own for each request: none can have gone stale, so a
@@ -370,14 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_error(self, fault: Fault) -> None:
         # Like the page of a load balancer: neither JSON nor MLflow's.
         page = f"<html><h1>{fault.status}</h1></html>".encode()
-        self.send_response_only(fault.status)
-        for name, value in fault.headers:
-            self.send_header(name, value)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(page)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(page)
+        self.send_page(fault.status, page, "text/html", headers=fault.headers)
 
     def _reset(self) -> None:
         # Closing with no time to linger sends RST instead of FIN.
@@ -390,24 +334,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> Iterator[bytes] | None:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return self._chunks()
+            return self.chunks()
         length = self.headers.get("Content-Length")
-        return None if length is None else self._exactly(int(length))
-
-    def _exactly(self, length: int) -> Iterator[bytes]:
-        while length:
-            block = self.rfile.read(min(length, BLOCK))
-            if not block:
-                raise ConnectionError("the client hung up in its request")
-            length -= len(block)
-            yield block
-
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            yield from self._exactly(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass  # trailers
+        return None if length is None else self.exactly(int(length))
 
 
 def _exhaust(blocks: Iterator[bytes] | None) -> None:

@@ -6,6 +6,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -109,6 +110,17 @@ class MemorySources:
         held.blobs.update(files or {})
 
 
+@contextmanager
+def memory_sources() -> Iterator[MemorySources]:
+    """Make sources in memory, which are forgotten in the end."""
+    sources = MemorySources()
+    try:
+        yield sources
+    finally:
+        for location in sources.made:
+            memory.forget(location)
+
+
 class SinkUnderTest(ABC):
     """The hooks that a sink's own tests fill in, and what is done to the sink.
 
@@ -142,10 +154,8 @@ class SinkUnderTest(ABC):
     @pytest.fixture
     def source(self) -> Iterator[MemorySources]:
         """Make sources in memory."""
-        sources = MemorySources()
-        yield sources
-        for location in sources.made:
-            memory.forget(location)
+        with memory_sources() as made:
+            yield made
 
     def opened(self, location: str, artifacts: str = "copy") -> Opened:
         """Resolve the sink."""

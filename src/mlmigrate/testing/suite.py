@@ -30,7 +30,12 @@ from mlmigrate.testing.merging import Merging
 from mlmigrate.testing.registry import Registry
 from mlmigrate.testing.repeats import Repeats
 from mlmigrate.testing.round_trips import RoundTrips
-from mlmigrate.testing.sink_under_test import MemorySources, Peeked, Result
+from mlmigrate.testing.sink_under_test import (
+    MemorySources,
+    Peeked,
+    Result,
+    memory_sources,
+)
 
 __all__ = [
     "NOW",
@@ -43,6 +48,7 @@ __all__ = [
     "SinkSuite",
     "everything",
     "experiment",
+    "memory_sources",
     "model",
     "points",
     "run",

@@ -124,16 +124,11 @@ def _delete_files(state: State, given: Input, url: str) -> Node:
 
 
 def _create_run_files(state: State, given: Input, url: str) -> Node:
-    key = (
-        given.get("entityName") or state.entity,
-        given["projectName"],
-        given["runName"],
-    )
-    if key not in state.runs:
-        raise RefusalError(404, f"run {'/'.join(key)} not found")
+    run = _named_run(state, given)
+    key = (run.entity, run.project, run.id)
     folder = "/".join(quote(word, safe="") for word in key)
     return {
-        "runID": state.runs[key].storage_id,
+        "runID": run.storage_id,
         "uploadHeaders": [],
         "files": [
             {"name": name, "uploadUrl": f"{url}/storage/run/{folder}/{quote(name)}"}
@@ -369,15 +364,9 @@ def _unlink_artifact(state: State, given: Input, url: str) -> Node:
 
 def _use_artifact(state: State, given: Input, url: str) -> Node:
     artifact = _artifact(state, given["artifactID"])
-    key = (
-        given.get("entityName") or state.entity,
-        given["projectName"],
-        given["runName"],
-    )
-    if key not in state.runs:
-        raise RefusalError(404, f"run {'/'.join(key)} not found")
-    if artifact.id not in state.runs[key].used:
-        state.runs[key].used.append(artifact.id)
+    run = _named_run(state, given)
+    if artifact.id not in run.used:
+        run.used.append(artifact.id)
     return {"artifact": artifact_node(state, artifact, url)}
 
 
@@ -414,6 +403,14 @@ def _untag_collection(state: State, given: Input, url: str) -> Node:
     found = state.collections[key]
     found.tags = [tag for tag in found.tags if tag not in gone]
     return {"success": True}
+
+
+def _named_run(state: State, given: Input) -> Run:
+    entity = given.get("entityName") or state.entity
+    key = (entity, given["projectName"], given["runName"])
+    if key not in state.runs:
+        raise RefusalError(404, f"run {'/'.join(key)} not found")
+    return state.runs[key]
 
 
 def _run(state: State, id: str) -> Run:

@@ -8,16 +8,14 @@ import hashlib
 import json
 import mimetypes
 import re
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..faults import Fault, Kind
+from ..loopback import LoopbackHandler, LoopbackServer
 from . import filestream
 from .graphql import QueryError, execute, parse
 from .mutations import RefusalError, mutation_root
@@ -39,18 +37,13 @@ class WandbServer(State, Rules):
     api_key: str = API_KEY
     #: Queries that made no sense to it: what a client wants and it lacks.
     complaints: list[str] = field(default_factory=list)
-    _http: Any = None
-    _thread: threading.Thread | None = None
+    _http: LoopbackServer | None = None
 
     def stop(self) -> None:
         """End the server; what it kept can still be looked at."""
-        if self._thread is None:
-            return
-        self._http.shutdown()
-        self._http.close_connections()
-        self._http.server_close()
-        self._thread.join()
-        self._thread = None
+        if self._http is not None:
+            self._http.stop()
+            self._http = None
 
     def versions(self, entity: str, project: str, name: str) -> list[Artifact]:
         """Return the artifact versions of a collection, oldest first."""
@@ -76,13 +69,9 @@ class WandbServer(State, Rules):
 def start(port: int = 0, **facts: Any) -> WandbServer:
     """Start a server; *facts* are fields of `WandbServer`, such as `entity`."""
     server = WandbServer(**facts)
-    http = _Server(("127.0.0.1", port), server)
-    server.url = f"http://127.0.0.1:{http.server_port}"
-    server._http = http
-    server._thread = threading.Thread(
-        target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-    )
-    server._thread.start()
+    server._http = http = _Server(port, server)
+    server.url = http.url
+    http.start()
     return server
 
 
@@ -104,58 +93,14 @@ class _Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    request_queue_size = 128
-
-    def __init__(self, address: tuple[str, int], state: WandbServer) -> None:
-        super().__init__(address, _Handler)
+class _Server(LoopbackServer):
+    def __init__(self, port: int, state: WandbServer) -> None:
+        super().__init__(port, _Handler)
         self.state = state
-        self.closing = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-
-    def note_open(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.add(connection)
-            if self.closing.is_set():
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def note_closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._open.discard(connection)
-
-    def close_connections(self) -> None:
-        """Wake the threads that wait for a client's next request, or in a delay."""
-        with self._lock:
-            self.closing.set()
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hangs up is part of the game."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Head and body leave in one segment, at once.
-    wbufsize = -1
-    disable_nagle_algorithm = True
-
+class _Handler(LoopbackHandler):
     server: _Server
-
-    def setup(self) -> None:
-        super().setup()
-        self.server.note_open(self.connection)
-
-    def finish(self) -> None:
-        self.server.note_closed(self.connection)
-        with suppress(OSError):
-            super().finish()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: `WandbServer.requests` is the record."""
 
     def handle_any(self) -> None:
         state = self.server.state
@@ -178,8 +123,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self._spoil(fault, self._answer(path, body, asked, None))
-
-    do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
     def _spoil(self, fault: Fault, answer: _Answer) -> None:
         if fault.kind is Kind.LIE:
@@ -276,30 +219,23 @@ class _Handler(BaseHTTPRequestHandler):
         return _Answer(206, part, kind, (("Content-Range", where),))
 
     def _send(self, answer: _Answer, *, length: int | None = None) -> None:
-        self.send_response_only(answer.status)
-        for name, value in answer.headers:
-            self.send_header(name, value)
-        self.send_header("Content-Type", answer.kind)
-        self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body[:length])
+        self.send_page(
+            answer.status,
+            answer.body,
+            answer.kind,
+            headers=answer.headers,
+            length=length,
+        )
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            body = b"".join(self._chunks())
+            body = b"".join(self.chunks())
         else:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = b"".join(self.exactly(length))
         coded = self.headers.get("Content-Encoding") == "gzip"
         stored = urlsplit(self.path).path.startswith("/storage/")
         return gzip.decompress(body) if coded and not stored else body
-
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
-            yield self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass  # trailers
 
 
 def _graphql(state: WandbServer, asked: Mapping[str, Any]) -> _Answer:
