@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql,s3,wandb]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[postgres,mysql,s3,wandb,neptune,neptune3]" --group dev
 	touch $@
 
 demo: $(VENV)/.ready
