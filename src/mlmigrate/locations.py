@@ -115,6 +115,10 @@ def _is_wandb_folder(location: str) -> bool:
     return location.startswith("wandb-offline:")
 
 
+def _is_neptune_export(location: str) -> bool:
+    return location.startswith("neptune-export:")
+
+
 def _is_archive(location: str) -> bool:
     return location.startswith("archive:") or any(
         os.path.isfile(os.path.join(location, name)) for name in MANIFESTS
@@ -306,6 +310,33 @@ ADAPTERS: tuple[Adapter, ...] = (
         ),
     ),
     Adapter(
+        "neptune_export",
+        "mlmigrate.stores.neptune_export",
+        "neptune-export:FOLDER (with its data/, files/)",
+        _is_neptune_export,
+        source=True,
+        sink=False,
+        holds="archives of neptune-exporter, of 2.x and 3.x",
+        options=(
+            Option(
+                "step-multiplier",
+                _at_least_one,
+                None,
+                "what fractions of steps are times [the least that makes them whole]",
+            ),
+            Option(
+                "incomplete",
+                _yes_or_no,
+                "no",
+                "yes: copy what is there of runs that were not exported whole",
+            ),
+            Option("data", str, None, "the exporter's data folder [FOLDER/data]"),
+            Option("files", str, None, "its files folder [FOLDER/files]"),
+            Option("model-data", str, None, "that of models [FOLDER/model_data]"),
+            Option("model-files", str, None, "that of models [FOLDER/model_files]"),
+        ),
+    ),
+    Adapter(
         "mlflow_server",
         "mlmigrate.stores.mlflow_server",
         "http(s)://HOST:PORT",
@@ -426,8 +457,8 @@ def identity(opened: Opened) -> str:
         return (
             location.rstrip("/") if remote else os.path.realpath(local_path(location))
         )
-    if opened.adapter.name == "wandb_offline":
-        return os.path.realpath(location.removeprefix("wandb-offline:"))
+    if opened.adapter.name in ("wandb_offline", "neptune_export"):
+        return os.path.realpath(location.partition(":")[2])
     if opened.adapter.name in ("mlflow_files", "mlflow_db") and (
         "://" not in location or location.startswith(("sqlite:", "file:"))
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from mlmigrate.metrics import history
@@ -21,36 +20,39 @@ from mlmigrate.model import (
 )
 from mlmigrate.neptune_runs.attributes import Container, Scalar
 from mlmigrate.neptune_runs.steps import multiplier_of, whole
+from mlmigrate.neptune_runs.values import iso
 
 #: The artifact that tells each attribute with one value, and its type.
 ATTRIBUTES = "neptune/attributes.json"
 NOTE = "mlflow.note.content"
+#: What follows a project in the name of the experiment of its models.
+REGISTRY = " (model registry)"
 MULTIPLIER = "neptune.step_multiplier"
 _SYS = "sys/"
 #: These have places of their own in a run of MLflow's.
 _PLACED = {"sys/name", "sys/description", "sys/owner", "sys/tags", "sys/group_tags"}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def run_id(container: Container) -> str:
-    """Return the id that a container has among the runs of its store."""
-    return f"{container.project}/{container.id}"
 
 
 def origin_of(container: Container) -> str:
     """Return what a run, a model or a version is at its first home."""
-    return f"neptune:{run_id(container)}"
+    kind = "" if container.kind == "run" else f"{container.kind}/"
+    return f"neptune:{container.project}/{kind}{container.id}"
 
 
-def experiment_ref(project: str) -> Ref:
+def experiment_name(container: Container) -> str:
+    """Return the name of the experiment that holds a container as a run."""
+    return container.project + ("" if container.kind == "run" else REGISTRY)
+
+
+def experiment_ref(name: str) -> Ref:
     """Return the ref of the experiment that a project is, ``workspace/name``."""
-    return Ref("experiment", quote(project, safe="").replace("%2F", ":"))
+    return Ref("experiment", quote(name, safe="").replace("%2F", ":"))
 
 
-def experiment_item(project: str) -> Item:
+def experiment_item(name: str) -> Item:
     """Return the experiment that a project is."""
-    ref = experiment_ref(project)
-    return Item(ref, Experiment(name=project), origin=f"{ref.id}/{project}")
+    ref = experiment_ref(name)
+    return Item(ref, Experiment(name=name), origin=f"{ref.id}/{name}")
 
 
 def run_item(container: Container, ref: Ref, multiplier: int | None = None) -> Item:
@@ -69,7 +71,7 @@ def run_item(container: Container, ref: Ref, multiplier: int | None = None) -> I
     factor = multiplier_of(steps) if multiplier is None else multiplier
     if factor != 1:
         what = f"its steps are fractions: they are times {factor}"
-        findings.append(Note(run_id(container), what))
+        findings.append(Note(f"{container.project}/{container.id}", what))
     metrics = tuple(_metrics(container, factor))
     return Item(
         ref,
@@ -101,7 +103,7 @@ def _header(container: Container, metrics: tuple[MetricHistory, ...]) -> Run:
         status = "FAILED"
     start = _time(container, "sys/creation_time")
     return Run(
-        experiment=experiment_ref(container.project),
+        experiment=experiment_ref(experiment_name(container)),
         name=container.text("sys/name") or container.id,
         status=status,
         start_time=start,
@@ -143,6 +145,8 @@ def _is_true(container: Container, path: str) -> bool:
 def _tags(container: Container, factor: int) -> Iterator[Tag]:
     yield Tag("neptune.project", container.project)
     yield Tag("neptune.run_id", container.id)
+    if container.kind != "run":
+        yield Tag("neptune.kind", container.kind)
     if description := container.text("sys/description"):
         yield Tag(NOTE, description)
     if factor != 1:
@@ -165,15 +169,6 @@ def text_of(scalar: Scalar) -> str:
     if isinstance(value, tuple):
         return json.dumps(sorted(value), ensure_ascii=False)
     return value if isinstance(value, str) else repr(value)
-
-
-def iso(time: int) -> str:
-    """Return a time in milliseconds by ISO 8601; as a number where that has none."""
-    try:
-        moment = _EPOCH + timedelta(milliseconds=time)
-    except OverflowError:
-        return str(time)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def attributes_text(container: Container) -> str:

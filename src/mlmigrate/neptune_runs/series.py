@@ -1,7 +1,8 @@
 """Series that MLflow has no place for, as lines of JSON in an artifact of the run.
 
 Each line is a point: ``step`` (a number, maybe a fraction), ``timestamp``
-(milliseconds, or null) and ``value``; that of a histogram has ``type``, ``edges`` and ``values``.
+(milliseconds, or null) and ``value``; that of a histogram has ``type``, ``edges`` and
+``values``.
 """
 
 from __future__ import annotations

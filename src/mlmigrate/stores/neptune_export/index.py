@@ -1,0 +1,107 @@
+"""What is in an archive: known while it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlmigrate.errors import ItemError
+from mlmigrate.model import Finding, Problem
+from mlmigrate.neptune_runs.attributes import Container, ContainerKind, Scalar
+from mlmigrate.neptune_runs.items import experiment_name, origin_of
+from mlmigrate.stores.neptune_export.layout import Entry, Folders, entries_of
+from mlmigrate.stores.neptune_export.models import model_of_version
+from mlmigrate.stores.neptune_export.tables import ignore, read_rows
+
+_SCOPES: tuple[tuple[ContainerKind, str], ...] = (
+    ("model", "models"),
+    ("model_version", "model_versions"),
+)
+
+
+class Index:
+    """The runs, models and versions of an archive."""
+
+    def __init__(self, folders: Folders, options: Mapping[str, Any]) -> None:
+        """Find them.
+
+        Raises:
+            StoreError: a folder cannot be listed.
+        """
+        self.folders = folders
+        self.findings: list[Finding] = []
+        #: All that are read, by their origins.
+        self.entries: dict[str, Entry] = {}
+        self._aliases: dict[tuple[str, str], Entry] | None = None
+        entries = entries_of(folders.data, "run", self.findings)
+        for kind, scope in _SCOPES:
+            entries += entries_of(folders.model_data, kind, self.findings, scope)
+        partly = options.get("incomplete") == "yes"
+        for entry in entries:
+            flaw = entry.flaw()
+            if flaw and not partly:
+                flaw += ": not copied; -i incomplete=yes copies what is there"
+            elif not flaw and entry.unfinished:
+                flaw = f"beside it lies {entry.unfinished[0]}, which was not finished"
+                self.entries[origin_of(as_container(entry))] = entry
+            else:
+                self.entries[origin_of(as_container(entry))] = entry
+            if flaw:
+                self.findings.append(Problem(entry.where, flaw))
+
+    def experiments(self) -> list[str]:
+        """Return the names of the experiments that there are."""
+        held = self.entries.values()
+        return sorted({experiment_name(as_container(entry)) for entry in held})
+
+    def models(self) -> dict[str, tuple[str, str]]:
+        """Return the project and the id of each model, by the name that it gets."""
+        found: set[tuple[str, str]] = set()
+        for entry in self.entries.values():
+            if entry.kind == "model":
+                found.add((entry.project, entry.id))
+            elif entry.kind == "model_version" and (of := model_of_version(entry.id)):
+                found.add((entry.project, of[0]))
+        names: dict[str, tuple[str, str]] = {}
+        for project, id in sorted(found):
+            name, number = id, 2
+            while name in names:
+                name, number = f"{id}~{number}", number + 1
+            names[name] = (project, id)
+        return names
+
+    def run(self, project: str, id: str) -> Entry | None:
+        """Return a run by its id, or by another that its attributes give it."""
+        known = self.entries.get(origin_of(Container("run", project, id)))
+        if known is not None:
+            return known
+        if self._aliases is None:
+            self._aliases = {}
+            for entry in self.entries.values():
+                if entry.kind != "run":
+                    continue
+                scalars = scalars_of(entry)
+                for path in ("sys/custom_run_id", "sys/id"):
+                    if (said := scalars.get(path)) and isinstance(said.value, str):
+                        self._aliases.setdefault((entry.project, said.value), entry)
+        return self._aliases.get((project, id))
+
+    def files_of(self, entry: Entry) -> Path:
+        """Return the folder of the files of an entry's project."""
+        kind = entry.kind
+        root = self.folders.files if kind == "run" else self.folders.model_files
+        return root / entry.folder
+
+
+def as_container(entry: Entry) -> Container:
+    """Return what is known of an entry before its rows are read."""
+    return Container(entry.kind, entry.project, entry.id)
+
+
+def scalars_of(entry: Entry) -> dict[str, Scalar]:
+    """Return the attributes with one value; none where they cannot be read."""
+    try:
+        return read_rows(entry, ignore).scalars
+    except (ItemError, OSError):
+        return {}  # told where the run itself is read

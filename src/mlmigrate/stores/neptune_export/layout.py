@@ -1,0 +1,221 @@
+"""Where neptune-exporter puts what: folders, files, and which of them are whole."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlmigrate.errors import StoreError, translated
+from mlmigrate.model import Finding, Note, Problem
+from mlmigrate.neptune_runs.attributes import ContainerKind
+
+#: ``RUN_part_3.parquet``; ``.tmp`` while it grows, and for ever where the exporter was
+#: stopped. Early releases wrote all runs of a project into ``part_3.parquet``.
+_PART = re.compile(r"(?:(?P<run>.+)_)?part_(?P<number>\d+)\.parquet(?P<tmp>\.tmp)?$")
+_ERRORS = "neptune_exporter_errors.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """The folders of one archive."""
+
+    root: Path
+    data: Path
+    files: Path
+    model_data: Path
+    model_files: Path
+
+    @property
+    def errors(self) -> Iterator[Path]:
+        """The places where the exporter's list of its errors may be, best first."""
+        for folder in (self.root, self.data, self.root.parent):
+            yield folder / _ERRORS
+
+
+def folders_of(root: Path, options: Mapping[str, Any]) -> Folders:
+    """Return the folders of the archive at *root*: where the options say, else as the
+    exporter names them, also where *root* is itself its ``data``.
+    """
+    inside = any((root / name).is_dir() for name in ("data", "model_data"))
+    above = root if inside else root.parent
+
+    def place(option: str, name: str) -> Path:
+        given = options.get(option)
+        return Path(given) if given else above / name
+
+    data = root / "data" if inside else root
+    return Folders(
+        root,
+        Path(options["data"]) if options.get("data") else data,
+        place("files", "files"),
+        place("model-data", "model_data"),
+        place("model-files", "model_files"),
+    )
+
+
+@dataclass(slots=True)
+class Entry:
+    """One run, model or model version, and its part files by their numbers."""
+
+    kind: ContainerKind
+    project: str
+    id: str
+    folder: str  # the name of its project's folders
+    parts: dict[int, Path] = field(default_factory=dict)
+    shared: bool = False  # its files hold others, too
+    unfinished: tuple[str, ...] = ()  # names of files that the exporter did not finish
+
+    @property
+    def where(self) -> str:
+        """What to call it in findings."""
+        return f"{self.project}/{self.id}"
+
+    def flaw(self) -> str:
+        """Say what shows that it was not exported whole; '' where nothing does."""
+        if 0 not in self.parts:
+            return "its export was not finished: its part 0, written last, is missing"
+        gaps = sorted(set(range(max(self.parts))) - set(self.parts))
+        if gaps:
+            return f"parts of it are missing: {', '.join(map(str, gaps))}"
+        return ""
+
+
+def entries_of(
+    folder: Path, kind: ContainerKind, findings: list[Finding], scope: str = ""
+) -> list[Entry]:
+    """Find what is below a data folder, whole or not.
+
+    Args:
+        folder: ``data`` or ``model_data``.
+        kind: what it holds.
+        findings: gets what cannot be read.
+        scope: the folder in each project's that holds this kind.
+
+    Raises:
+        StoreError: the folder cannot be listed.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    for project in _listed(folder):
+        place = folder / project / scope
+        if project.startswith(".") or not place.is_dir():
+            continue
+        for group in _groups(place, findings):
+            for number, path in sorted(group.parts.items()):
+                for key in _owners(path, findings):
+                    if key not in found:
+                        new = Entry(kind, *key, project, unfinished=tuple(group.tmp))
+                        found[key] = new
+                    entry = found[key]
+                    # Not each part that several share holds something of each.
+                    at = number if group.stem else len(entry.parts)
+                    if at in entry.parts:
+                        what = f"{key[1]} is in {path.name}, too: that is left out"
+                        findings.append(Problem(str(place), what))
+                        continue
+                    entry.parts[at] = path
+                    entry.shared |= not group.stem
+            if not group.parts:
+                what = (
+                    f"was not finished, and is all that is there of a {kind}: it cannot"
+                    " be read"
+                )
+                findings.append(Problem(str(place / group.tmp[0]), what))
+    return sorted(found.values(), key=lambda entry: (entry.project, _natural(entry.id)))
+
+
+@dataclass(slots=True)
+class _Group:
+    """The part files of one run, or of all that share them, by the name's beginning."""
+
+    stem: str
+    parts: dict[int, Path] = field(default_factory=dict)
+    tmp: list[str] = field(default_factory=list)
+
+
+def _groups(place: Path, findings: list[Finding]) -> list[_Group]:
+    groups: dict[str, _Group] = {}
+    strange: list[str] = []
+    for name in _listed(place):
+        match = _PART.match(name)
+        path = place / name
+        if match is None or not path.is_file():
+            if not path.is_dir():
+                strange.append(name)
+            continue
+        stem = match["run"] or ""
+        group = groups.setdefault(stem, _Group(stem))
+        if match["tmp"]:
+            group.tmp.append(name)
+        else:
+            group.parts[int(match["number"])] = path
+    if strange:
+        what = f"{len(strange)} files are no part of it, such as {strange[0]!r}"
+        findings.append(Note(str(place), what))
+    return list(groups.values())
+
+
+def _natural(id: str) -> list[tuple[int, int, str]]:
+    """Return a key by which RUN-2 comes before RUN-10."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", id)
+    ]
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _owners(path: Path, findings: list[Finding]) -> list[tuple[str, str]]:
+    """Return the projects and ids whose rows a part file holds."""
+    keys: dict[tuple[str, str], None] = {}
+    try:
+        with translated(lambda error: StoreError(str(error)), passing=(OSError,)):
+            file = pq.ParquetFile(path, memory_map=True)
+            known = _single_owner(file.metadata)
+            if known is not None:
+                return [known]
+            columns = ["project_id", "run_id"]
+            for batch in file.iter_batches(columns=columns, use_threads=False):
+                rows = pa.Table.from_batches([batch]).group_by(columns).aggregate([])
+                for row in rows.to_pylist():
+                    keys[str(row["project_id"]), str(row["run_id"])] = None
+    except (StoreError, OSError) as error:
+        findings.append(Problem(str(path), f"cannot be read: {error}"))
+    if not keys:
+        findings.append(Problem(str(path), "holds no row that names a run"))
+    return list(keys)
+
+
+def _single_owner(metadata: Any) -> tuple[str, str] | None:
+    """Return whose rows a file holds, where its footer shows that it is one's only."""
+    names = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
+    found: set[tuple[str, str]] = set()
+    for group in range(metadata.num_row_groups):
+        said = []
+        for name in ("project_id", "run_id"):
+            if name not in names:
+                return None
+            statistics = metadata.row_group(group).column(names[name]).statistics
+            if (
+                statistics is None
+                or not statistics.has_min_max
+                or statistics.min != statistics.max
+                or statistics.null_count
+                or not isinstance(statistics.min, str)
+                or len(statistics.min) >= 64  # longer ones may be cut
+            ):
+                return None
+            said.append(statistics.min)
+        found.add((said[0], said[1]))
+    return found.pop() if len(found) == 1 else None

@@ -1,0 +1,157 @@
+"""Archives of neptune-exporter, read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate.artifacts import open_file
+from mlmigrate.contract import Selection
+from mlmigrate.errors import ItemError
+from mlmigrate.model import Failed, Finding, Item, Problem, Ref
+from mlmigrate.neptune_runs.attributes import Container
+from mlmigrate.neptune_runs.items import (
+    ATTRIBUTES,
+    experiment_item,
+    experiment_name,
+    experiment_ref,
+    run_item,
+)
+from mlmigrate.stores.neptune_export import strays
+from mlmigrate.stores.neptune_export.files import Found
+from mlmigrate.stores.neptune_export.gathering import gather
+from mlmigrate.stores.neptune_export.index import Index, as_container
+from mlmigrate.stores.neptune_export.layout import Entry, Folders
+from mlmigrate.stores.neptune_export.lines import Lines
+from mlmigrate.stores.neptune_export.models import model_item, model_of_version
+from mlmigrate.stores.neptune_export.tables import ignore, read_rows
+
+
+class ExportArchive:
+    """An archive of neptune-exporter; see `mlmigrate.contract.Source`."""
+
+    parallel: Literal["process", "thread"] = "process"
+
+    def __init__(
+        self, location: str, folders: Folders, options: Mapping[str, Any]
+    ) -> None:
+        """Find what is in an archive.
+
+        Raises:
+            StoreError: a folder cannot be listed.
+        """
+        self.location = location
+        self.index = Index(folders, options)
+        self._multiplier: int | None = options.get("step-multiplier")
+        self._temporary = options.get("temp-dir")
+        self._opened: tuple[str, _Files] | None = None
+        self._opening = Lock()
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        wanted = selection.experiments
+        if selection.kind == "experiment":
+            yield from (experiment_ref(name) for name in self.index.experiments())
+        elif selection.kind == "registered_model":
+            yield from (Ref("registered_model", name) for name in self.index.models())
+        elif selection.kind == "run":
+            for id, entry in self.index.entries.items():
+                home = experiment_ref(experiment_name(as_container(entry)))
+                if wanted is None or home.id in wanted:
+                    yield Ref("run", id)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        for ref in refs:
+            try:
+                yield self._read(ref)
+            except KeyError:
+                yield Failed(ref, f"{self.location} holds no such {ref.kind}")
+            except (OSError, ItemError) as error:
+                yield Failed(ref, str(error))
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        entry = self.index.entries.get(ref.id)
+        if entry is None:
+            raise ItemError(f"{self.location} holds no such {ref.kind}")
+        with self._opening:  # the files of one run are wanted one after the other
+            if self._opened is None or self._opened[0] != ref.id:
+                self.close()
+                self._opened = (ref.id, self._make_files(entry))
+            found = self._opened[1].found.get(path)
+            if found is None:
+                raise ItemError(f"{ref} has no artifact {path!r}")
+            return open_file(found.folder, found.path)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return [*self.index.findings, *strays.findings(self.index)]
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+        if self._opened is not None:
+            self._opened[1].made.cleanup()
+            self._opened = None
+
+    def _read(self, ref: Ref) -> Item:
+        if ref.kind == "run":
+            found = gather(self.index.entries[ref.id], self.index)
+            return run_item(found.container, ref, self._multiplier)
+        if ref.kind == "experiment":
+            names = {experiment_ref(n).id: n for n in self.index.experiments()}
+            return experiment_item(names[ref.id])
+        return self._read_model(ref, *self.index.models()[ref.id])
+
+    def _read_model(self, ref: Ref, project: str, id: str) -> Item:
+        findings: list[Finding] = []
+        model: Container | None = None
+        versions: list[tuple[int, Ref, Container]] = []
+        for key, entry in self.index.entries.items():
+            if entry.project != project or entry.kind == "run":
+                continue
+            version = model_of_version(entry.id)
+            if entry.kind == "model" and entry.id == id:
+                model = _facts(entry, findings)
+            elif entry.kind == "model_version" and version and version[0] == id:
+                found = _facts(entry, findings)
+                versions.append((version[1], Ref("run", key), found))
+        return model_item(ref, model, versions, findings)
+
+    def _make_files(self, entry: Entry) -> _Files:
+        """Make the files of a run's rows, all at once: each would read all rows."""
+        folder = tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=self._temporary)
+        root = Path(folder.name)
+        lines = Lines(root)
+        gathered = gather(entry, self.index, lines)
+        made = lines.finish()
+        found = {
+            name: Found(root, made[path].name, made[path].stat().st_size)
+            for name, path in gathered.lines.items()
+        }
+        told = root / "attributes"
+        told.write_text(gathered.told, encoding="ascii")
+        found[ATTRIBUTES] = Found(root, told.name, len(gathered.told))
+        return _Files(folder, {**found, **gathered.files})
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one run, and the folder of those that are made of its rows."""
+
+    made: tempfile.TemporaryDirectory[str]
+    found: Mapping[str, Found]
+
+
+def _facts(entry: Entry, findings: list[Finding]) -> Container:
+    """Return what is said of a model or a version in single values."""
+    try:
+        scalars = read_rows(entry, ignore).scalars
+    except (OSError, ItemError) as error:
+        findings.append(Problem(entry.where, f"cannot be read: {error}"))
+        scalars = {}
+    return Container(entry.kind, entry.project, entry.id, scalars)
