@@ -9,16 +9,18 @@ from typing import Any, Generic, TypeVar
 from mlmigrate import marks
 from mlmigrate.contract import Copy, Delivery, Selection
 from mlmigrate.model import Finding, Item, Lifecycle, Problem, Ref, Run
-from mlmigrate.wandb_runs import experiments, models
-from mlmigrate.wandb_runs.mapping import Naming, run_id
-from mlmigrate.wandb_runs.nesting import Nesting
-from mlmigrate.wandb_runs.own import (
+from mlmigrate.told.experiments import (
     EXPERIMENT,
-    Own,
-    as_time,
+    copies,
     experiment_id,
     experiment_of,
 )
+from mlmigrate.told.models import model_of
+from mlmigrate.told.values import as_time
+from mlmigrate.wandb_runs.experiments import project_id, project_record
+from mlmigrate.wandb_runs.mapping import Naming, run_id
+from mlmigrate.wandb_runs.nesting import Nesting
+from mlmigrate.wandb_runs.own import Own
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Entry:
         """The id of its experiment."""
         if self.known is not None:
             return self.known.experiment
-        return experiments.project_id(self.entity, self.project)
+        return project_id(self.entity, self.project)
 
 
 R = TypeVar("R", bound=Entry)
@@ -115,7 +117,7 @@ class Index(Generic[R]):
         id = self.places.get(run.place) or self._new_id(run, where)
         self.runs[id], self.places[run.place] = run, id
         if found is None:
-            record = experiments.project_record(run.entity, run.project)
+            record = project_record(run.entity, run.project)
             _keep(self.experiments, run.experiment, record)
             return id
         self.nesting.add(id, found.parent)
@@ -174,7 +176,7 @@ class Index(Generic[R]):
         """
         if ref.kind == "experiment":
             return experiment_of(self.experiments[ref.id], ref)
-        return models.model_of(self.models[ref.id], ref)
+        return model_of(self.models[ref.id], ref)
 
     # -- for sinks --------------------------------------------------------------
 
@@ -183,7 +185,7 @@ class Index(Generic[R]):
         wanted = list(origins)
         found: dict[Ref, Copy] = {}
         if any(ref.kind == "experiment" for ref in wanted):
-            found.update(experiments.copies(self.experiments, wanted))
+            found.update(copies(self.experiments, wanted))
         for ref in wanted:
             if ref.kind == "registered_model" and ref.id in self.models:
                 found[ref] = Copy(ref, None)

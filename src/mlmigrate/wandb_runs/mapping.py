@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b, md5
 from typing import Any, Literal, TypeAlias
 
-from mlmigrate import marks
-from mlmigrate.merge import origins_of
 from mlmigrate.metrics import latest
-from mlmigrate.model import Experiment, Item, MetricHistory, Run, Tag
+from mlmigrate.model import Item, MetricHistory, Run
+from mlmigrate.told.inputs import inputs_record
+from mlmigrate.told.values import carried, plain, pruned
 from mlmigrate.wandb_runs.rows import STEP, TIMESTAMP, Steps
 
 #: Keys of the config that hold what MLflow, mlmigrate and W&B itself keep there.
@@ -112,21 +112,6 @@ def project_of(experiment: str) -> str:
     return plain[: _LONGEST_PROJECT - len(tail)] + tail
 
 
-def experiment_record(item: Item, *, mark: str, source: str) -> dict[str, Any]:
-    """Return what each run of an experiment says of it: W&B has no experiments."""
-    header = item.header
-    assert isinstance(header, Experiment)
-    return {
-        **asdict(header),
-        "origin": item.origin,
-        "id": origins_of(item.origin)[0].partition("/")[0],
-        "tags": _plain(item.tags),
-        "carried": _carried(item.tags),
-        "mark": mark,
-        "source": source,
-    }
-
-
 def logged(
     item: Item,
     experiment: Mapping[str, Any],
@@ -153,13 +138,13 @@ def logged(
     header = item.header
     assert isinstance(header, Run)
     id = run_id(item.origin, naming.salt)
-    tags = _plain(item.tags)
+    tags = plain(item.tags)
     own: dict[str, Any] = {
         "format": FORMAT,
         "origin": item.origin,
         "source": source,
         "steps": steps,
-        "carried": _carried(item.tags),
+        "carried": carried(item.tags),
     }
     params: dict[str, Any] = {}
     typed: dict[str, str] = {}
@@ -193,7 +178,7 @@ def logged(
         "experiment": dict(experiment),
         "parent": header.parent.id if header.parent else None,
         "tags": tags,
-        "inputs": [_input(asdict(entry)) for entry in item.inputs],
+        "inputs": inputs_record(item.inputs),
     }
     mlflow.update(told)
     group, job_type = nested
@@ -221,16 +206,6 @@ def logged(
     )
 
 
-def pruned(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *record* without the empty dicts in it: W&B's client drops them."""
-    found = {}
-    for key, value in record.items():
-        kept = pruned(value) if isinstance(value, dict) else value
-        if kept != {}:
-            found[key] = kept
-    return found
-
-
 def shown_name(name: str | None, id: str) -> str:
     """Return the display name of a run."""
     return (name or id)[:_LONGEST_NAME]
@@ -253,15 +228,6 @@ def _runtime(header: Run) -> int:
         return 0
     seconds = (header.end_time - header.start_time) // 1000
     return min(max(0, seconds), _LONGEST_RUNTIME)
-
-
-def _plain(tags: Sequence[Tag]) -> dict[str, str]:
-    return {tag.key: tag.value for tag in tags if not tag.key.startswith(marks.PREFIX)}
-
-
-def _carried(tags: Sequence[Tag]) -> dict[str, str]:
-    """Return what a sink could not hold in its own place: `mlmigrate.fit`."""
-    return {tag.key: tag.value for tag in tags if tag.key.startswith(marks.WHOLE)}
 
 
 def _wandb_tags(tags: Mapping[str, str]) -> tuple[str, ...]:
@@ -302,11 +268,6 @@ def _keys(keys: Sequence[str], reserved: set[str]) -> list[str]:
         taken.add(name)
         result.append(name)
     return result
-
-
-def _input(entry: dict[str, Any]) -> dict[str, Any]:
-    tags = {tag["key"]: tag["value"] for tag in entry["tags"]}
-    return {**entry, "tags": tags}
 
 
 def _summary(metrics: Sequence[MetricHistory]) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import quote
+from typing import Any
 
 from mlmigrate.model import (
     DatasetInput,
-    Experiment,
     Item,
     Lifecycle,
     MetricHistory,
@@ -23,9 +21,11 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
+from mlmigrate.told.experiments import experiment_id
+from mlmigrate.told.inputs import inputs_of
+from mlmigrate.told.values import as_dicts, as_lifecycle, as_text, as_texts, as_time
 from mlmigrate.wandb_runs.mapping import FORMAT, MLFLOW, MLMIGRATE, NOTE, shown_name
 from mlmigrate.wandb_runs.rows import Steps
-from mlmigrate.wandb_runs.values import text
 
 _TEXTS = (
     "name",
@@ -87,15 +87,6 @@ class Own:
         return experiment_id(str(self.experiment["name"]))
 
 
-#: What the id of an experiment begins with that runs tell of.
-EXPERIMENT = "mlflow:"
-
-
-def experiment_id(name: str) -> str:
-    """Return the id that an experiment of MLflow's has at W&B, which has none."""
-    return EXPERIMENT + quote(name, safe="")
-
-
 def own(config: Mapping[str, Any]) -> Own | None:
     """Return what mlmigrate keeps in a config, None where it wrote none."""
     kept, mlflow = config.get(MLMIGRATE), config.get(MLFLOW)
@@ -108,45 +99,26 @@ def own(config: Mapping[str, Any]) -> Own | None:
         return None
     header: dict[str, Any] = {name: as_text(mlflow.get(name)) for name in _TEXTS}
     header.update((name, as_time(mlflow.get(name))) for name in _TIMES)
-    inputs = mlflow.get("inputs")
     return Own(
         origin=origin,
         source=as_text(kept.get("source")) or "",
         mark=as_text(kept.get("mark")),
         steps="native" if kept.get("steps") == "native" else "rows",
         status=as_text(mlflow.get("status")) or "RUNNING",
-        lifecycle=_lifecycle(mlflow.get("lifecycle")),
+        lifecycle=as_lifecycle(mlflow.get("lifecycle")),
         parent=as_text(mlflow.get("parent")),
         experiment=experiment,
         header=header,
         tags=as_texts(mlflow.get("tags")),
-        inputs=tuple(_inputs(inputs if isinstance(inputs, list) else ())),
+        inputs=inputs_of(mlflow.get("inputs")),
         params=as_texts(kept.get("params")),
         metrics=as_texts(kept.get("metrics")),
         typed=as_texts(kept.get("typed")),
         carried=as_texts(kept.get("carried")),
         told=Told(
-            _dicts(mlflow.get("registered_models")), _dicts(mlflow.get("experiments"))
+            as_dicts(mlflow.get("registered_models")),
+            as_dicts(mlflow.get("experiments")),
         ),
-    )
-
-
-def experiment_of(record: Mapping[str, Any], ref: Ref) -> Item:
-    """Return the experiment that a record in a run's config says."""
-    header = Experiment(
-        name=str(record["name"]),
-        artifact_location=as_text(record.get("artifact_location")),
-        lifecycle=_lifecycle(record.get("lifecycle")),
-        creation_time=as_time(record.get("creation_time")),
-        last_update_time=as_time(record.get("last_update_time")),
-    )
-    tags = as_texts(record.get("tags"))
-    return Item(
-        ref,
-        header,
-        origin=as_text(record.get("origin")) or f"{ref.id}/{header.name}",
-        tags=tuple(Tag(key, value) for key, value in tags.items()),
-        mark=as_text(record.get("mark")),
     )
 
 
@@ -221,54 +193,6 @@ def _same(written: str, value: str) -> bool:
         return bool(json.loads(word) == json.loads(value))
     except (ValueError, RecursionError):
         return False
-
-
-def _inputs(entries: Iterable[Any]) -> Iterable[DatasetInput]:
-    for entry in entries:
-        if not isinstance(entry, dict):
-            continue
-        yield DatasetInput(
-            name=text(entry.get("name", "")),
-            digest=text(entry.get("digest", "")),
-            source_type=text(entry.get("source_type", "")),
-            source=text(entry.get("source", "")),
-            schema=as_text(entry.get("schema")),
-            profile=as_text(entry.get("profile")),
-            tags=tuple(
-                Tag(key, value) for key, value in as_texts(entry.get("tags")).items()
-            ),
-        )
-
-
-def as_text(value: Any) -> str | None:
-    """Return a text, None for what is none."""
-    return value if isinstance(value, str) else None
-
-
-def as_time(value: Any) -> int | None:
-    """Return a whole number, which a server may have made a float."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and abs(value) < 1 << 63 else None
-
-
-def as_texts(value: Any) -> dict[str, str]:
-    """Return the texts of a dict, none for what is no dict."""
-    if not isinstance(value, dict):
-        return {}
-    return {key: text for key, text in value.items() if isinstance(text, str)}
-
-
-def _dicts(value: Any) -> dict[str, Mapping[str, Any]]:
-    if not isinstance(value, dict):
-        return {}
-    return {key: each for key, each in value.items() if isinstance(each, dict)}
-
-
-def _lifecycle(value: Any) -> Lifecycle:
-    found: Literal["active", "deleted"] = "deleted" if value == "deleted" else "active"
-    return found
 
 
 def _list(value: str | None) -> Any:

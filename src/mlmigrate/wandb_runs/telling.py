@@ -13,10 +13,10 @@ from mlmigrate import marks
 from mlmigrate.contract import Delivery, Written
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Failed, Loss, Ref
-from mlmigrate.wandb_runs import experiments, models
+from mlmigrate.told import experiments, models
+from mlmigrate.told.experiments import experiment_id, experiment_record
 from mlmigrate.wandb_runs.index import Entry, Index
-from mlmigrate.wandb_runs.mapping import experiment_record
-from mlmigrate.wandb_runs.own import Told, experiment_id
+from mlmigrate.wandb_runs.own import Told
 
 R = TypeVar("R", bound=Entry)
 _NOBODY = "no run is there that could tell of it"

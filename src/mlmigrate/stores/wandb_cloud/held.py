@@ -12,7 +12,8 @@ from mlmigrate.errors import ItemError
 from mlmigrate.stores.wandb_cloud import facts
 from mlmigrate.stores.wandb_cloud.index import Listed, add_run
 from mlmigrate.stores.wandb_cloud.reading import CloudSource
-from mlmigrate.wandb_runs.mapping import MLFLOW, pruned
+from mlmigrate.told.values import pruned
+from mlmigrate.wandb_runs.mapping import MLFLOW
 from mlmigrate.wandb_runs.own import Told, own
 
 

@@ -37,13 +37,13 @@ from mlmigrate.stores.wandb_cloud.held import Held
 from mlmigrate.stores.wandb_cloud.place import place_of
 from mlmigrate.stores.wandb_cloud.reading import opened
 from mlmigrate.stores.wandb_cloud.sending import send, workspace
+from mlmigrate.told.values import pruned
 from mlmigrate.wandb_runs import telling
 from mlmigrate.wandb_runs.mapping import (
     MLMIGRATE,
     Logged,
     logged,
     naming_of,
-    pruned,
     run_id,
 )
 from mlmigrate.wandb_runs.rows import Steps, count_rows, steps_of

@@ -1,9 +1,4 @@
-"""Registered models, of which W&B's runs tell: one run of a model's versions does.
-
-W&B's own registry links artifacts of runs, and numbers them itself: what MLflow knows
-of a model (its numbers, times, stages, aliases, versions without files) is in the
-config of the first run that one of its versions came from.
-"""
+"""Registered models with their versions and aliases."""
 
 from __future__ import annotations
 
@@ -13,9 +8,15 @@ from typing import Any
 
 from mlmigrate import marks, merge
 from mlmigrate.contract import Delivery
-from mlmigrate.model import Alias, Item, ModelVersion, Ref, RegisteredModel, Tag
-from mlmigrate.wandb_runs.mapping import pruned
-from mlmigrate.wandb_runs.own import as_text, as_texts, as_time
+from mlmigrate.model import Alias, Item, ModelVersion, Ref, RegisteredModel
+from mlmigrate.told.values import (
+    as_tags,
+    as_text,
+    as_time,
+    carried,
+    plain,
+    pruned,
+)
 
 _TEXTS = (
     "description",
@@ -30,7 +31,7 @@ _TEXTS = (
 
 
 def next_record(held: Mapping[str, Any] | None, delivery: Delivery) -> dict[str, Any]:
-    """Return what a run's config is to say of a registered model.
+    """Return what is to be told of a registered model.
 
     Args:
         held: what is said of it so far; None for a new one.
@@ -46,8 +47,8 @@ def next_record(held: Mapping[str, Any] | None, delivery: Delivery) -> dict[str,
     record = {
         **asdict(header),
         "revision": revision,
-        "tags": _plain(item.tags),
-        "carried": _carried(item.tags),
+        "tags": plain(item.tags),
+        "carried": carried(item.tags),
         "aliases": {alias.name: alias.version for alias in item.aliases},
         "versions": [_version_record(version, mark) for version in item.versions],
     }
@@ -59,23 +60,15 @@ def _version_record(version: ModelVersion, mark: str) -> dict[str, Any]:
         **asdict(version),
         "run": version.run.id if version.run else None,
         "source_run": version.source_run.id if version.source_run else None,
-        "tags": _plain(version.tags),
-        "carried": _carried(version.tags),
+        "tags": plain(version.tags),
+        "carried": carried(version.tags),
         "mark": mark,
     }
     return pruned(record)
 
 
-def _plain(tags: Iterable[Tag]) -> dict[str, str]:
-    return {tag.key: tag.value for tag in tags if not tag.key.startswith(marks.PREFIX)}
-
-
-def _carried(tags: Iterable[Tag]) -> dict[str, str]:
-    return {tag.key: tag.value for tag in tags if tag.key.startswith(marks.WHOLE)}
-
-
 def model_of(record: Mapping[str, Any], ref: Ref) -> Item:
-    """Return the registered model that a record in a run's config says."""
+    """Return the registered model that a record says."""
     versions = record.get("versions")
     aliases = record.get("aliases")
     return Item(
@@ -87,7 +80,7 @@ def model_of(record: Mapping[str, Any], ref: Ref) -> Item:
             as_time(record.get("last_updated_time")),
         ),
         origin=ref.id,
-        tags=_tags(record.get("tags")),
+        tags=as_tags(record.get("tags")),
         versions=tuple(_versions(versions if isinstance(versions, list) else ())),
         aliases=tuple(_aliases(aliases if isinstance(aliases, dict) else {})),
     )
@@ -110,7 +103,7 @@ def _versions(records: Iterable[Any]) -> Iterator[ModelVersion]:
             status=as_text(record.get("status")) or "READY",
             run=_run(record.get("run")),
             source_run=_run(record.get("source_run")),
-            tags=_tags(record.get("tags")),
+            tags=as_tags(record.get("tags")),
             **texts,
         )
 
@@ -119,10 +112,6 @@ def _aliases(numbers: Mapping[str, Any]) -> Iterator[Alias]:
     for name, said in numbers.items():
         if (number := as_time(said)) is not None:
             yield Alias(name, number)
-
-
-def _tags(value: Any) -> tuple[Tag, ...]:
-    return tuple(Tag(key, text) for key, text in as_texts(value).items())
 
 
 def _run(id: Any) -> Ref | None:
