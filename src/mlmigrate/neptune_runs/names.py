@@ -7,6 +7,8 @@ from hashlib import blake2b
 
 #: Bytes of a part of a path: most file systems take 255; a suffix may follow.
 _LONGEST_PART = 230
+#: Bytes of a path: Neptune takes 1,024 with what is put before it.
+_LONGEST_PATH = 980
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
@@ -19,8 +21,7 @@ class Names:
 
     def give(self, path: str) -> str:
         """Return *path*, or what comes nearest to it and is free, and safe to write."""
-        parts = [_safe(part) for part in path.replace("\\", "/").split("/") if part]
-        parts = parts or ["_"]
+        parts = cleaned(path).split("/")
         # A file stands where a folder must be: the folder gets another name.
         for at in range(1, len(parts)):
             while "/".join(parts[:at]) in self._files:
@@ -36,18 +37,24 @@ class Names:
         return name
 
 
+def cleaned(path: str) -> str:
+    """Return *path* as it is safe to write: itself where nothing is wrong with it."""
+    parts = [_safe(part) for part in path.replace("\\", "/").split("/") if part]
+    return _shortened("/".join(parts), _LONGEST_PATH) or "_"
+
+
 def _safe(part: str) -> str:
     if part in (".", ".."):
         return "_" * len(part)
     if "\0" in part or _DRIVE.match(part):
         part = part.replace("\0", "_").replace(":", "_")
-    data = part.encode("utf-8", "surrogatepass")
-    try:
-        part.encode()
-    except UnicodeEncodeError:
-        part = data.decode("utf-8", "replace")
-        data = part.encode()
-    if len(data) <= _LONGEST_PART:
-        return part
+    part = part.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return _shortened(part, _LONGEST_PART)
+
+
+def _shortened(text: str, most: int) -> str:
+    data = text.encode()
+    if len(data) <= most:
+        return text
     tail = f"-{blake2b(data, digest_size=6).hexdigest()}"
-    return data[: _LONGEST_PART - len(tail)].decode("utf-8", "ignore") + tail
+    return data[: most - len(tail)].decode("utf-8", "ignore").rstrip("/") + tail

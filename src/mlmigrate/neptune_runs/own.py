@@ -1,0 +1,268 @@
+"""Runs that mlmigrate wrote, read from Neptune as the runs that they were.
+
+What stands in a record is untrusted: whatever is not as mlmigrate writes it is left
+out, and a run of which too little is left is a run of Neptune's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlmigrate.metrics import history
+from mlmigrate.model import (
+    Artifact,
+    DatasetInput,
+    Finding,
+    Item,
+    MetricHistory,
+    Param,
+    Problem,
+    Ref,
+    Run,
+    Tag,
+)
+from mlmigrate.neptune_runs import points
+from mlmigrate.neptune_runs.attributes import MILLIONTHS, Container
+from mlmigrate.neptune_runs.items import ATTRIBUTES, NOTE, text_of
+from mlmigrate.neptune_runs.mapping import (
+    FILES,
+    FORMAT,
+    FORMAT_PATH,
+    LONGEST_STRING,
+    MARK,
+    METRICS,
+    ORIGIN,
+    PARAMS,
+    POINTS,
+    RECORD,
+    RECORD_FILE,
+    TAGS,
+    Paths,
+)
+from mlmigrate.told.experiments import experiment_id
+from mlmigrate.told.inputs import inputs_of
+from mlmigrate.told.values import as_dict, as_lifecycle, as_text, as_texts, as_time
+
+_TEXTS = (
+    "name",
+    "user",
+    "artifact_uri",
+    "source_type",
+    "source_name",
+    "source_version",
+    "entry_point",
+)
+_TIMES = ("start_time", "end_time", "deleted_time")
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What mlmigrate keeps in a run."""
+
+    origin: str
+    mark: str | None
+    experiment: Mapping[str, Any]
+    header: Mapping[str, Any]
+    inputs: tuple[DatasetInput, ...]
+    carried: Mapping[str, str]
+    whole: Mapping[str, str]  # the strings that were cut, by their paths
+    renamed: Paths
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of its experiment."""
+        return experiment_id(str(self.experiment["name"]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """A run that mlmigrate wrote."""
+
+    item: Item
+    own: Own
+    paths: Paths  # of all that it has
+    files: Mapping[str, str]  # the attribute of each artifact
+
+
+#: What the names begin with of what people added at Neptune.
+_ADDED = "neptune/"
+#: Below these is what mlmigrate writes, and Neptune itself.
+_OURS = (PARAMS, METRICS, "mlflow/", "mlmigrate/", "sys/")
+
+
+def own(container: Container, read: Callable[[str], bytes]) -> Own | None:
+    """Return what mlmigrate keeps in a run, None where it wrote none.
+
+    Args:
+        container: the run.
+        read: reads the file of an attribute.
+
+    Raises:
+        ItemError: the file of the record cannot be read.
+        OSError: likewise.
+    """
+    origin = container.text(ORIGIN)
+    if not origin or container.number(FORMAT_PATH) != FORMAT:
+        return None
+    record = _record(container, read)
+    experiment = record.get("experiment")
+    if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
+        return None
+    said, renamed = as_dict(record.get("header")), as_dict(record.get("renamed"))
+    header: dict[str, Any] = {name: as_text(said.get(name)) for name in _TEXTS}
+    header.update((name, as_time(said.get(name))) for name in _TIMES)
+    header["status"] = as_text(said.get("status")) or "RUNNING"
+    header["parent"] = as_text(said.get("parent"))
+    header["lifecycle"] = as_lifecycle(said.get("lifecycle"))
+    return Own(
+        origin,
+        container.text(MARK) or None,
+        experiment,
+        header,
+        inputs_of(record.get("inputs")),
+        as_texts(record.get("carried")),
+        as_texts(record.get("whole")),
+        Paths(
+            *(as_texts(renamed.get(n)) for n in ("params", "metrics", "tags", "files"))
+        ),
+    )
+
+
+def _record(container: Container, read: Callable[[str], bytes]) -> dict[str, Any]:
+    text: str | bytes = container.text(RECORD)
+    if not text:
+        if not container.scalars.get(RECORD_FILE) and not _has_file(
+            container, RECORD_FILE
+        ):
+            return {}
+        text = read(RECORD_FILE)
+    try:
+        return as_dict(json.loads(text))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _has_file(container: Container, path: str) -> bool:
+    return any(artifact.path == path for artifact in container.artifacts)
+
+
+def restored(
+    container: Container, found: Own, ref: Ref, read: Callable[[str], bytes]
+) -> Restored:
+    """Return the run that mlmigrate wrote, with what people changed at Neptune.
+
+    Args:
+        container: the run; its artifacts are named by their attributes.
+        found: what mlmigrate keeps in it.
+        ref: its address.
+        read: reads the file of an attribute.
+
+    Raises:
+        ItemError: the points kept aside cannot be read.
+        OSError: likewise.
+    """
+    keys = found.renamed
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    added: dict[str, str] = {}
+    for path, scalar in container.scalars.items():
+        value = _whole(found, path, text_of(scalar))
+        if path.startswith(PARAMS):
+            params[path.removeprefix(PARAMS)] = value
+        elif path.startswith(TAGS):
+            tags[path.removeprefix(TAGS)] = value
+        elif not path.startswith(_OURS):
+            added[_ADDED + path] = value
+    said = {keys.tags.get(path, path): value for path, value in tags.items()} | added
+    header = dict(found.header)
+    name = container.text("sys/name")
+    if name and name != (header["name"] or "")[:LONGEST_STRING]:
+        header["name"] = name
+    note = container.text("sys/description")
+    if note and note != said.get(NOTE, "")[:LONGEST_STRING]:
+        said[NOTE] = note
+    aside = points.load(read(POINTS)) if _has_file(container, POINTS) else {}
+    findings: list[Finding] = list(container.findings)
+    where = f"{container.project}/{container.id}"
+    metrics = tuple(_metrics(container, keys.metrics, aside, where, findings))
+    files = dict(_files(container, keys.files))
+    parent = header.pop("parent")
+    item = Item(
+        ref,
+        Run(
+            experiment=Ref("experiment", found.experiment_id),
+            parent=Ref("run", parent) if parent else None,
+            **header,
+        ),
+        origin=found.origin,
+        params=tuple(Param(keys.params.get(p, p), v) for p, v in params.items()),
+        tags=tuple(Tag(key, value) for key, value in said.items()),
+        metrics=metrics,
+        inputs=found.inputs,
+        artifacts=tuple(files.values()),
+        mark=found.mark,
+        findings=tuple(findings),
+    )
+    series = [
+        p.removeprefix(METRICS) for p in container.floats if p.startswith(METRICS)
+    ]
+    own_files = [p.removeprefix(FILES) for p in files if p.startswith(FILES)]
+    paths = Paths(
+        {path: keys.params.get(path, path) for path in params},
+        {path: keys.metrics.get(path, path) for path in series},
+        {path: keys.tags.get(path, path) for path in tags},
+        {path: keys.files.get(path, path) for path in own_files},
+    )
+    at = {artifact.path: path for path, artifact in files.items()}
+    return Restored(item, found, paths, at)
+
+
+def _by_path(
+    paths: Iterable[str], prefix: str, keys: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the key of each path that begins so, without the beginning."""
+    own = (path.removeprefix(prefix) for path in paths if path.startswith(prefix))
+    return {path: keys.get(path, path) for path in own}
+
+
+def _files(
+    container: Container, keys: Mapping[str, str]
+) -> Iterator[tuple[str, Artifact]]:
+    """Yield the attribute of each file, and the artifact that it is."""
+    for artifact in container.artifacts:
+        path = artifact.path
+        if path.startswith(FILES):
+            short = path.removeprefix(FILES)
+            yield path, Artifact(keys.get(short, short), artifact.size)
+        elif path not in (POINTS, RECORD_FILE, ATTRIBUTES):
+            yield path, Artifact(_ADDED + path, artifact.size)
+
+
+def _whole(found: Own, path: str, value: str) -> str:
+    whole = found.whole.get(path)
+    return whole if whole is not None and whole[:LONGEST_STRING] == value else value
+
+
+def _metrics(
+    container: Container,
+    keys: Mapping[str, str],
+    aside: Mapping[str, MetricHistory],
+    where: str,
+    findings: list[Finding],
+) -> Iterator[MetricHistory]:
+    left = dict(aside)
+    for path, series in container.floats.items():
+        if (series.steps % MILLIONTHS).any():
+            what = f"{path} was added at Neptune, and its steps are fractions: left out"
+            findings.append(Problem(where, what))
+            continue
+        short = path.removeprefix(METRICS)
+        key = keys.get(short, short) if path.startswith(METRICS) else _ADDED + path
+        steps = series.steps // MILLIONTHS
+        held = history(key, steps, series.timestamps, series.values)
+        yield points.joined(key, held, left.pop(key, None))
+    for key, rest in left.items():
+        yield points.joined(key, None, rest)
