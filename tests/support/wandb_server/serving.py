@@ -16,11 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 from ..faults import Fault, Kind
 from ..loopback import LoopbackHandler, LoopbackServer
+from ..planted import Rules
 from . import filestream
 from .graphql import QueryError, execute, parse
 from .mutations import RefusalError, mutation_root
 from .queries import query_root
-from .rules import Forget, Rules
+from .rules import Forget
 from .state import Artifact, Run, State, StoredFile
 
 #: The key that the server takes unless told another.

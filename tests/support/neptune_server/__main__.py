@@ -1,0 +1,18 @@
+"""Run a server until interrupted: `python -m tests.support.neptune_server --port 0`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from contextlib import suppress
+
+from .serving import neptune_server
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--port", type=int, default=0)
+with neptune_server(parser.parse_args().port) as server:
+    sys.stdout.write(f"NEPTUNE_API_TOKEN={server.api_token}\n")
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -1,0 +1,54 @@
+"""Surroundings in which Neptune's client talks to one server only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .serving import NeptuneServer
+
+#: What the client remembers of servers and tokens, in its `hosted_client`.
+_REMEMBERED = (
+    "_get_token_client",
+    "get_client_config",
+    "create_http_client_with_auth",
+    "create_backend_client",
+    "create_leaderboard_client",
+    "create_artifacts_client",
+)
+
+
+def client_environment(server: NeptuneServer) -> dict[str, str]:
+    """Return the variables for a client; it writes `.neptune` where it is started."""
+    return {
+        "NEPTUNE_API_TOKEN": server.api_token,
+        # Its tokens come without TLS.
+        "OAUTHLIB_INSECURE_TRANSPORT": "1",
+    }
+
+
+@contextmanager
+def neptune_client(server: NeptuneServer) -> Iterator[None]:
+    """Let `neptune` in this process use *server*; runs are to be stopped within."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("NEPTUNE_")]:
+        del os.environ[name]
+    os.environ.update(client_environment(server))
+    try:
+        yield
+    finally:
+        # Runs that a test has left open end at exit, which no fault may hold up.
+        server.clear()
+        os.environ.clear()
+        os.environ.update(before)
+        _forget_servers()
+
+
+def _forget_servers() -> None:
+    module = sys.modules.get("neptune.internal.backends.hosted_client")
+    for name in _REMEMBERED:
+        clear = getattr(getattr(module, name, None), "cache_clear", None)
+        if clear is not None:
+            clear()

@@ -1,0 +1,112 @@
+"""Faults that a test plants in a server, and the record of what it was asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .faults import Fault
+
+Variables = Mapping[str, Any]
+When = Callable[[Variables], bool]
+
+
+class Lie:
+    """A fault that only one kind of server knows: it says what it has not done."""
+
+
+class Request(NamedTuple):
+    """One request that reached the server, and what a rule did to it."""
+
+    method: str
+    path: str
+    #: The name of what was asked for; empty where requests have none.
+    operation: str
+    variables: Variables
+    fault: Fault | Lie | None
+    #: When it came, in seconds of a clock that only runs forward.
+    at: float
+
+
+@dataclass
+class _Rule:
+    on: str
+    fault: Fault | Lie
+    skip: int
+    times: int | None
+    when: When | None
+
+    def applies(self, path: str, operation: str, variables: Variables) -> bool:
+        if self.on != operation and self.on not in path:
+            return False
+        if self.when and not self.when(variables):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is None:
+            return True
+        self.times -= 1
+        return self.times >= 0
+
+
+@dataclass
+class Rules:
+    """What is planted, and what has been asked so far."""
+
+    requests: list[Request] = field(default_factory=list)
+    _planted: list[_Rule] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def plant(
+        self,
+        on: str,
+        fault: Fault | Lie,
+        *,
+        skip: int = 0,
+        times: int | None = 1,
+        when: When | None = None,
+    ) -> None:
+        """
+        Plan *fault* for requests of an operation, or with *on* in their path.
+
+        The first *skip* of them pass; *times* of them fail then, or all that come.
+        Of an operation, *when* can choose by its variables.
+        """
+        with self._lock:
+            self._planted.append(_Rule(on, fault, skip, times, when))
+
+    def clear(self) -> None:
+        """Forget all that is planted."""
+        with self._lock:
+            self._planted.clear()
+
+    def decide(
+        self, method: str, path: str, operation: str, variables: Variables
+    ) -> Fault | Lie | None:
+        """Record a request and return what shall happen to it."""
+        with self._lock:
+            fault = next(
+                (
+                    rule.fault
+                    for rule in self._planted
+                    if rule.applies(path, operation, variables)
+                ),
+                None,
+            )
+            self.requests.append(
+                Request(method, path, operation, variables, fault, time.monotonic())
+            )
+        return fault
+
+    def asked(self, on: str) -> list[Request]:
+        """Return the requests of an operation, or with *on* in their path."""
+        with self._lock:
+            return [r for r in self.requests if on == r.operation or on in r.path]
+
+    def count(self, on: str) -> int:
+        """How many requests of an operation, or with *on* in their path, there were."""
+        return len(self.asked(on))
