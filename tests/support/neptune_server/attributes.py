@@ -172,16 +172,12 @@ def told(path: str, attribute: Attribute) -> dict[str, Any]:
 
 def as_json(value: Any) -> Any:
     """
-    Return a value as JSON can say it.
+    Return a value as JSON can say it: what is not a number becomes null.
 
-    What is not a number is refused when it is sent, so it can only be planted. How the
-    real server would tell of it is not known; Java's usual way is a string.
+    It is refused when it is sent, so it can only be planted; how the real server would
+    tell of it is not known.
     """
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def iso_time(milliseconds: int) -> str:
