@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support import corpus as corpus_
 from support import isolation, mariadb, postgres, servers
+from support import neptune_server as neptune_server_
 from support import s3 as s3_
 from support import wandb_server as wandb_server_
 from support._folders import SESSION_FOLDER, make_session_folder
@@ -177,6 +178,23 @@ def wandb_loopback(tmp_path: Path) -> Iterator[wandb_server_.WandbServer]:
     with (
         wandb_server_.wandb_server() as running,
         wandb_server_.wandb_client(running, tmp_path / "wandb-client"),
+    ):
+        yield running
+    # What it did not understand is its own fault, whatever the client made of it.
+    assert [] == running.complaints
+
+
+@pytest.fixture
+def neptune_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[neptune_server_.NeptuneServer]:
+    """A Neptune server with nothing in it, which `neptune` in this process talks to."""
+    # The client writes `.neptune` wherever it is.
+    (tmp_path / "neptune-client").mkdir()
+    monkeypatch.chdir(tmp_path / "neptune-client")
+    with (
+        neptune_server_.neptune_server() as running,
+        neptune_server_.neptune_client(running),
     ):
         yield running
     # What it did not understand is its own fault, whatever the client made of it.

@@ -10,6 +10,7 @@ part of its path:
     with neptune_server() as server, neptune_client(server):
         server.plant("executeOperations", refuse(500), times=2)
         server.plant("executeOperations", Forget("metrics/*", keep=1))
+        server.plant("createExperiment", Deny(422, title="no more runs"))
         run = neptune.init_run(project="team/proj", custom_run_id="a" * 32)
         run["params/lr"] = 0.1
         run.stop()
@@ -20,8 +21,19 @@ often something was asked for.
 """
 
 from ..faults import delay, drop, lie, refuse, reset, truncate
-from .attributes import Artifact, Atom, File, FileSet, Image, Point, Series, StringSet
+from .attributes import (
+    Artifact,
+    Atom,
+    File,
+    FileSet,
+    GitRef,
+    Image,
+    Point,
+    Series,
+    StringSet,
+)
 from .client import client_environment, neptune_client
+from .messages import Deny
 from .operations import Forget
 from .planting import (
     add_artifact,
@@ -39,9 +51,11 @@ __all__ = [
     "Artifact",
     "Atom",
     "Container",
+    "Deny",
     "File",
     "FileSet",
     "Forget",
+    "GitRef",
     "Image",
     "NeptuneServer",
     "Point",

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from . import leaderboard, storage
-from .attributes import Attribute, GitRef, Series, StringSet, as_json, told
+from .attributes import (
+    Attribute,
+    GitRef,
+    Series,
+    StringSet,
+    as_json,
+    properties_at,
+    told,
+)
 from .messages import RefusalError, Request
 from .operations import Forget, execute
 from .state import (
@@ -34,7 +42,8 @@ class Api:
     def answer(self, name: str, request: Request, lie: Forget | None) -> Any:
         """Return the answer of an endpoint."""
         if name in _ATOMS:
-            return self._attribute(request, _ATOMS[name]).properties()
+            found = self._attribute(request, _ATOMS[name])
+            return properties_at(request["attribute"], found)
         if name in _POINTS:
             return self._points(request, _POINTS[name])
         if name in _UPLOADS:
@@ -184,10 +193,10 @@ class Api:
 
     def _empty_trash(self, request: Request, lie: Forget | None) -> Any:
         project = self._project(request["projectIdentifier"])
-        for container in [*project.containers.values()]:
-            if container.trashed:
-                self.state.discard(container)
-        return {}
+        gone = [one for one in project.containers.values() if one.trashed]
+        for container in gone:
+            self.state.discard(container)
+        return {"updatedExperimentIdentifiers": [c.id for c in gone], "errors": []}
 
     def _ping(self, request: Request, lie: Forget | None) -> Any:
         self._container(request["experimentId"]).pinged = milliseconds()

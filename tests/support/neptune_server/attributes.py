@@ -93,11 +93,15 @@ class File:
     data: bytes
     ext: str = ""
     type = "file"
-    name: str = ""
+
+    def name(self, path: str) -> str:
+        """Return what it is called as the attribute at a path."""
+        last = path.rpartition("/")[2]
+        return f"{last}.{self.ext}" if self.ext else last
 
     def properties(self) -> dict[str, Any]:
         """Return what a client is told of it."""
-        return {"name": self.name, "ext": self.ext, "size": len(self.data)}
+        return {"ext": self.ext, "size": len(self.data)}
 
 
 @dataclass
@@ -156,12 +160,20 @@ def frozen(attribute: Attribute) -> Attribute:
     return replace(attribute)
 
 
+def properties_at(path: str, attribute: Attribute) -> dict[str, Any]:
+    """Return what a client is told of the attribute at a path."""
+    found = attribute.properties()
+    if isinstance(attribute, File):
+        found["name"] = attribute.name(path)
+    return found
+
+
 def told(path: str, attribute: Attribute) -> dict[str, Any]:
     """Return an attribute as it stands in a list of them."""
     properties = {
         "attributeName": path,
         "attributeType": attribute.type,
-        **attribute.properties(),
+        **properties_at(path, attribute),
     }
     return {
         "name": path,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,7 +33,7 @@ def client_environment(server: NeptuneServer) -> dict[str, str]:
 
 @contextmanager
 def neptune_client(server: NeptuneServer) -> Iterator[None]:
-    """Let `neptune` in this process use *server*; runs are to be stopped within."""
+    """Let `neptune` in this process use *server*; afterwards all runs are stopped."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("NEPTUNE_")]:
         del os.environ[name]
@@ -39,11 +41,28 @@ def neptune_client(server: NeptuneServer) -> Iterator[None]:
     try:
         yield
     finally:
-        # Runs that a test has left open end at exit, which no fault may hold up.
+        # What a test has left open would try to reach the server for minutes at exit;
+        # and no fault may hold up its end.
         server.clear()
+        _stop_runs()
         os.environ.clear()
         os.environ.update(before)
         _forget_servers()
+
+
+def _stop_runs() -> None:
+    if not any(thread.name.startswith("Neptune") for thread in threading.enumerate()):
+        return
+    containers = sys.modules["neptune.metadata_containers"]
+    kinds = (
+        containers.Run,
+        containers.Project,
+        containers.Model,
+        containers.ModelVersion,
+    )
+    for one in gc.get_objects():
+        if type(one) in kinds:
+            one.stop(seconds=5)
 
 
 def _forget_servers() -> None:

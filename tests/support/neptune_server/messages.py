@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..planted import Lie
+
 JSON = "application/json"
 BYTES = "application/octet-stream"
 
@@ -69,3 +71,16 @@ def file_answer(data: bytes, name: str, kind: str = BYTES) -> Answer:
     quoted = name.replace('"', "")
     headers = (("Content-Disposition", f'attachment; filename="{quoted}"'),)
     return Answer(200, data, kind, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Deny(Lie):
+    """An error of the server's own, of a type that the client knows, or none."""
+
+    status: int
+    type: str = ""
+    title: str = ""
+
+    def answer(self) -> Answer:
+        """Return what goes out."""
+        return RefusalError(self.status, self.type, self.title).answer()

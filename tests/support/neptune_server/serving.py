@@ -14,7 +14,7 @@ from ..loopback import LoopbackHandler, LoopbackServer
 from ..planted import Lie, Rules
 from . import tokens
 from .api import Api
-from .messages import Answer, RefusalError, Request, json_answer
+from .messages import Answer, Deny, RefusalError, Request, json_answer
 from .operations import Forget
 from .state import State
 from .swagger import document, endpoints
@@ -32,6 +32,8 @@ class NeptuneServer(State, Rules):
     url: str = ""
     # Not the same for any two: the client keeps what it knows of servers by this key.
     api_key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    #: How long an access token holds, before the client asks for another.
+    token_seconds: int = 3600
     #: Requests that made no sense to it: what a client wants and it lacks.
     complaints: list[str] = field(default_factory=list)
     _issued: set[str] = field(default_factory=set)
@@ -50,7 +52,8 @@ class NeptuneServer(State, Rules):
 
     def issue(self) -> str:
         """Return a new access token."""
-        token = tokens.access_token(self.url, len(self._issued))
+        number = len(self._issued)
+        token = tokens.access_token(self.url, number, self.token_seconds)
         self._issued.add(token)
         return token
 
@@ -95,7 +98,9 @@ class _Handler(LoopbackHandler):
         name = _NAMES.get((self.command, where.path), "")
         asked = {key: values[0] for key, values in request.query.items()}
         fault = state.decide(self.command, where.path, name, asked)
-        if not isinstance(fault, Fault):
+        if isinstance(fault, Deny):
+            self._send(fault.answer())
+        elif not isinstance(fault, Fault):
             self._send(self._answer(where.path, name, request, fault))
         elif fault.kind is Kind.REFUSE:
             self._send(_error_page(fault))
@@ -154,7 +159,7 @@ class _Handler(LoopbackHandler):
                     "access_token": state.issue(),
                     "refresh_token": "refresh",
                     "token_type": "Bearer",
-                    "expires_in": tokens.SECONDS,
+                    "expires_in": state.token_seconds,
                 }
             )
         if words[:2] != ["api", "notifications"]:

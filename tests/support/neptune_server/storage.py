@@ -100,8 +100,9 @@ def upload_tar(
 
 def download(state: State, container: Container, request: Request) -> Answer:
     """Give a file."""
-    file = _seen(state, container, request["attribute"], File)
-    return file_answer(file.data, file.name)
+    path = request["attribute"]
+    file = _seen(state, container, path, File)
+    return file_answer(file.data, file.name(path))
 
 
 def download_image(state: State, container: Container, request: Request) -> Answer:
@@ -193,9 +194,7 @@ def _store(
                 provide(container, path, FileSet()).files[inner] = data
             else:
                 file = provide(container, path, File(b""))
-                last = path.rpartition("/")[2]
                 file.data, file.ext = data, ext
-                file.name = f"{last}.{ext}" if ext else last
         except RefusedError as refusal:
             return _errors(path, refusal)
     return {"errors": []}

@@ -149,7 +149,11 @@ _ENDPOINTS = {
             "deleteExperiments", "PUT", "/experiments/delete", _TRASH, "Experiments"
         ),
         Endpoint(
-            "deleteAllExperiments", "DELETE", "/experiments", ("projectIdentifier",)
+            "deleteAllExperiments",
+            "DELETE",
+            "/experiments",
+            ("projectIdentifier",),
+            "Experiments",
         ),
         Endpoint("ping", "POST", "/attributes/ping", ("experimentId",)),
         Endpoint(

@@ -7,9 +7,6 @@ import json
 import time
 from typing import Any
 
-#: An access token holds for an hour.
-SECONDS = 3600
-
 
 def api_token(url: str, key: str) -> str:
     """Return what a user sets: where the server is, and the key to it."""
@@ -25,10 +22,10 @@ def api_key(token: str) -> str:
         return ""
 
 
-def access_token(url: str, number: int) -> str:
+def access_token(url: str, number: int, seconds: int) -> str:
     """Return a token (a JWT without a signature) for the requests to come."""
     said = {
-        "exp": int(time.time()) + SECONDS,
+        "exp": int(time.time()) + seconds,
         "azp": "neptune-cli",
         "iss": f"{url}/auth/realms/neptune",
         "jti": str(number),
