@@ -1,14 +1,20 @@
-"""Faults that a test plants in a server, and the record of what it was asked."""
+"""
+Servers in which a test plants faults, and which record what they were asked.
+
+They keep all in memory and answer in threads of the test's own process.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .faults import Fault
+from .faults import Fault, Kind
+from .loopback import LoopbackHandler, LoopbackServer
 
 Variables = Mapping[str, Any]
 When = Callable[[Variables], bool]
@@ -110,3 +116,73 @@ class Rules:
     def count(self, on: str) -> int:
         """How many requests of an operation, or with *on* in their path, there were."""
         return len(self.asked(on))
+
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes out."""
+
+    status: int
+    body: bytes = b""
+    kind: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_answer(status: int, body: Any) -> Answer:
+    """Return an answer that is JSON."""
+    return Answer(status, json.dumps(body, allow_nan=False).encode())
+
+
+class FailingHandler(LoopbackHandler):
+    """Answers requests, unless a fault is planned for them."""
+
+    server: LoopbackServer
+
+    def answer_or_fail(
+        self, fault: Fault | Lie | None, answer: Callable[[], Answer]
+    ) -> None:
+        """Send an answer, spoilt by *fault*; a lie is the answer's own matter."""
+        if not isinstance(fault, Fault):
+            self.send(answer())
+        elif fault.kind is Kind.REFUSE:
+            self.send(_error_page(fault))
+        elif fault.kind is Kind.RESET:
+            self.close_connection = True
+        else:
+            self._spoil(fault, answer())
+
+    def _spoil(self, fault: Fault, answer: Answer) -> None:
+        if fault.kind is Kind.LIE:
+            self.send(_error_page(fault))
+        elif fault.kind is Kind.DROP:
+            self.close_connection = True
+        elif fault.kind is Kind.TRUNCATE:
+            self.send(answer, length=len(answer.body) // 2)
+            self.close_connection = True
+        else:
+            self.server.closing.wait(fault.seconds)
+            self.send(answer)
+
+    def send(self, answer: Answer, *, length: int | None = None) -> None:
+        """Send an answer, of whose body only *length* bytes leave."""
+        self.send_page(
+            answer.status,
+            answer.body,
+            answer.kind,
+            headers=answer.headers,
+            length=length,
+        )
+
+    def whole_body(self) -> bytes:
+        """Return the request's body."""
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            return b"".join(self.chunks())
+        return b"".join(self.exactly(int(self.headers.get("Content-Length") or 0)))
+
+
+def _error_page(fault: Fault) -> Answer:
+    page = f"<html><h1>{fault.status}</h1></html>".encode()
+    return Answer(fault.status, page, "text/html", fault.headers)

@@ -31,7 +31,7 @@ def search(state: State, project: Project, request: Request) -> dict[str, Any]:
         having = [row for row in found if _key(row[1].get(column)) is not None]
         lacking = [row for row in found if _key(row[1].get(column)) is None]
         having.sort(
-            key=lambda row: _key(row[1].get(column)),
+            key=lambda row: _key(row[1].get(column)) or (),
             reverse=sorting["dir"] == "descending",
         )
         found = having + lacking
@@ -50,7 +50,7 @@ def attribute_names(state: State, project: Project, request: Request) -> dict[st
     """Return the attributes of a project's table, with each type that they have."""
     pattern = re.compile(request.get("search"))
     # What the system says of all is known of a table without rows, too.
-    known = [state.seen(project.own)]
+    known: list[Mapping[str, Attribute]] = [state.seen(project.own)]
     known += [attributes for _, attributes in _rows(state, project, request)]
     found = {
         (path, attribute.type)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
-from ..planted import Lie
+from ..planted import Answer, Lie, json_answer
 
-JSON = "application/json"
 BYTES = "application/octet-stream"
 
 
@@ -18,7 +18,7 @@ class Request:
     """A request to an endpoint."""
 
     query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     def __getitem__(self, name: str) -> str:
@@ -37,16 +37,6 @@ class Request:
         return json.loads(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes out, where it is more than JSON."""
-
-    status: int
-    body: bytes = b""
-    kind: str = JSON
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class RefusalError(Exception):
     """A request that is answered with an error, of a type that the client knows."""
 
@@ -58,12 +48,7 @@ class RefusalError(Exception):
     def answer(self) -> Answer:
         """Return what goes out."""
         said = {"code": self.status, "errorType": self.type, "title": str(self)}
-        return json_answer(said, self.status)
-
-
-def json_answer(body: Any, status: int = 200) -> Answer:
-    """Return an answer that is JSON."""
-    return Answer(status, json.dumps(body, allow_nan=False).encode())
+        return json_answer(self.status, said)
 
 
 def file_answer(data: bytes, name: str, kind: str = BYTES) -> Answer:

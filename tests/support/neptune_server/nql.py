@@ -124,14 +124,15 @@ def _compare(attribute: Attribute, operator: str, given: str) -> bool:
     if operator == "MATCHES":
         return re.search(given, str(value)) is not None
     other = _like(attribute, value, given)
-    return {
+    results: dict[str, bool] = {
         "=": value == other,
         "!=": value != other,
         ">": value > other,
         ">=": value >= other,
         "<": value < other,
         "<=": value <= other,
-    }[operator]
+    }
+    return results[operator]
 
 
 def _value(attribute: Attribute) -> Any:

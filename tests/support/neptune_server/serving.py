@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ..faults import Fault, Kind
-from ..loopback import LoopbackHandler, LoopbackServer
-from ..planted import Lie, Rules
+from ..faults import Fault
+from ..loopback import LoopbackServer
+from ..planted import Answer, FailingHandler, Lie, Rules, json_answer
 from . import tokens
 from .api import Api
-from .messages import Answer, Deny, RefusalError, Request, json_answer
+from .messages import Deny, RefusalError, Request
 from .operations import Forget
 from .state import State
 from .swagger import document, endpoints
@@ -88,42 +88,26 @@ class _Server(LoopbackServer):
         self.api = Api(state, self.url)
 
 
-class _Handler(LoopbackHandler):
+class _Handler(FailingHandler):
     server: _Server
 
     def handle_any(self) -> None:
         state = self.server.state
         where = urlsplit(self.path)
-        request = Request(parse_qs(where.query), self.headers, self._body())
+        request = Request(parse_qs(where.query), self.headers, self.whole_body())
         name = _NAMES.get((self.command, where.path), "")
         asked = {key: values[0] for key, values in request.query.items()}
         fault = state.decide(self.command, where.path, name, asked)
-        if isinstance(fault, Deny):
-            self._send(fault.answer())
-        elif not isinstance(fault, Fault):
-            self._send(self._answer(where.path, name, request, fault))
-        elif fault.kind is Kind.REFUSE:
-            self._send(_error_page(fault))
-        elif fault.kind is Kind.RESET:
-            self.close_connection = True
-        else:
-            self._spoil(fault, self._answer(where.path, name, request, None))
-
-    def _spoil(self, fault: Fault, answer: Answer) -> None:
-        if fault.kind is Kind.LIE:
-            self._send(_error_page(fault))
-        elif fault.kind is Kind.DROP:
-            self.close_connection = True
-        elif fault.kind is Kind.TRUNCATE:
-            self._send(answer, length=len(answer.body) // 2)
-            self.close_connection = True
-        else:
-            self.server.closing.wait(fault.seconds)
-            self._send(answer)
+        self.answer_or_fail(
+            fault, lambda: self._answer(where.path, name, request, fault)
+        )
 
     def _answer(
-        self, path: str, name: str, request: Request, lie: Lie | None
+        self, path: str, name: str, request: Request, fault: Fault | Lie | None
     ) -> Answer:
+        if isinstance(fault, Deny):
+            return fault.answer()
+        lie = fault if isinstance(fault, Forget) else None
         state = self.server.state
         try:
             with state.lock:
@@ -132,19 +116,17 @@ class _Handler(LoopbackHandler):
                 if name not in _OPEN and not self._known():
                     raise RefusalError(401, "UNAUTHORIZED", "No valid access token")
                 if name == "getClientConfig":
-                    return json_answer(_client_config(state))
+                    return json_answer(200, _client_config(state))
                 if name == "exchangeApiToken":
                     return self._tokens(request.headers.get("X-Neptune-Api-Token"))
-                told = self.server.api.answer(
-                    name, request, lie if isinstance(lie, Forget) else None
-                )
+                told = self.server.api.answer(name, request, lie)
         except RefusalError as refusal:
             return refusal.answer()
         except Exception as error:
             # Said aloud: what is missing here would look like a client's bug.
             state.complaints.append(f"{error!r} at {self.command} {self.path}")
-            return json_answer({"code": 500, "title": repr(error)}, 500)
-        return told if isinstance(told, Answer) else json_answer(told)
+            return json_answer(500, {"code": 500, "title": repr(error)})
+        return told if isinstance(told, Answer) else json_answer(200, told)
 
     def _without_name(self, path: str) -> Answer:
         state = self.server.state
@@ -152,15 +134,16 @@ class _Handler(LoopbackHandler):
         if words[-1] == "swagger.json" and len(words) == 3:
             found = document(words[1], state.url)
             if found is not None:
-                return json_answer(found)
+                return json_answer(200, found)
         if path.endswith("/protocol/openid-connect/token"):
             return json_answer(
+                200,
                 {
                     "access_token": state.issue(),
                     "refresh_token": "refresh",
                     "token_type": "Bearer",
                     "expires_in": state.token_seconds,
-                }
+                },
             )
         if words[:2] != ["api", "notifications"]:
             state.complaints.append(f"{self.command} {path} is unknown")
@@ -175,25 +158,11 @@ class _Handler(LoopbackHandler):
             "refreshToken": "refresh",
             "username": state.owner,
         }
-        return json_answer(said)
+        return json_answer(200, said)
 
     def _known(self) -> bool:
         kind, _, token = self.headers.get("Authorization", "").partition(" ")
         return kind == "Bearer" and self.server.state.known(token)
-
-    def _send(self, answer: Answer, *, length: int | None = None) -> None:
-        self.send_page(
-            answer.status,
-            answer.body,
-            answer.kind,
-            headers=answer.headers,
-            length=length,
-        )
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return b"".join(self.chunks())
-        return b"".join(self.exactly(int(self.headers.get("Content-Length") or 0)))
 
 
 def _client_config(state: NeptuneServer) -> dict[str, Any]:
@@ -211,8 +180,3 @@ def _client_config(state: NeptuneServer) -> dict[str, Any]:
         },
         "artifacts": {"enabled": True, "apiVersion": 2},
     }
-
-
-def _error_page(fault: Fault) -> Answer:
-    page = f"<html><h1>{fault.status}</h1></html>".encode()
-    return Answer(fault.status, page, "text/html", fault.headers)

@@ -270,7 +270,7 @@ class State:
         pinged = container.pinged or container.created
         active = container.pinged and now - container.pinged < self.active_for * 1000
         sizes = (_size(one) for one in container.attributes.values())
-        found = {
+        found: dict[str, Attribute] = {
             "sys/id": Atom("string", container.sys_id),
             "sys/owner": Atom("string", self.owner),
             "sys/creation_time": Atom("datetime", container.created),
@@ -308,7 +308,7 @@ def create(
 ) -> Container:
     """Put a new container into a project, with what the server itself says of it."""
     container = Container(project, kind, sys_id, **facts)
-    given = {"sys/tags": StringSet()}
+    given: dict[str, Attribute] = {"sys/tags": StringSet()}
     if kind == RUN:
         given |= {"sys/group_tags": StringSet(), "sys/failed": Atom("bool", False)}
         if state.names_runs:

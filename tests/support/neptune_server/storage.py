@@ -9,8 +9,9 @@ import uuid
 import zipfile
 from typing import Any
 
+from ..planted import Answer
 from .attributes import File, FileSet, Image, Series, iso_time
-from .messages import Answer, RefusalError, Request, file_answer
+from .messages import RefusalError, Request, file_answer
 from .operations import Forget, RefusedError, provide
 from .state import Container, State, Upload
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..faults import Fault, Kind
-from ..loopback import LoopbackHandler, LoopbackServer
-from ..planted import Rules
+from ..loopback import LoopbackServer
+from ..planted import Answer, FailingHandler, Rules, json_answer
 from . import filestream
 from .graphql import QueryError, execute, parse
 from .mutations import RefusalError, mutation_root
@@ -26,8 +25,6 @@ from .state import Artifact, Run, State, StoredFile
 
 #: The key that the server takes unless told another.
 API_KEY = "0123456789abcdef" * 2 + "01234567"
-
-JSON = "application/json"
 
 
 @dataclass
@@ -86,21 +83,13 @@ def wandb_server(port: int = 0, **facts: Any) -> Iterator[WandbServer]:
         server.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: bytes = b""
-    kind: str = JSON
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class _Server(LoopbackServer):
     def __init__(self, port: int, state: WandbServer) -> None:
         super().__init__(port, _Handler)
         self.state = state
 
 
-class _Handler(LoopbackHandler):
+class _Handler(FailingHandler):
     server: _Server
 
     def handle_any(self) -> None:
@@ -116,37 +105,19 @@ class _Handler(LoopbackHandler):
         fault = state.decide(
             self.command, path, operation, asked.get("variables") or {}
         )
-        if not isinstance(fault, Fault):
-            self._send(self._answer(path, body, asked, fault))
-        elif fault.kind is Kind.REFUSE:
-            self._send(_error_page(fault))
-        elif fault.kind is Kind.RESET:
-            self.close_connection = True
-        else:
-            self._spoil(fault, self._answer(path, body, asked, None))
-
-    def _spoil(self, fault: Fault, answer: _Answer) -> None:
-        if fault.kind is Kind.LIE:
-            self._send(_error_page(fault))
-        elif fault.kind is Kind.DROP:
-            self.close_connection = True
-        elif fault.kind is Kind.TRUNCATE:
-            self._send(answer, length=len(answer.body) // 2)
-            self.close_connection = True
-        else:
-            self.server.closing.wait(fault.seconds)
-            self._send(answer)
+        lie = fault if isinstance(fault, Forget) else None
+        self.answer_or_fail(fault, lambda: self._answer(path, body, asked, lie))
 
     def _answer(
         self, path: str, body: bytes, asked: Mapping[str, Any], lie: Forget | None
-    ) -> _Answer:
+    ) -> Answer:
         state = self.server.state
         words = [unquote(word) for word in path.strip("/").split("/")]
         with state.lock:
             if words[0] == "storage":
                 return self._storage(words[1:], body)
             if not self._known():
-                return _json(401, {"error": "invalid API key"})
+                return json_answer(401, {"error": "invalid API key"})
             if path == "/graphql":
                 return _graphql(state, asked)
             if words[0] == "files" and words[-1] == "file_stream":
@@ -155,7 +126,7 @@ class _Handler(LoopbackHandler):
                 return self._run_file(words[1:])
             if words[0] in ("artifacts", "artifactsV2"):
                 return self._blob(_hex_word(words))
-            return _json(200 if path in ("/", "/healthz") else 404, {})
+            return json_answer(200 if path in ("/", "/healthz") else 404, {})
 
     def _known(self) -> bool:
         words = self.headers.get("Authorization", "").split()
@@ -164,7 +135,7 @@ class _Handler(LoopbackHandler):
         key = base64.b64decode(words[1]).decode().partition(":")[2]
         return key == self.server.state.api_key
 
-    def _storage(self, words: list[str], body: bytes) -> _Answer:
+    def _storage(self, words: list[str], body: bytes) -> Answer:
         if words[0] == "run":
             return self._run_file(words[1:], body)
         if words[0] == "export":
@@ -174,104 +145,82 @@ class _Handler(LoopbackHandler):
             return self._manifest(words[1], body)
         return self._blob(words[1], body)
 
-    def _run_file(self, words: list[str], body: bytes = b"") -> _Answer:
+    def _run_file(self, words: list[str], body: bytes = b"") -> Answer:
         run = self.server.state.runs.get((words[0], words[1], words[2]))
         name = "/".join(words[3:])
         if run is None:
-            return _json(404, {"error": "run not found"})
+            return json_answer(404, {"error": "run not found"})
         if self.command == "PUT":
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
             run.files[name] = StoredFile(body, kind)
-            return _Answer(200)
+            return Answer(200)
         if name not in run.files:
-            return _json(404, {"error": "file not found"})
+            return json_answer(404, {"error": "file not found"})
         return self._bytes(run.files[name].data)
 
-    def _manifest(self, id: str, body: bytes) -> _Answer:
+    def _manifest(self, id: str, body: bytes) -> Answer:
         for artifact in self.server.state.artifacts.values():
             if artifact.manifest_id == id:
                 if self.command != "PUT":
                     return self._bytes(artifact.manifest)
                 artifact.manifest = body
-                return _Answer(200)
-        return _json(404, {"error": "manifest not found"})
+                return Answer(200)
+        return json_answer(404, {"error": "manifest not found"})
 
-    def _blob(self, name: str, body: bytes = b"") -> _Answer:
+    def _blob(self, name: str, body: bytes = b"") -> Answer:
         blobs = self.server.state.blobs
         if self.command == "PUT":
             actual = base64.b64encode(hashlib.md5(body).digest()).decode()
             # As object stores do: what arrives damaged is not stored.
             if self.headers.get("Content-MD5", actual).strip() != actual:
-                return _Answer(400, b"<Error><Code>BadDigest</Code></Error>")
+                return Answer(400, b"<Error><Code>BadDigest</Code></Error>")
             blobs[name] = body
-            return _Answer(200)
+            return Answer(200)
         if name not in blobs:
-            return _json(404, {"error": "file not found"})
+            return json_answer(404, {"error": "file not found"})
         return self._bytes(blobs[name])
 
-    def _bytes(self, data: bytes) -> _Answer:
+    def _bytes(self, data: bytes) -> Answer:
         kind = "application/octet-stream"
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not found or int(found[1]) >= len(data):
-            return _Answer(200, data, kind)
+            return Answer(200, data, kind)
         end = min(int(found[2] or len(data)), len(data) - 1)
         where = f"bytes {found[1]}-{end}/{len(data)}"
         part = data[int(found[1]) : end + 1]
-        return _Answer(206, part, kind, (("Content-Range", where),))
-
-    def _send(self, answer: _Answer, *, length: int | None = None) -> None:
-        self.send_page(
-            answer.status,
-            answer.body,
-            answer.kind,
-            headers=answer.headers,
-            length=length,
-        )
+        return Answer(206, part, kind, (("Content-Range", where),))
 
     def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            body = b"".join(self.chunks())
-        else:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = b"".join(self.exactly(length))
+        body = self.whole_body()
         coded = self.headers.get("Content-Encoding") == "gzip"
         stored = urlsplit(self.path).path.startswith("/storage/")
         return gzip.decompress(body) if coded and not stored else body
 
 
-def _graphql(state: WandbServer, asked: Mapping[str, Any]) -> _Answer:
+def _graphql(state: WandbServer, asked: Mapping[str, Any]) -> Answer:
     try:
         document = parse(asked["query"])
         roots = {"query": query_root, "mutation": mutation_root}
         root = roots[document.kind](state, state.url)
         data = execute(document, root, asked.get("variables") or {})
     except RefusalError as refusal:
-        return _json(refusal.status, {"errors": [{"message": str(refusal)}]})
+        return json_answer(refusal.status, {"errors": [{"message": str(refusal)}]})
     except Exception as error:
         # Said aloud: a field that is missing here would look like a client's bug.
         state.complaints.append(f"{error!r} in {asked['query']}")
-        return _json(400, {"errors": [{"message": str(error)}]})
-    return _json(200, {"data": data})
+        return json_answer(400, {"errors": [{"message": str(error)}]})
+    return json_answer(200, {"data": data})
 
 
 def _file_stream(
     state: WandbServer, words: list[str], body: bytes, lie: Forget | None
-) -> _Answer:
+) -> Answer:
     run: Run | None = state.runs.get((words[0], words[1], words[2]))
     if run is None:
-        return _json(404, {"error": "run not found"})
+        return json_answer(404, {"error": "run not found"})
     filestream.receive(run, json.loads(body), keep=lie.keep if lie else None)
-    return _json(200, {"exitcode": None, "limits": {}})
+    return json_answer(200, {"exitcode": None, "limits": {}})
 
 
 def _hex_word(words: list[str]) -> str:
     return next((w for w in words if re.fullmatch(r"[0-9a-f]{32}", w)), "")
-
-
-def _json(status: int, body: Any) -> _Answer:
-    return _Answer(status, json.dumps(body, allow_nan=False).encode())
-
-
-def _error_page(fault: Fault) -> _Answer:
-    page = f"<html><h1>{fault.status}</h1></html>".encode()
-    return _Answer(fault.status, page, "text/html", fault.headers)
