@@ -26,7 +26,6 @@ from support.neptune_server import (
     File,
     FileSet,
     Forget,
-    GitRef,
     Image,
     NeptuneServer,
     Point,
@@ -246,8 +245,8 @@ class TestRuns:
         assert "x" == neptune_loopback.projects[PROJECT].run(ID)["b"]
 
     def test_what_the_client_captures(self, neptune_loopback: NeptuneServer) -> None:
-        """Printed lines, the machine and the commit are told as ever."""
-        facts = {"capture_stdout": True, "monitoring_namespace": "mon", "git_ref": None}
+        """Printed lines and the machine are told as ever."""
+        facts = {"capture_stdout": True, "monitoring_namespace": "mon"}
         with start(mode="async", **facts):
             print("hello there")  # noqa: T201
         got = neptune_loopback.projects[PROJECT].run(ID)
@@ -258,13 +257,20 @@ class TestRuns:
 
     def test_the_commit(self, neptune_loopback: NeptuneServer) -> None:
         """A commit is an attribute of a type of its own."""
-        commit = {"commit": {"commitId": "c0ffee", "message": "m"}}
-        add_run(neptune_loopback, PROJECT, {"source_code/git": GitRef(commit)})
+        from neptune.internal.utils.git import GitInfo
+
+        when = datetime(2024, 5, 6, tzinfo=UTC)
+        commit = GitInfo("c0ffee", "message", "name", "mail", when, False, "main", [])
+        backend = _backend()
+        made = backend.create_run(backend.get_project(PROJECT).id, git_info=commit)
         with neptune.init_project(PROJECT, mode="read-only") as project:
             (row,) = project.fetch_runs_table(progress_bar=False).to_rows()
             assert "c0ffee" == row.get_attribute_value("source_code/git")
         with read() as run:
             assert "git" in run.get_structure()["source_code"]
+        got = neptune_loopback.container(made.id)
+
+        assert "main" == got["source_code/git"].info["currentBranch"]
 
     def test_in_a_process_of_its_own(
         self, neptune_loopback: NeptuneServer, tmp_path: Path

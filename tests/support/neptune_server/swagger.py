@@ -4,7 +4,7 @@ What the server can be asked, and the documents that tell the client so.
 The client learns paths, parameters and the fields of answers from these documents
 alone, so they hold just what it needs, in a short notation of our own:
 
-- a parameter is `name`, `name:type`, `header name` or `body name`;
+- a parameter is `name`, `name:type`, `header name`, `body name` or `body name:model`;
 - a field is `name`, or `name:kind`, where the kind is a type of JSON, `date-time`, a
   model, or one of these in brackets for a list.
 """
@@ -43,6 +43,7 @@ _MODELS = {
     "Projects": "entries:[Project] matchingItemCount:integer totalItemCount:integer",
     "Organization": "id name",
     "Experiment": "id type shortId organizationName projectName trashed:boolean",
+    "ExperimentCreation": "projectIdentifier parentId type customId gitInfo:GitInfo",
     "AttributeError": "attribute errorDescription",
     "Experiments": "updatedExperimentIdentifiers:[string] errors:[string]",
     "Attributes": "experimentId attributes:[Attribute]",
@@ -75,6 +76,9 @@ _MODELS = {
     "FileSet": "size:integer",
     "FileEntry": "name size:integer mtime:date-time fileType",
     "GitRef": "commit:GitCommit",
+    "GitInfo": (
+        "commit:GitCommit repositoryDirty:boolean currentBranch remotes:[string]"
+    ),
     "GitCommit": "commitId message authorName authorEmail commitDate:date-time",
     "Artifact": "hash",
     "ArtifactVersion": "artifactHash size:integer receivedMetadata:boolean",
@@ -139,7 +143,10 @@ _ENDPOINTS = {
             "createExperiment",
             "POST",
             "/experiments",
-            ("header X-Neptune-CliVersion", "body experimentCreationParams"),
+            (
+                "header X-Neptune-CliVersion",
+                "body experimentCreationParams:ExperimentCreation",
+            ),
             "Experiment",
         ),
         Endpoint(
@@ -411,7 +418,7 @@ def _parameter(notation: str) -> dict[str, Any]:
     place, _, name = notation.rpartition(" ")
     name, _, type = name.partition(":")
     if place == "body":
-        return {"name": name, "in": "body", "schema": {}}
+        return {"name": name, "in": "body", "schema": _kind(type) if type else {}}
     found: dict[str, Any] = {"name": name, "in": place or "query"}
     found["type"] = type or "string"
     if type == "array":
