@@ -51,7 +51,8 @@ from support.neptune_server import reset as reset_connection
 from support.neptune_server.nql import SyntaxFault, parse
 from support.neptune_server.operations import execute
 
-neptune = pytest.importorskip("neptune")
+#: The client, which takes seconds to import: it comes with the first test.
+neptune: Any = None
 
 PROJECT = "team/proj"
 ID = "a" * 32
@@ -72,6 +73,12 @@ PIXEL = (
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\6\0\0\0\x1f\x15\xc4\x89"
     b"\0\0\0\nIDATx\x9cc\0\1\0\0\5\0\1\r\n-\xb4\0\0\0\0IEND\xaeB`\x82"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _client() -> None:
+    global neptune
+    neptune = pytest.importorskip("neptune")
 
 
 @pytest.fixture(autouse=True)
@@ -899,6 +906,22 @@ class TestFaults:
         got = neptune_loopback.projects[PROJECT].run(ID)
 
         assert [1, 2] == [point.value for point in got.points("loss")]
+
+    def test_downloads_that_break_off(
+        self, neptune_loopback: NeptuneServer, tmp_path: Path
+    ) -> None:
+        """The client tries a lost answer again, but no half of one."""
+        file = tmp_path / "file"
+        add_run(neptune_loopback, PROJECT, {"file": File(b"x" * 100)})
+        with read() as run:
+            neptune_loopback.plant("downloadAttribute", truncate())
+            with pytest.raises(Exception, match="IncompleteRead"):
+                run["file"].download(str(file), progress_bar=False)
+            assert file.stat().st_size < 100
+            neptune_loopback.plant("downloadAttribute", drop())
+            run["file"].download(str(file), progress_bar=False)
+
+        assert b"x" * 100 == file.read_bytes()
 
     def test_making_a_run_twice(self, neptune_loopback: NeptuneServer) -> None:
         """With a custom id a lost answer makes no second run; without one it does."""
