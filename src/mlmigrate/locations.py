@@ -119,6 +119,10 @@ def _is_neptune_export(location: str) -> bool:
     return location.startswith("neptune-export:")
 
 
+def _is_neptune_server(location: str) -> bool:
+    return location.startswith("neptune://")
+
+
 def _is_archive(location: str) -> bool:
     return location.startswith("archive:") or any(
         os.path.isfile(os.path.join(location, name)) for name in MANIFESTS
@@ -210,6 +214,14 @@ _WANDB_OPTIONS = (
         None,
         "a text that makes all run ids others: W&B blocks deleted ones",
     ),
+)
+
+#: Neptune's steps may be fractions.
+_STEP_MULTIPLIER = Option(
+    "step-multiplier",
+    _at_least_one,
+    None,
+    "what fractions of steps are times [the least that makes them whole]",
 )
 
 ADAPTERS: tuple[Adapter, ...] = (
@@ -318,12 +330,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         sink=False,
         holds="archives of neptune-exporter, of 2.x and 3.x",
         options=(
-            Option(
-                "step-multiplier",
-                _at_least_one,
-                None,
-                "what fractions of steps are times [the least that makes them whole]",
-            ),
+            _STEP_MULTIPLIER,
             Option(
                 "incomplete",
                 _yes_or_no,
@@ -334,6 +341,33 @@ ADAPTERS: tuple[Adapter, ...] = (
             Option("files", str, None, "its files folder [FOLDER/files]"),
             Option("model-data", str, None, "that of models [FOLDER/model_data]"),
             Option("model-files", str, None, "that of models [FOLDER/model_files]"),
+        ),
+    ),
+    Adapter(
+        "neptune_server",
+        "mlmigrate.stores.neptune_server",
+        "neptune://WORKSPACE/PROJECT (a server of your own)",
+        _is_neptune_server,
+        source=True,
+        sink=True,
+        holds="everything, of the 2.x API, read back before it counts",
+        options=(
+            _STEP_MULTIPLIER,
+            Option(
+                "id-salt",
+                str,
+                None,
+                "a text that makes all run ids others: its trash keeps those of runs",
+            ),
+            Option(
+                "threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"
+            ),
+            Option(
+                "settle",
+                _seconds,
+                10.0,
+                "seconds in which the server is to show what it took",
+            ),
         ),
     ),
     Adapter(

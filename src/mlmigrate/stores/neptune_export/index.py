@@ -10,8 +10,8 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Finding, Problem
 from mlmigrate.neptune_runs.attributes import Container, ContainerKind, Scalar
 from mlmigrate.neptune_runs.items import experiment_name, origin_of
+from mlmigrate.neptune_runs.models import model_of_version
 from mlmigrate.stores.neptune_export.layout import Entry, Folders, entries_of
-from mlmigrate.stores.neptune_export.models import model_of_version
 from mlmigrate.stores.neptune_export.tables import ignore, read_rows
 
 _SCOPES: tuple[tuple[ContainerKind, str], ...] = (

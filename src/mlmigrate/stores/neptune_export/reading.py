@@ -21,13 +21,13 @@ from mlmigrate.neptune_runs.items import (
     experiment_ref,
     run_item,
 )
+from mlmigrate.neptune_runs.models import model_item, model_of_version
 from mlmigrate.stores.neptune_export import strays
 from mlmigrate.stores.neptune_export.files import Found
 from mlmigrate.stores.neptune_export.gathering import gather
 from mlmigrate.stores.neptune_export.index import Index, as_container
 from mlmigrate.stores.neptune_export.layout import Entry, Folders
 from mlmigrate.stores.neptune_export.lines import Lines
-from mlmigrate.stores.neptune_export.models import model_item, model_of_version
 from mlmigrate.stores.neptune_export.tables import ignore, read_rows
 
 

@@ -1,0 +1,305 @@
+"""A project at a Neptune server, through the client's own way to it.
+
+Not by `neptune.init_run`, which sends in threads of its own and only logs what the
+server refused, but by what it and ``neptune sync`` are built on: `HostedNeptuneBackend`
+answers each request with the errors in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from mlmigrate.artifacts import short
+from mlmigrate.errors import ItemError, StoreError, StoreNotFound, translated
+from mlmigrate.neptune_runs.attributes import ContainerKind
+from mlmigrate.stores.neptune_server.access import TOKEN, Place, check_access
+
+T = TypeVar("T")
+
+#: Points and texts of one page; the client takes as many.
+_PAGE = 1000
+#: Runs of one page of a listing.
+_ENTRIES = 500
+#: Operations of one request, as the client has it.
+_OPERATIONS = 1000
+_API: Mapping[ContainerKind, str] = {
+    "run": "RUN",
+    "model": "MODEL",
+    "model_version": "MODEL_VERSION",
+}
+
+
+def asking(what: str) -> AbstractContextManager[None]:
+    """Turn what Neptune's client raises into an error that says so."""
+    return translated(lambda error: ItemError(f"{what}: {short(error)}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run, a model or a version, as a listing shows it."""
+
+    uuid: str
+    values: Mapping[str, Any]
+
+    def text(self, path: str) -> str:
+        """Return the value of a string attribute, '' where there is none."""
+        found = self.values.get(path)
+        return found if isinstance(found, str) else ""
+
+
+class Client:
+    """What is asked of one project."""
+
+    def __init__(self, place: Place) -> None:
+        """Reach the project.
+
+        Raises:
+            StoreError: no server can be reached by the token, or it refuses us.
+            StoreNotFound: it has no such project.
+        """
+        check_access()
+        # Its lines would go to stdout, which is ours.
+        logging.getLogger("neptune").setLevel(logging.CRITICAL)
+        from neptune.core.components.operation_storage import OperationStorage
+        from neptune.exceptions import ProjectNotFound
+        from neptune.internal.backends.hosted_neptune_backend import (
+            HostedNeptuneBackend,
+        )
+        from neptune.internal.container_type import ContainerType
+        from neptune.internal.credentials import Credentials
+        from neptune.internal.id_formats import QualifiedName
+
+        self.place = place
+        self._types = ContainerType
+        with translated(lambda error: StoreError(_unreachable(error))):
+            self._backend: Any = HostedNeptuneBackend(Credentials.from_token())
+        with translated(lambda error: StoreError(_unreachable(error))):
+            try:
+                project = self._backend.get_project(QualifiedName(place.name))
+            except ProjectNotFound:
+                raise StoreNotFound(
+                    f"{place}: the server has no such project, or shows it to others"
+                    " only: make it there, or give another"
+                ) from None
+        self.project: str = project.id
+        # Files are named by whole paths: nothing is ever put there.
+        self._folder = tempfile.TemporaryDirectory(prefix="mlmigrate-")
+        self._storage = OperationStorage(Path(self._folder.name))
+
+    def close(self) -> None:
+        """Release everything. May be called twice."""
+        self._backend.close()
+        self._folder.cleanup()
+
+    # -- what is there ----------------------------------------------------------
+
+    def entries(self, kind: ContainerKind, columns: Sequence[str]) -> Iterator[Entry]:
+        """List what is in the project, also what is in its trash.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        with translated(lambda error: StoreError(f"{self.place}: {short(error)}")):
+            for entry in self._backend.search_leaderboard_entries(
+                project_id=self.project,
+                types=[getattr(self._types, _API[kind])],
+                columns=["sys/id", *columns],
+                sort_by="sys/id",
+                ascending=True,
+                step_size=_ENTRIES,
+                progress_bar=False,
+            ):
+                values = {
+                    each.path: each.properties.get("value") for each in entry.attributes
+                }
+                yield Entry(entry.id, values)
+
+    def attributes(self, uuid: str) -> list[Any]:
+        """Return all attributes of a container, as the API has them.
+
+        Raises:
+            ItemError: they cannot be read.
+        """
+        api = self._backend.leaderboard_client.api
+
+        def ask() -> Any:
+            return api.getExperimentAttributes(experimentId=uuid).response().result
+
+        with asking(f"attributes of {uuid}"):
+            found: list[Any] = _patient(ask).attributes
+        return found
+
+    def points(self, uuid: str, path: str) -> tuple[list[float], list[int], list[Any]]:
+        """Return the steps, the times in milliseconds and the values of a float series.
+
+        Raises:
+            ItemError: they cannot be read.
+        """
+        return self._pages(self._backend.get_float_series_values, uuid, path)
+
+    def texts(self, uuid: str, path: str) -> tuple[list[float], list[int], list[Any]]:
+        """Return the steps, the times in milliseconds and the texts of a series.
+
+        Raises:
+            ItemError: they cannot be read.
+        """
+        return self._pages(self._backend.get_string_series_values, uuid, path)
+
+    def _pages(
+        self, fetch: Callable[..., Any], uuid: str, path: str
+    ) -> tuple[list[float], list[int], list[Any]]:
+        steps: list[float] = []
+        times: list[int] = []
+        values: list[Any] = []
+        with asking(f"series {path}"):
+            while True:
+                page = fetch(
+                    container_id=uuid,
+                    container_type=self._types.RUN,
+                    path=path.split("/"),
+                    offset=len(steps),
+                    limit=_PAGE,
+                )
+                steps += [point.step for point in page.values]
+                times += [point.timestampMillis for point in page.values]
+                values += [point.value for point in page.values]
+                if not page.values or len(steps) >= page.totalItemCount:
+                    return steps, times, values
+
+    def images(self, uuid: str, path: str) -> int:
+        """Return how many files a series has.
+
+        Raises:
+            ItemError: it cannot be read.
+        """
+        with asking(f"series {path}"):
+            found = self._backend.get_image_series_values(
+                uuid, self._types.RUN, path.split("/"), 0, 1
+            )
+        return int(found.totalItemCount)
+
+    def tracked(self, hash: str) -> list[dict[str, Any]]:
+        """Return the files that an artifact tracks.
+
+        Raises:
+            ItemError: they cannot be listed.
+        """
+        with asking(f"artifact {hash}"):
+            found = self._backend.list_artifact_files(self.project, hash)
+            return [file.to_dto() for file in found]
+
+    def file(self, uuid: str, path: str, *, temporary: str | None) -> BinaryIO:
+        """Return the bytes of a file: it is downloaded to an unnamed temporary file.
+
+        Raises:
+            ItemError: it cannot be downloaded.
+        """
+        return self._downloaded(self._backend.download_file, uuid, path, temporary)
+
+    def file_set(self, uuid: str, path: str, *, temporary: str | None) -> BinaryIO:
+        """Return the ZIP archive of a set of files, likewise.
+
+        Raises:
+            ItemError: it cannot be downloaded.
+        """
+        return self._downloaded(self._backend.download_file_set, uuid, path, temporary)
+
+    def image(
+        self, uuid: str, path: str, index: int, *, temporary: str | None
+    ) -> tuple[str, BinaryIO]:
+        """Return the ending and the bytes of a file in a series.
+
+        Raises:
+            ItemError: it cannot be downloaded.
+        """
+        with tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=temporary) as folder:
+            with asking(f"file {index} of {path}"):
+                self._backend.download_file_series_by_index(
+                    uuid, self._types.RUN, path.split("/"), index, folder, False
+                )
+            (found,) = Path(folder).iterdir()
+            return found.suffix, found.open("rb")
+
+    def _downloaded(
+        self, download: Callable[..., Any], uuid: str, path: str, temporary: str | None
+    ) -> BinaryIO:
+        with tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=temporary) as folder:
+            place = Path(folder) / "file"
+            with asking(f"file {path}"):
+                kind, parts = self._types.RUN, path.split("/")
+                download(uuid, kind, parts, str(place), progress_bar=False)
+            # The file stays readable after its folder is gone, until it is closed.
+            return place.open("rb")
+
+    # -- what is made -----------------------------------------------------------
+
+    def create_run(self, custom_id: str) -> str:
+        """Make a run, or find the one that has this id; return its UUID.
+
+        Raises:
+            ItemError: the server refuses it.
+        """
+        with asking(f"run {custom_id}"):
+            found = self._backend.create_run(self.project, custom_run_id=custom_id)
+        return str(found.id)
+
+    def create_model(self, key: str) -> str:
+        """Make a model; return its UUID.
+
+        Raises:
+            ItemError: the server refuses it, or there is one with this key.
+        """
+        with asking(f"model {key}"):
+            return str(self._backend.create_model(self.project, key).id)
+
+    def create_version(self, model: str) -> str:
+        """Make a version of a model, given by its UUID; return its UUID.
+
+        Raises:
+            ItemError: the server refuses it.
+        """
+        with asking(f"a version of model {model}"):
+            return str(self._backend.create_model_version(self.project, model).id)
+
+    def send(self, uuid: str, operations: Sequence[Any]) -> list[str]:
+        """Do operations of the client's; return what the server refused of them.
+
+        It may refuse what it has: where an answer was lost the client sends again. Only
+        what is read back tells.
+
+        Raises:
+            ItemError: the server does not answer.
+        """
+        refused: list[str] = []
+        left = list(operations)
+        while left:
+            with asking(f"run {uuid}"):
+                done, errors = self._backend.execute_operations(
+                    container_id=uuid,
+                    container_type=self._types.RUN,
+                    operations=left[:_OPERATIONS],
+                    operation_storage=self._storage,
+                )
+            refused += [short(error) for error in errors]
+            # It may take fewer: what belongs to one attribute goes in turn.
+            left = left[max(done, 1) :]
+        return refused
+
+
+def _patient(ask: Callable[[], T]) -> T:
+    """Ask as the client does: again where the server does not answer."""
+    from neptune.common.backends.utils import with_api_exceptions_handler
+
+    patient: Any = with_api_exceptions_handler
+    found: T = patient(ask)()
+    return found
+
+
+def _unreachable(error: Exception) -> str:
+    return f"the Neptune server that {TOKEN} leads to: {short(error)}"

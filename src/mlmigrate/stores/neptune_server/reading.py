@@ -1,0 +1,185 @@
+"""Projects at a Neptune server, read."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Lock
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate.contract import Glance, Selection
+from mlmigrate.errors import ItemError
+from mlmigrate.model import Artifact, Failed, Finding, Item, Problem, Ref, Run
+from mlmigrate.neptune_runs.attributes import Container
+from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text, run_item
+from mlmigrate.neptune_runs.models import model_item, model_of_version
+from mlmigrate.neptune_runs.names import Names
+from mlmigrate.neptune_runs.own import own, restored
+from mlmigrate.stores.neptune_server.access import place_of
+from mlmigrate.stores.neptune_server.client import Client
+from mlmigrate.stores.neptune_server.fetching import Fetched, Opener, fetch, made
+from mlmigrate.stores.neptune_server.index import Index, Listed, index_of
+from mlmigrate.stores.neptune_server.registry import read_model
+from mlmigrate.told.experiments import experiment_of
+
+#: So many runs' files are known at once.
+_KEPT = 64
+
+
+class NeptuneProject:
+    """A project at a server; see `mlmigrate.contract.Source`."""
+
+    parallel: Literal["process", "thread"] = "thread"
+
+    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        """List what is in a project.
+
+        Raises:
+            LocationError: *location* names none.
+            StoreError: the server cannot be reached, or refuses us.
+        """
+        place = place_of(location)
+        self.location = str(place)
+        self.client = Client(place)
+        try:
+            self.index: Index = index_of(self.client)
+        except BaseException:
+            self.client.close()
+            raise
+        self._multiplier: int | None = options.get("step-multiplier")
+        self.temporary: str | None = options.get("temp-dir")
+        threads = int(options.get("threads") or 8)
+        self._pool = ThreadPoolExecutor(threads, "mlmigrate-neptune-read")
+        self._kept: OrderedDict[str, Mapping[str, Opener]] = OrderedDict()
+        self._lock = Lock()
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        return self.index.refs(selection)
+
+    def glance(self, refs: Sequence[Ref]) -> Iterator[Glance]:
+        """See `mlmigrate.contract.Glancing.glance`: of runs that mlmigrate wrote, the
+        listing says how they stand.
+        """
+        for ref in refs:
+            run = self.index.runs.get(ref.id)
+            if run is not None and run.own:
+                yield Glance(ref, run.origin, run.status, run.end_time, run.lifecycle)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        if len(refs) == 1:
+            yield self._read(refs[0])
+        else:
+            yield from self._pool.map(self._read, refs)
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        with self._lock:
+            found = self._kept.get(ref.id)
+        if found is None:
+            run = self.index.runs.get(ref.id)
+            if run is None:
+                raise ItemError(f"{ref} is not there")
+            found = self._read_run(ref, run)[1]
+        if path not in found:
+            raise ItemError(f"{ref} has no artifact {path!r}")
+        return found[path]()
+
+    def forget(self, origin: str) -> None:
+        """Drop what is kept of a run that changes."""
+        with self._lock:
+            self._kept.pop(origin, None)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return list(self.index.findings)
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+        self._pool.shutdown(cancel_futures=True)
+        self.client.close()
+
+    def _read(self, ref: Ref) -> Item | Failed:
+        try:
+            if ref.kind == "run":
+                return self._read_run(ref, self.index.runs[ref.id])[0]
+            if ref.kind == "experiment":
+                return experiment_of(self.index.experiments[ref.id], ref)
+            if ref.id in self.index.models:
+                return read_model(self.client, ref, self.index.models[ref.id])
+            return self._registered(ref)
+        except KeyError:
+            return Failed(ref, f"{self.location} holds no such {ref.kind}")
+        except (OSError, ItemError) as error:
+            return Failed(ref, f"cannot be read: {error}")
+
+    def fetched(self, run: Listed) -> Fetched:
+        """Read all of a run.
+
+        Raises:
+            ItemError: it cannot be read.
+        """
+        return fetch(self.client, run.uuid, run.kind, temporary=self.temporary)
+
+    def _read_run(self, ref: Ref, run: Listed) -> tuple[Item, Mapping[str, Opener]]:
+        found = self.fetched(run)
+        kept = own(found.container, found.read) if run.own else None
+        if kept is not None:
+            back = restored(found.container, kept, ref, found.read)
+            item = back.item
+            header = item.header
+            if run.lifecycle == "deleted" and isinstance(header, Run):
+                item = replace(item, header=replace(header, lifecycle="deleted"))
+            files: Mapping[str, Opener] = {
+                path: found.files[at] for path, at in back.files.items()
+            }
+        else:
+            item, files = _of_neptune(found, ref, self._multiplier)
+        with self._lock:
+            self._kept[ref.id] = files
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return item, files
+
+    def _registered(self, ref: Ref) -> Item:
+        """Read a model that others registered."""
+        findings: list[Finding] = []
+        model: Container | None = None
+        versions: list[tuple[int, Ref, Container]] = []
+        for origin, each in self.index.runs.items():
+            of = model_of_version(each.id) if each.kind == "model_version" else None
+            mine = each.kind == "model" and each.id == ref.id
+            if not mine and (of is None or of[0] != ref.id):
+                continue
+            try:
+                found = fetch(self.client, each.uuid, each.kind, series_too=False)
+            except ItemError as error:
+                findings.append(Problem(each.id, f"cannot be read: {error}"))
+                continue
+            if of is None:
+                model = found.container
+            else:
+                versions.append((of[1], Ref("run", origin), found.container))
+        if model is None and not versions:
+            raise KeyError(ref.id)
+        return model_item(ref, model, versions, findings)
+
+
+def _of_neptune(
+    found: Fetched, ref: Ref, multiplier: int | None
+) -> tuple[Item, Mapping[str, Opener]]:
+    """Return a run that others logged, and its files."""
+    names = Names()
+    told = attributes_text(found.container)
+    size, opener = made(told)
+    artifacts = [Artifact(names.give(ATTRIBUTES), size)] if told else []
+    files: dict[str, Opener] = {ATTRIBUTES: opener} if told else {}
+    for artifact in found.container.artifacts:
+        name = names.give(artifact.path)
+        artifacts.append(Artifact(name, artifact.size))
+        files[name] = found.files[artifact.path]
+    container = replace(found.container, artifacts=tuple(artifacts))
+    return run_item(container, ref, multiplier), files

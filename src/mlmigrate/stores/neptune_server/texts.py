@@ -1,0 +1,65 @@
+"""Texts of any length in attributes: a string where it is short enough, else a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlmigrate.errors import ItemError
+from mlmigrate.neptune_runs.mapping import LONGEST_STRING
+from mlmigrate.stores.neptune_server.fetching import Fetched
+
+#: What the path of such a file ends with.
+_FILE = "_file"
+
+
+def text_of(fetched: Fetched, path: str) -> str:
+    """Return a text.
+
+    Raises:
+        ItemError: it cannot be read.
+    """
+    if f"{path}{_FILE}" in fetched.files:
+        try:
+            return fetched.read(f"{path}{_FILE}").decode()
+        except UnicodeDecodeError as error:
+            raise ItemError(f"{path} is no text: {error}") from error
+    return fetched.container.text(path)
+
+
+def texts_below(fetched: Fetched, prefix: str) -> Iterator[str]:
+    """Yield the paths of the texts that are below one."""
+    found = {*fetched.container.scalars, *fetched.files}
+    yield from sorted(
+        {path.removesuffix(_FILE) for path in found if path.startswith(prefix)}
+    )
+
+
+def put(fetched: Fetched, path: str, text: str, folder: Path) -> list[Any]:
+    """Return the operations that put a text there.
+
+    Args:
+        fetched: what the container has.
+        path: that of its attribute.
+        text: in ASCII, as JSON is.
+        folder: for a file.
+    """
+    from mlmigrate.stores.neptune_server import operations
+
+    there = f"{path}{_FILE}" in fetched.files
+    if len(text) <= LONGEST_STRING:
+        gone = [operations.delete(f"{path}{_FILE}")] if there else []
+        return [*gone, operations.assign_text(path, text)]
+    file = folder / "text"
+    file.write_text(text, encoding="ascii")
+    gone = [operations.delete(path)] if path in fetched.container.scalars else []
+    return [*gone, operations.upload(f"{path}{_FILE}", file)]
+
+
+def is_there(fetched: Fetched, texts: Mapping[str, str]) -> str:
+    """Return the path of a text that is not there as it was put, '' where all are."""
+    for path, text in texts.items():
+        if text_of(fetched, path) != text:
+            return path
+    return ""

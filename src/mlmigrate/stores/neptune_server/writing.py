@@ -1,0 +1,317 @@
+"""The sink half: runs sent, read back, and only then marked.
+
+What a run lacks is sent in turn: its single values, its record among them, then its
+points, then its files. Then all of it is read back and compared; and last comes the
+mark, which is read back too. Killed in between, it bears no mark, and the next copy
+sends what is lacking: a run is found by its custom id, which it is made with.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate import marks, merge
+from mlmigrate.artifacts import combined_checksum, copy_files, short, write_file
+from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.errors import ItemError
+from mlmigrate.model import Artifact, Failed, Finding, Item, Loss, Ref, Run
+from mlmigrate.neptune_runs.attributes import Scalar
+from mlmigrate.neptune_runs.mapping import (
+    MARK,
+    ORIGIN,
+    POINTS,
+    RECORD,
+    RECORD_FILE,
+    Logged,
+    Paths,
+    custom_id,
+    logged,
+)
+from mlmigrate.neptune_runs.own import own, restored
+from mlmigrate.stores.neptune_server import operations, registry
+from mlmigrate.stores.neptune_server.fetching import Fetched, fetch
+from mlmigrate.stores.neptune_server.index import Listed, experiment_path
+from mlmigrate.stores.neptune_server.proof import differs, prove
+from mlmigrate.stores.neptune_server.reading import NeptuneProject
+from mlmigrate.stores.neptune_server.texts import put, text_of
+from mlmigrate.told.experiments import experiment_id, experiment_record, grown
+
+
+class NeptuneSink:
+    """A project that runs are sent to; see `mlmigrate.contract.Sink`."""
+
+    parallel: Literal["process", "thread"] = "thread"
+    capabilities = Capabilities(keeps_ids=True, nul=False)
+
+    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        self._reader = NeptuneProject(location, options)
+        self.location = self._reader.location
+        self._client, self._index = self._reader.client, self._reader.index
+        self._salt: str = options.get("id-salt") or ""
+        self._settle = float(options.get("settle", 10))
+        threads = int(options.get("threads") or 6)
+        self._pool = ThreadPoolExecutor(threads, "mlmigrate-neptune-write")
+        self._lock = Lock()
+
+    # -- the source half --------------------------------------------------------
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        return self._reader.refs(selection)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        return self._reader.read(refs)
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        return self._reader.open(ref, path)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return self._reader.findings()
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+        self._pool.shutdown(cancel_futures=True)
+        self._reader.close()
+
+    # -- the sink half ----------------------------------------------------------
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """See `mlmigrate.contract.Sink.copies`."""
+        return self._index.copies(origins)
+
+    def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        """See `mlmigrate.contract.Sink.write`."""
+        return list(self._pool.map(self._write, deliveries))
+
+    def finish(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Sink.finish`: runs name their parents by origin, so
+        nothing needs to be repaired.
+        """
+        return ()
+
+    def _write(self, delivery: Delivery) -> Written | Failed:
+        ref = delivery.item.ref
+        try:
+            if ref.kind == "experiment":
+                return self._write_experiment(delivery)
+            if ref.kind == "registered_model":
+                with self._lock:  # two of one name would be two models
+                    name, notes = registry.write_model(
+                        self._client, delivery, self._index.models
+                    )
+                at = Ref("registered_model", name)
+                return Written(at, findings=tuple(notes))
+            return self._write_run(delivery)
+        except (OSError, ItemError) as error:
+            return Failed(ref, f"cannot be written: {short(error)}")
+
+    def _write_experiment(self, delivery: Delivery) -> Written:
+        """Let the project tell of an experiment."""
+        record: dict[str, Any] = experiment_record(
+            delivery.item, mark=marks.dump(delivery.mark), source=delivery.source
+        )
+        id = experiment_id(str(record["name"]))
+        with self._lock:
+            if delivery.into is not None:
+                id = delivery.into.id
+                record = grown(self._index.experiments[id], record)
+            path, text = experiment_path(str(record["name"])), json.dumps(record)
+            project = self._client.project
+            held = fetch(self._client, project, "run", series_too=False)
+            with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
+                todo = put(held, path, text, Path(folder))
+                refused = self._client.send(project, todo)
+
+            def wrong(found: Fetched) -> str:
+                there = text_of(found, path) == text
+                return "" if there else f"what is told of {record['name']} is not there"
+
+            prove(
+                partial(fetch, self._client, project, "run", series_too=False),
+                wrong,
+                settle=self._settle,
+                refused=refused,
+            )
+            self._index.experiments[id] = record
+        return Written(Ref("experiment", id))
+
+    # -- runs -------------------------------------------------------------------
+
+    def _write_run(self, delivery: Delivery) -> Written | Failed:
+        item = delivery.item
+        custom = custom_id(item.origin, self._salt)
+        known = self._index.runs.get(delivery.into.id) if delivery.into else None
+        uuid = known.uuid if known else self._client.create_run(custom)
+        held = fetch(self._client, uuid, "run", temporary=self._reader.temporary)
+        before = _before(held, item.origin, custom)
+        if before.item is not None and delivery.into is not None:
+            merged = merge.added(before.item, item)
+        else:
+            merged = item
+        files = item.artifacts if delivery.open is not None else ()
+        if delivery.open is None:
+            kept = before.item.artifacts if before.item else ()
+            merged = replace(merged, artifacts=kept)
+        header = merged.header
+        assert isinstance(header, Run)
+        written = logged(
+            merged,
+            self._index.experiments[header.experiment.id],
+            source=delivery.source,
+            salt=self._salt,
+            before=before.paths,
+        )
+        with _workspace(self._reader.temporary) as folder:
+            try:
+                checksums, size = copy_files(
+                    delivery, files, partial(write_file, folder / "artifacts")
+                )
+            except (OSError, ItemError) as error:
+                why = f"its artifacts could not be copied: {short(error)}"
+                return Failed(item.ref, why)
+            refused = self._send(uuid, written, held, files, folder)
+        combined = combined_checksum(checksums) if delivery.into is None else None
+        sizes = {artifact.path: artifact.size for artifact in merged.artifacts}
+        wanted = {path: sizes[inner] for path, inner in written.files.items()}
+        found = prove(
+            partial(fetch, self._client, uuid, "run", temporary=self._reader.temporary),
+            differs(written, wanted),
+            settle=self._settle,
+            refused=refused,
+        )
+        mark = replace(delivery.mark, checksums=combined if files else None)
+        self._mark(uuid, found, marks.dump(mark))
+        self._note(uuid, found, merged, marks.dump(mark))
+        ref = Ref("run", merged.origin)
+        losses = tuple(Loss(ref, what, carried=True) for what in written.aside)
+        return Written(ref, combined, len(files), size, losses)
+
+    def _send(
+        self,
+        uuid: str,
+        written: Logged,
+        held: Fetched,
+        files: Sequence[Artifact],
+        folder: Path,
+    ) -> list[str]:
+        """Send what a run lacks; return what the server refused."""
+        there = held.container
+        # It is no whole copy from now on.
+        first = [operations.delete(MARK)] if MARK in there.scalars else []
+        refused = self._client.send(
+            uuid, [*first, *operations.changes(written.scalars, there.scalars)]
+        )
+        blobs = folder / "own"
+        blobs.mkdir()
+        uploads = []
+        for number, (path, data) in enumerate(written.blobs.items()):
+            if path in held.files and held.read(path) == data:
+                continue
+            place = blobs / f"{number}{Path(path).suffix}"
+            place.write_bytes(data)
+            uploads.append(operations.upload(path, place))
+        gone = [
+            operations.delete(path)
+            for path in (RECORD, RECORD_FILE, POINTS)
+            if (path in there.scalars or path in held.files)
+            and path not in written.scalars
+            and path not in written.blobs
+        ]
+        refused += self._client.send(uuid, [*gone, *uploads])
+        refused += self._client.send(
+            uuid, [*operations.points(written.series, there.floats)]
+        )
+        fresh = {file.path for file in files}
+        refused += self._client.send(
+            uuid,
+            [
+                operations.upload(path, folder / "artifacts" / inner)
+                for path, inner in written.files.items()
+                if inner in fresh
+            ],
+        )
+        return refused
+
+    def _mark(self, uuid: str, found: Fetched, mark: str) -> None:
+        wanted = {MARK: Scalar("string", mark)}
+        todo = [*operations.changes(wanted, found.container.scalars)]
+        refused = self._client.send(uuid, todo)
+
+        def wrong(back: Fetched) -> str:
+            return "" if back.container.text(MARK) == mark else "its mark is not there"
+
+        prove(
+            partial(fetch, self._client, uuid, "run", series_too=False),
+            wrong,
+            settle=self._settle,
+            refused=refused,
+        )
+
+    def _note(self, uuid: str, found: Fetched, item: Item, mark: str) -> None:
+        """Note how a run stands now."""
+        header = item.header
+        assert isinstance(header, Run)
+        self._reader.forget(item.origin)
+        with self._lock:
+            self._index.put(
+                Listed(
+                    "run",
+                    uuid,
+                    found.container.id,
+                    item.origin,
+                    header.experiment.id,
+                    True,
+                    mark,
+                    header.status,
+                    header.end_time,
+                    header.lifecycle,
+                )
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What is there of a run that is to be written."""
+
+    item: Item | None = None
+    paths: Paths | None = None
+
+
+def _before(held: Fetched, origin: str, custom: str) -> _Before:
+    """Return what is there of a run.
+
+    Raises:
+        ItemError: it is another's.
+    """
+    there = held.container
+    if there.text(ORIGIN) == origin:
+        found = own(there, held.read)
+        if found is None:  # its maker was killed
+            return _Before()
+        back = restored(there, found, Ref("run", origin), held.read)
+        return _Before(back.item, back.paths)
+    others = [path for path in there.scalars if not path.startswith("sys/")]
+    if others or there.floats or there.artifacts:
+        raise ItemError(
+            f"run {there.id} has the custom id {custom} and is no copy of {origin}:"
+            " -o id-salt=TEXT gives all runs other ids"
+        )
+    return _Before()
+
+
+@contextmanager
+def _workspace(temporary: str | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=temporary) as folder:
+        yield Path(folder)
