@@ -348,6 +348,27 @@ class TestSeries:
         held = {"type": "COUNTING", "edges": [0.0, 0.5, 1.0], "values": [3.0, 4.0]}
         assert {"step": 2, "timestamp": T, "value": held} == json.loads(line)
 
+    def test_local_times_of_the_exporter_are_taken_back(
+        self, archive: NeptuneArchive
+    ) -> None:
+        hour = 3_600_000
+        facts = [value("sys/id", "R-1"), value("sys/creation_time", moment(T))]
+        winter, summer = T - 5 * hour, T + 200 * 24 * hour - 4 * hour
+        said = [*points("a", [(0, 1.0)], start=winter)]
+        later = points("b", [(0, 1.0)], start=summer)
+        archive.run(P, "R-1", [*facts, *said, *texts("t", [(0, "x")], start=winter)])
+        archive.run(P, "R-2", later)
+
+        early, _ = items(archive)
+        first, second = items(archive, **{"series-zone": "America/New_York"})
+
+        assert ["all of its points are 5.0 hours and more before it was made"] == [
+            what.partition(":")[0] for what in notes(early.findings)
+        ]
+        assert [T] == [time for _, time, _ in rows_of(first)["a"]]
+        assert [T + 200 * 24 * hour] == [time for _, time, _ in rows_of(second)["b"]]
+        assert () == first.findings
+
     def test_types_that_are_not_known_are_kept_as_lines(
         self, archive: NeptuneArchive
     ) -> None:

@@ -176,6 +176,16 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _zone(text: str) -> str:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, OSError):
+        raise ValueError("give a zone such as America/New_York") from None
+    return text
+
+
 def _one_or_each(text: str) -> str:
     if text not in ("one", "each"):
         raise ValueError("give one or each")
@@ -336,6 +346,13 @@ ADAPTERS: tuple[Adapter, ...] = (
                 _yes_or_no,
                 "no",
                 "yes: copy what is there of runs that were not exported whole",
+            ),
+            Option(
+                "series-zone",
+                _zone,
+                None,
+                "the time zone of the machine that ran the exporter of 2.x, which wrote"
+                " local times of points: Europe/Paris [UTC]",
             ),
             Option("data", str, None, "the exporter's data folder [FOLDER/data]"),
             Option("files", str, None, "its files folder [FOLDER/files]"),

@@ -107,7 +107,7 @@ def own(container: Container, read: Callable[[str], bytes]) -> Own | None:
     origin = container.text(ORIGIN)
     if not origin or container.number(FORMAT_PATH) != FORMAT:
         return None
-    record = _record(container, read)
+    record = record_of(container, read)
     experiment = record.get("experiment")
     if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
         return None
@@ -131,12 +131,16 @@ def own(container: Container, read: Callable[[str], bytes]) -> Own | None:
     )
 
 
-def _record(container: Container, read: Callable[[str], bytes]) -> dict[str, Any]:
+def record_of(container: Container, read: Callable[[str], bytes]) -> dict[str, Any]:
+    """Return the record in a run or a model; an empty one where there is none.
+
+    Raises:
+        ItemError: its file cannot be read.
+        OSError: likewise.
+    """
     text: str | bytes = container.text(RECORD)
     if not text:
-        if not container.scalars.get(RECORD_FILE) and not _has_file(
-            container, RECORD_FILE
-        ):
+        if not _has_file(container, RECORD_FILE):
             return {}
         text = read(RECORD_FILE)
     try:

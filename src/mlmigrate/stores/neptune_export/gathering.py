@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlmigrate.artifacts import open_file
+from mlmigrate.errors import ItemError
 from mlmigrate.model import Artifact, Finding, Note, Problem
 from mlmigrate.neptune_runs.attributes import Container, FloatSeries
 from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text
@@ -19,6 +21,7 @@ from mlmigrate.stores.neptune_export.layout import Entry
 from mlmigrate.stores.neptune_export.lineage import ancestors
 from mlmigrate.stores.neptune_export.lines import Lines
 from mlmigrate.stores.neptune_export.tables import read_rows
+from mlmigrate.stores.neptune_export.zones import early_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,18 @@ class Gathered:
     told: str  # the text of `ATTRIBUTES`
     files: Mapping[str, Found]  # by the names of artifacts
     lines: Mapping[str, str]  # the paths of series, by the names of artifacts
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            ItemError: there is none.
+            OSError: it cannot be read.
+        """
+        if path not in self.files:
+            raise ItemError(f"{path} is not there")
+        with open_file(self.files[path].folder, self.files[path].path) as data:
+            return data.read()
 
 
 def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
@@ -49,7 +64,11 @@ def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
     findings: list[Finding] = [Problem(where, what) for what in rows.wrong]
     for what, number in rows.repairs.items():
         findings.append(Note(where, f"{number} {what}"))
-    floats = {path: [series] for path, series in rows.floats().items()}
+    told_of = Container(entry.kind, entry.project, entry.id, rows.scalars)
+    own_floats = rows.floats()
+    if early := early_by(told_of, own_floats):
+        findings.append(Note(where, early))
+    floats = {path: [series] for path, series in own_floats.items()}
     for above in ancestors(entry, rows.scalars, index.run, scalars_of, findings):
         up_to = above.up_to
 
@@ -62,7 +81,6 @@ def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
         for path, series in read_rows(above.entry, before).floats(up_to).items():
             floats.setdefault(path, []).append(series)
     names = Names()
-    told_of = Container(entry.kind, entry.project, entry.id, rows.scalars)
     told = attributes_text(told_of)
     made = {names.give(ATTRIBUTES): len(told)} if told else {}
     files, wrong = places(rows.files, index.files_of(entry), names, where)

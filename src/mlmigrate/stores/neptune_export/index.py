@@ -9,10 +9,11 @@ from typing import Any
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Finding, Problem
 from mlmigrate.neptune_runs.attributes import Container, ContainerKind, Scalar
-from mlmigrate.neptune_runs.items import experiment_name, origin_of
+from mlmigrate.neptune_runs.items import experiment_name, experiment_ref, origin_of
 from mlmigrate.neptune_runs.models import model_of_version
 from mlmigrate.stores.neptune_export.layout import Entry, Folders, entries_of
-from mlmigrate.stores.neptune_export.tables import ignore, read_rows
+from mlmigrate.stores.neptune_export.tables import ignore, own_facts, read_rows
+from mlmigrate.told.experiments import experiment_id
 
 _SCOPES: tuple[tuple[ContainerKind, str], ...] = (
     ("model", "models"),
@@ -33,27 +34,43 @@ class Index:
         self.findings: list[Finding] = []
         #: All that are read, by their origins.
         self.entries: dict[str, Entry] = {}
+        #: Registered models that mlmigrate wrote, by name.
+        self.own_models: dict[str, Entry] = {}
         self._aliases: dict[tuple[str, str], Entry] | None = None
         entries = entries_of(folders.data, "run", self.findings)
         for kind, scope in _SCOPES:
             entries += entries_of(folders.model_data, kind, self.findings, scope)
         partly = options.get("incomplete") == "yes"
         for entry in entries:
+            entry.zone = options.get("series-zone")
             flaw = entry.flaw()
             if flaw and not partly:
                 flaw += ": not copied; -i incomplete=yes copies what is there"
             elif not flaw and entry.unfinished:
                 flaw = f"beside it lies {entry.unfinished[0]}, which was not finished"
-                self.entries[origin_of(as_container(entry))] = entry
+                self._add(entry)
             else:
-                self.entries[origin_of(as_container(entry))] = entry
+                self._add(entry)
             if flaw:
                 self.findings.append(Problem(entry.where, flaw))
 
-    def experiments(self) -> list[str]:
-        """Return the names of the experiments that there are."""
-        held = self.entries.values()
-        return sorted({experiment_name(as_container(entry)) for entry in held})
+    def _add(self, entry: Entry) -> None:
+        entry.origin, entry.experiment = own_facts(entry)
+        if entry.origin and entry.kind != "run":
+            # A model that mlmigrate wrote tells all of itself and its versions.
+            if entry.kind == "model":
+                self.own_models.setdefault(entry.origin, entry)
+            return
+        id = entry.origin or origin_of(as_container(entry))
+        if id in self.entries:
+            what = f"it is a second copy of {id}: left out"
+            self.findings.append(Problem(entry.where, what))
+            return
+        self.entries[id] = entry
+
+    def experiments(self) -> dict[str, str]:
+        """Return the names of the experiments that there are, by the ids of refs."""
+        return {home_of(entry): name_of(entry) for entry in self.entries.values()}
 
     def models(self) -> dict[str, tuple[str, str]]:
         """Return the project and the id of each model, by the name that it gets."""
@@ -66,7 +83,7 @@ class Index:
         names: dict[str, tuple[str, str]] = {}
         for project, id in sorted(found):
             name, number = id, 2
-            while name in names:
+            while name in names or name in self.own_models:
                 name, number = f"{id}~{number}", number + 1
             names[name] = (project, id)
         return names
@@ -92,6 +109,18 @@ class Index:
         kind = entry.kind
         root = self.folders.files if kind == "run" else self.folders.model_files
         return root / entry.folder
+
+
+def name_of(entry: Entry) -> str:
+    """Return the name of an entry's experiment."""
+    return entry.experiment or experiment_name(as_container(entry))
+
+
+def home_of(entry: Entry) -> str:
+    """Return the id of an entry's experiment."""
+    if entry.experiment:
+        return experiment_id(entry.experiment)
+    return experiment_ref(name_of(entry)).id
 
 
 def as_container(entry: Entry) -> Container:

@@ -71,6 +71,10 @@ class Entry:
     parts: dict[int, Path] = field(default_factory=dict)
     shared: bool = False  # its files hold others, too
     unfinished: tuple[str, ...] = ()  # names of files that the exporter did not finish
+    zone: str | None = None  # in which the times of its series are
+    #: What the copy that it is was at first, and its experiment: mlmigrate wrote it.
+    origin: str = ""
+    experiment: str = ""
 
     @property
     def where(self) -> str:

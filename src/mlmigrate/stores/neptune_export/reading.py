@@ -14,21 +14,19 @@ from mlmigrate.contract import Selection
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Failed, Finding, Item, Problem, Ref
 from mlmigrate.neptune_runs.attributes import Container
-from mlmigrate.neptune_runs.items import (
-    ATTRIBUTES,
-    experiment_item,
-    experiment_name,
-    experiment_ref,
-    run_item,
-)
+from mlmigrate.neptune_runs.items import ATTRIBUTES, experiment_item, run_item
 from mlmigrate.neptune_runs.models import model_item, model_of_version
+from mlmigrate.neptune_runs.own import Restored, own, record_of, restored
 from mlmigrate.stores.neptune_export import strays
 from mlmigrate.stores.neptune_export.files import Found
-from mlmigrate.stores.neptune_export.gathering import gather
-from mlmigrate.stores.neptune_export.index import Index, as_container
+from mlmigrate.stores.neptune_export.gathering import Gathered, gather
+from mlmigrate.stores.neptune_export.index import Index, home_of
 from mlmigrate.stores.neptune_export.layout import Entry, Folders
 from mlmigrate.stores.neptune_export.lines import Lines
 from mlmigrate.stores.neptune_export.tables import ignore, read_rows
+from mlmigrate.told.experiments import experiment_of
+from mlmigrate.told.models import model_of
+from mlmigrate.told.values import as_dict
 
 
 class ExportArchive:
@@ -55,13 +53,14 @@ class ExportArchive:
         """See `mlmigrate.contract.Source.refs`."""
         wanted = selection.experiments
         if selection.kind == "experiment":
-            yield from (experiment_ref(name) for name in self.index.experiments())
+            homes = sorted(self.index.experiments().items(), key=lambda each: each[1])
+            yield from (Ref("experiment", id) for id, _ in homes)
         elif selection.kind == "registered_model":
-            yield from (Ref("registered_model", name) for name in self.index.models())
+            names = [*self.index.own_models, *self.index.models()]
+            yield from (Ref("registered_model", name) for name in names)
         elif selection.kind == "run":
             for id, entry in self.index.entries.items():
-                home = experiment_ref(experiment_name(as_container(entry)))
-                if wanted is None or home.id in wanted:
+                if wanted is None or home_of(entry) in wanted:
                     yield Ref("run", id)
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
@@ -100,12 +99,31 @@ class ExportArchive:
 
     def _read(self, ref: Ref) -> Item:
         if ref.kind == "run":
-            found = gather(self.index.entries[ref.id], self.index)
+            entry = self.index.entries[ref.id]
+            found = gather(entry, self.index)
+            back = _restored(entry, found, ref)
+            if back is not None:
+                return back.item
             return run_item(found.container, ref, self._multiplier)
         if ref.kind == "experiment":
-            names = {experiment_ref(n).id: n for n in self.index.experiments()}
-            return experiment_item(names[ref.id])
+            return self._read_experiment(ref)
+        if ref.id in self.index.own_models:
+            return model_of(self._record(self.index.own_models[ref.id]), ref)
         return self._read_model(ref, *self.index.models()[ref.id])
+
+    def _read_experiment(self, ref: Ref) -> Item:
+        name = self.index.experiments()[ref.id]
+        for entry in self.index.entries.values():
+            if entry.experiment == name:
+                told = as_dict(self._record(entry).get("experiment"))
+                if isinstance(told.get("name"), str):
+                    return experiment_of(told, ref)
+        return experiment_item(name)
+
+    def _record(self, entry: Entry) -> dict[str, Any]:
+        """Return what mlmigrate keeps in a run or a model."""
+        found = gather(entry, self.index)
+        return record_of(found.container, found.read)
 
     def _read_model(self, ref: Ref, project: str, id: str) -> Item:
         findings: list[Finding] = []
@@ -136,7 +154,11 @@ class ExportArchive:
         told = root / "attributes"
         told.write_text(gathered.told, encoding="ascii")
         found[ATTRIBUTES] = Found(root, told.name, len(gathered.told))
-        return _Files(folder, {**found, **gathered.files})
+        found.update(gathered.files)
+        back = _restored(entry, gathered, Ref("run", entry.origin))
+        if back is not None:
+            found = {path: found[at] for path, at in back.files.items()}
+        return _Files(folder, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +167,14 @@ class _Files:
 
     made: tempfile.TemporaryDirectory[str]
     found: Mapping[str, Found]
+
+
+def _restored(entry: Entry, found: Gathered, ref: Ref) -> Restored | None:
+    """Return a run that mlmigrate wrote as the run that it was; None for another."""
+    kept = own(found.container, found.read) if entry.origin else None
+    if kept is None:
+        return None
+    return restored(found.container, kept, ref, found.read)
 
 
 def _facts(entry: Entry, findings: list[Finding]) -> Container:

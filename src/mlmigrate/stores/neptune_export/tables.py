@@ -23,8 +23,10 @@ from mlmigrate.errors import ItemError, translated
 from mlmigrate.model import Float64s, Int64s
 from mlmigrate.neptune_runs import series
 from mlmigrate.neptune_runs.attributes import FloatSeries, Scalar, ScalarType
+from mlmigrate.neptune_runs.mapping import EXPERIMENT, ORIGIN
 from mlmigrate.neptune_runs.values import millis
 from mlmigrate.stores.neptune_export.layout import Entry
+from mlmigrate.stores.neptune_export.zones import utc
 
 _ROWS = 1 << 17  # of one batch
 _STEP, _TIME = pa.decimal128(18, 6), pa.timestamp("ms", tz="UTC")
@@ -43,6 +45,7 @@ _LINES: Mapping[str, str] = {
 }
 _FILES = ("file", "file_series", "file_set", "artifact")
 _KEYS = ("attribute_path", "attribute_type", "run_id", "project_id")
+_FACTS = ("attribute_path", "string_value")
 #: Takes a point of a series that MLflow has no place for: the path of its attribute,
 #: its step in millionths, its time in milliseconds, and its line.
 Write = Callable[[str, int | None, int | None, str], None]
@@ -107,7 +110,7 @@ def read_rows(entry: Entry, write: Write) -> Rows:
     for _, path in sorted(entry.parts.items()):
         try:
             for table in _tables(path, entry, rows):
-                _add(rows, table, write)
+                _add(rows, table, write, entry.zone)
             read += 1
         except (ItemError, OSError) as error:
             rows.wrong.append(f"{path.name} cannot be read whole: {error}")
@@ -118,6 +121,26 @@ def read_rows(entry: Entry, write: Write) -> Rows:
 
 def ignore(path: str, step: int | None, time: int | None, line: str) -> None:
     """Take a point, and do nothing."""
+
+
+def own_facts(entry: Entry) -> tuple[str, str]:
+    """Return what an entry that mlmigrate wrote was at first, and the name of its
+    experiment; '' where it did not. Only part 0 is looked at, where such values are.
+    """
+    found: dict[str, str] = {}
+    part = entry.parts.get(0)
+    try:
+        for table in _tables(part, entry, Rows(), _FACTS) if part else ():
+            paths = table["attribute_path"].combine_chunks()
+            if ORIGIN in paths.dictionary.to_pylist():
+                wanted = pc.is_in(
+                    paths.cast(pa.string()), pa.array([ORIGIN, EXPERIMENT])
+                )
+                for row in table.filter(wanted).to_pylist():
+                    found[row["attribute_path"]] = row.get("string_value") or ""
+    except (ItemError, OSError):
+        pass  # told where the run itself is read
+    return found.get(ORIGIN, ""), found.get(EXPERIMENT, "")
 
 
 def paths_of(entry: Entry, *, attributes: bool) -> tuple[set[str], set[str]]:
@@ -182,26 +205,26 @@ _KNOWN = {
 }
 
 
-def _add(rows: Rows, table: pa.Table, write: Write) -> None:
+def _add(rows: Rows, table: pa.Table, write: Write, zone: str | None) -> None:
     types = table["attribute_type"].cast(pa.string())
     for type in pc.unique(types).to_pylist():
         part = table.filter(pc.equal(types, type)) if type is not None else None
         if part is None:
             rows.wrong.append("rows without a type of their attribute: left out")
         elif type == "float_series":
-            _add_points(rows, part)
+            _add_points(rows, part, zone)
         elif type in _SCALARS:
             _add_scalars(rows, part, *_SCALARS[type])
         elif type in _FILES:
             _add_files(rows, part, type)
         else:
-            _add_lines(rows, part, type, write)
+            _add_lines(rows, part, type, write, zone)
 
 
-def _add_points(rows: Rows, table: pa.Table) -> None:
+def _add_points(rows: Rows, table: pa.Table, zone: str | None) -> None:
     paths = table["attribute_path"].combine_chunks()
     codes = np.asarray(paths.indices.fill_null(-1))
-    steps, times = _steps(table), _times(table)
+    steps, times = _steps(table), _times(table, zone)
     values = _column(table, "float_value", pa.float64()).fill_null(math.nan)
     at, when = np.asarray(steps.fill_null(0)), np.asarray(times.fill_null(0))
     said = np.asarray(values)
@@ -262,9 +285,11 @@ def _add_files(rows: Rows, table: pa.Table, type: str) -> None:
             rows.files.append(FileRow(path or "", type, step, value["path"]))
 
 
-def _add_lines(rows: Rows, table: pa.Table, type: str, write: Write) -> None:
+def _add_lines(
+    rows: Rows, table: pa.Table, type: str, write: Write, zone: str | None
+) -> None:
     column = _LINES.get(type)
-    steps, times = _steps(table).to_pylist(), _times(table).to_pylist()
+    steps, times = _steps(table).to_pylist(), _times(table, zone).to_pylist()
     paths = table["attribute_path"].to_pylist()
     if column is not None and column in table.column_names:
         values = table[column].to_pylist()
@@ -304,9 +329,13 @@ def _steps(table: pa.Table) -> pa.Array:
     return pa.array(np.ascontiguousarray(low), mask=mask)
 
 
-def _times(table: pa.Table) -> pa.Array:
+def _times(table: pa.Table, zone: str | None) -> pa.Array:
     """Return times in milliseconds."""
-    return _column(table, "timestamp", _TIME).cast(pa.int64())
+    found = _column(table, "timestamp", _TIME).cast(pa.int64())
+    if zone is None:
+        return found
+    mask = np.asarray(found.is_null()) if found.null_count else None
+    return pa.array(utc(np.asarray(found.fill_null(0)), zone), mask=mask)
 
 
 def _column(table: pa.Table, name: str, type: pa.DataType) -> pa.Array:

@@ -18,9 +18,10 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Item, ModelVersion, Note, Ref
 from mlmigrate.neptune_runs.attributes import Scalar
 from mlmigrate.neptune_runs.mapping import FORMAT, FORMAT_PATH, ORIGIN, RECORD
+from mlmigrate.neptune_runs.own import record_of
 from mlmigrate.stores.neptune_server import operations
 from mlmigrate.stores.neptune_server.client import Client, Entry
-from mlmigrate.stores.neptune_server.fetching import Fetched, fetch
+from mlmigrate.stores.neptune_server.fetching import fetch
 from mlmigrate.stores.neptune_server.texts import put, text_of
 from mlmigrate.told.models import model_of, next_record
 
@@ -35,16 +36,8 @@ def read_model(client: Client, ref: Ref, uuid: str) -> Item:
     Raises:
         ItemError: what it tells cannot be read.
     """
-    return model_of(_record(fetch(client, uuid, "model", series_too=False)), ref)
-
-
-def _record(fetched: Fetched) -> dict[str, Any]:
-    text = text_of(fetched, RECORD)
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ItemError(f"{RECORD} cannot be read: {error}") from error
-    return found if isinstance(found, dict) else {}
+    found = fetch(client, uuid, "model", series_too=False)
+    return model_of(record_of(found.container, found.read), ref)
 
 
 def write_model(
@@ -63,7 +56,7 @@ def write_model(
     name = delivery.item.ref.id if delivery.into is None else delivery.into.id
     uuid = models.get(name) or _made(client, name)
     held = fetch(client, uuid, "model", series_too=False)
-    record = next_record(_record(held) or None, delivery)
+    record = next_record(record_of(held.container, held.read) or None, delivery)
     text = json.dumps(record)
     description = record.get("description")
     said = {
