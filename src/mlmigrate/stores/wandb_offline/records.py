@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mlmigrate.stores.wandb_offline import wire
+from mlmigrate.protobuf import decode
+from mlmigrate.stores.wandb_offline.schema import MESSAGES
 from mlmigrate.wandb_runs.history import HISTORY, History
 from mlmigrate.wandb_runs.items import SUMMARY, summary_text
 from mlmigrate.wandb_runs.log import read_log
@@ -62,7 +63,7 @@ class Gathered:
         unread: Counter[str] = Counter()
         for data in read_log(path, damage):
             try:
-                record = wire.decode(data)
+                record = decode(data, "Record", MESSAGES)
                 self._add(record)
             except (ValueError, RecursionError, OverflowError) as error:
                 unread[str(error) or type(error).__name__] += 1
@@ -251,6 +252,6 @@ def _first_records(path: Path, most: int) -> Iterator[dict[str, Any]]:
         if at >= most:
             return
         try:
-            yield wire.decode(data)
+            yield decode(data, "Record", MESSAGES)
         except ValueError:
             continue

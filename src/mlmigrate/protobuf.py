@@ -1,28 +1,37 @@
-"""Protobuf's wire format, as far as W&B's records need it.
+"""Protobuf's wire format, as far as logs on disk need it.
 
-A field that is not in the schema, or has another wire type, is kept as ``#NUMBER``: the
-records of older and newer clients are read without loss.
+The fields of each message are data of the adapter that reads them. A field that is not
+among them, or has another wire type, is kept as ``#NUMBER``: the records of older and
+newer clients are read without loss.
 """
 
 from __future__ import annotations
 
 import struct
 from base64 import b64encode
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
-from mlmigrate.stores.wandb_offline.schema import MESSAGES
+#: message -> number -> (name, kind). A kind is a scalar or a message; ``*`` repeats.
+Messages: TypeAlias = Mapping[str, Mapping[int, tuple[str, str]]]
 
 _DOUBLE = struct.Struct("<d")
-_WIRES = {"int": 0, "sint": 0, "bool": 0, "double": 1}
+_FLOAT = struct.Struct("<f")
+_WIRES = {"int": 0, "uint": 0, "sint": 0, "bool": 0, "double": 1, "float": 5}
 
 
-def decode(data: bytes, message: str = "Record") -> dict[str, Any]:
+def decode(data: bytes, message: str, messages: Messages) -> dict[str, Any]:
     """Return the fields of a message by name; a repeated or unknown one is a list.
+
+    Args:
+        data: its bytes.
+        message: its name in *messages*.
+        messages: the fields of it, and of those in it.
 
     Raises:
         ValueError: it is no message.
     """
-    fields = MESSAGES[message]
+    fields = messages[message]
     found: dict[str, Any] = {}
     at, end = 0, len(data)
     while at < end:
@@ -41,11 +50,20 @@ def decode(data: bytes, message: str = "Record") -> dict[str, Any]:
             at += size
         name, kind = fields.get(number, ("", ""))
         scalar = kind.rstrip("*")
-        if not name or wire != _WIRES.get(scalar, 2):
+        wanted = _WIRES.get(scalar, 2)
+        if wire == 2 != wanted and kind.endswith("*"):
+            packed = _unpacked(value, wanted)
+            found.setdefault(name, []).extend(_value(one, scalar) for one in packed)
+            continue
+        if not name or wire != wanted:
             kept = value if wire == 0 else b64encode(value).decode()
             found.setdefault(f"#{number}", []).append(kept)
             continue
-        value = _value(value, scalar)
+        value = (
+            decode(value, scalar, messages)
+            if scalar in messages
+            else _value(value, scalar)
+        )
         if kind.endswith("*"):
             found.setdefault(name, []).append(value)
         else:
@@ -65,8 +83,26 @@ def _value(value: Any, kind: str) -> Any:
             return bool(value)
         case "double":
             return _DOUBLE.unpack(value)[0]
+        case "float":
+            return _FLOAT.unpack(value)[0]
         case _:
-            return decode(value, kind)
+            return value
+
+
+def _unpacked(data: bytes, wire: int) -> list[Any]:
+    """Part repeated numbers, which are written as one field."""
+    found: list[Any] = []
+    at, size = 0, {1: 8, 5: 4}.get(wire)
+    while at < len(data):
+        if size is None:
+            value, at = _varint(data, at)
+            found.append(value)
+        elif at + size > len(data):
+            raise ValueError("a list of numbers is cut off")
+        else:
+            found.append(data[at : at + size])
+            at += size
+    return found
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
