@@ -27,6 +27,7 @@ from mlflow.entities import Dataset, InputTag, Metric
 from mlflow.entities import DatasetInput as MlflowInput
 from support.corpus import CorpusStore
 
+from mlmigrate import sqlite_snapshot
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.errors import (
@@ -544,9 +545,9 @@ def test_a_file_written_all_the_time_is_backed_up(
     stamps = iter(range(1000))
     copy = tmp_path / "copy.db"
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "_stamp", lambda _: (next(stamps), 0, 0))
+        patch.setattr(sqlite_snapshot, "_stamp", lambda _: (next(stamps), 0, 0))
         patch.setattr("time.sleep", lambda _: None)
-        snapshot._copy_whole(store, copy)
+        sqlite_snapshot._copy_whole(store, copy)
     db = sqlite3.connect(copy)
     assert db.execute("SELECT count(*) FROM runs").fetchone() == (2,)
     db.close()
