@@ -50,6 +50,11 @@ class Container:
     floats: Mapping[str, FloatSeries] = field(default_factory=dict)
     artifacts: tuple[Artifact, ...] = ()
     findings: tuple[Finding, ...] = ()
+    #: Where no attribute tells: when it began, and when its client last wrote to it.
+    began: int | None = None
+    heard: int | None = None
+    #: What is known of it beside its attributes: tags, without their ``neptune.``.
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def text(self, path: str) -> str:
         """Return the text of a string attribute; '' where there is none."""

@@ -102,6 +102,8 @@ def _header(container: Container, metrics: tuple[MetricHistory, ...]) -> Run:
     if failed is not None and failed.value is True:
         status = "FAILED"
     start = _time(container, "sys/creation_time")
+    if start is None:
+        start = container.began
     return Run(
         experiment=experiment_ref(experiment_name(container)),
         name=container.text("sys/name") or container.id,
@@ -126,6 +128,8 @@ def _end(
     heard, ran = _time(container, "sys/ping_time"), container.number("sys/running_time")
     if heard is None and start is not None and ran is not None:
         heard = start + round(ran * 1000)
+    if heard is None:
+        heard = container.heard
     known = [time for time in (heard, last) if time is not None]
     return max(known) if known else _time(container, "sys/modification_time")
 
@@ -157,6 +161,9 @@ def _tags(container: Container, factor: int) -> Iterator[Tag]:
     for path, scalar in container.scalars.items():
         if path.startswith(_SYS) and path not in _PLACED:
             yield Tag(f"neptune.{path.removeprefix(_SYS)}", text_of(scalar))
+    for name, value in container.about.items():
+        if f"{_SYS}{name}" not in container.scalars:
+            yield Tag(f"neptune.{name}", value)
 
 
 def text_of(scalar: Scalar) -> str:
