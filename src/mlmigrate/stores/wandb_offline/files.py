@@ -13,23 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlmigrate.artifacts import list_folder, local_path, mapped, open_file
-from mlmigrate.errors import UnsafePath
+from mlmigrate.artifacts import list_folder, open_file
 from mlmigrate.model import Artifact, Finding, Note, Problem
+from mlmigrate.named_files import Found, file_below, mapped_file
 from mlmigrate.stores.wandb_offline.folders import log_of
 from mlmigrate.wandb_runs import bundles
 
 #: The most characters of a manifest's line: two paths, and little beside.
 _LONGEST_ENTRY = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file, by the folder that it may not lead out of."""
-
-    folder: Path
-    path: str
-    size: int
 
 
 def list_files(
@@ -90,7 +81,7 @@ def _links(folder: Path, maps: Sequence[tuple[str, str]]) -> dict[str, _Link]:
             if not path.is_symlink() or os.path.realpath(path).startswith(root):
                 continue
             to = os.readlink(path)
-            target = _mapped(to, maps)
+            target = mapped_file(to, maps)
             inner = path.relative_to(folder).as_posix()
             file = Artifact(inner, target.size) if target else None
             links[inner] = _Link(to, file, target)
@@ -190,7 +181,7 @@ def _entries_of_file(
     its log as compressed lines of JSON; and what is wrong with it, '' for nothing.
     """
     here = str(root.absolute())
-    found = _mapped(place, [*maps, (here, here)])
+    found = mapped_file(place, [*maps, (here, here)])
     if found is None:
         return [], (
             "is not there, or lies outside of the folder: its files are not copied;"
@@ -214,37 +205,15 @@ def _locate(
 ) -> Found | None:
     said = str(entry.get("local_path", ""))
     here = str(root.absolute())
-    found = _mapped(said, [*maps, (here, here)])
+    found = mapped_file(said, [*maps, (here, here)])
     if found is None or found.size != entry.get("size", 0):
         return None  # it is gone, or was written over since
     return found
 
 
-def _mapped(said: str, maps: Sequence[tuple[str, str]]) -> Found | None:
-    """Return the file that the first fitting map makes of a path, if it is there."""
-    for old, new in maps:
-        if mapped(said, [(old, new)]) is not None:
-            folder = Path(local_path(new))
-            rest = said[len(old.rstrip("/\\")) :].replace("\\", "/").lstrip("/")
-            break
-    else:
-        return None
-    if not rest:  # the map names a file
-        folder, rest = folder.parent, folder.name
-    return _opened(folder, rest)
-
-
 def _there(folder: Path, path: str, size: int) -> Found | None:
-    found = _opened(folder, path)
+    found = file_below(folder, path)
     return found if found is not None and found.size == size else None
-
-
-def _opened(folder: Path, path: str) -> Found | None:
-    try:
-        with open_file(folder, path) as file:
-            return Found(folder, path, file.seek(0, 2))
-    except (OSError, UnsafePath, ValueError):
-        return None
 
 
 def as_artifacts(files: Mapping[str, Found]) -> list[Artifact]:

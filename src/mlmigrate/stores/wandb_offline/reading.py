@@ -24,8 +24,8 @@ from mlmigrate.model import (
     Ref,
     Run,
 )
+from mlmigrate.named_files import Found
 from mlmigrate.stores.wandb_offline import files, items, records
-from mlmigrate.stores.wandb_offline.files import Found
 from mlmigrate.stores.wandb_offline.folders import (
     COPIED,
     RunFolders,
@@ -205,7 +205,7 @@ class OfflineFolder:
             findings=tuple(found),
         )
 
-    def _user(self, listed: Mapping[str, files.Found]) -> str | None:
+    def _user(self, listed: Mapping[str, Found]) -> str | None:
         """Return the user whom older clients name in a file only."""
         file = listed.get("wandb-metadata.json")
         if file is None or file.size > _LARGEST_METADATA:

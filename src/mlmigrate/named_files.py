@@ -1,0 +1,54 @@
+"""Files that a store names by a path of the machine where it was written.
+
+A store could name any file of this disk: one is read only below a folder that the user
+gave, as the store itself or by a map, and no link is followed out of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlmigrate.artifacts import local_path, mapped, open_file
+from mlmigrate.errors import UnsafePath
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, by the folder that it may not lead out of."""
+
+    folder: Path
+    path: str
+    size: int
+
+
+def place_of(said: str, maps: Sequence[tuple[str, str]]) -> tuple[Path, str] | None:
+    """Return where the first fitting map leads: a folder, and a path below it; '' for
+    the folder itself.
+    """
+    for old, new in maps:
+        if mapped(said, [(old, new)]) is not None:
+            rest = said[len(old.rstrip("/\\")) :].replace("\\", "/").lstrip("/")
+            return Path(local_path(new)), rest
+    return None
+
+
+def mapped_file(said: str, maps: Sequence[tuple[str, str]]) -> Found | None:
+    """Return the file that the first fitting map makes of a path, if it is there."""
+    place = place_of(said, maps)
+    if place is None:
+        return None
+    folder, rest = place
+    if not rest:  # the map names a file
+        folder, rest = folder.parent, folder.name
+    return file_below(folder, rest)
+
+
+def file_below(folder: Path, path: str) -> Found | None:
+    """Return a file below a folder, if it is there and may be read."""
+    try:
+        with open_file(folder, path) as file:
+            return Found(folder, path, file.seek(0, 2))
+    except (OSError, UnsafePath, ValueError):
+        return None
