@@ -1,9 +1,9 @@
 """Finds every store below a path: file stores, archives, SQLite files with MLflow's
-tables, and the folders of W&B's client.
+tables, and the folders of W&B's client and of Neptune's.
 
 Nothing is opened but for reading, and nothing is read whole: a folder is known by the
 ``meta.yaml`` of one experiment or run in it, an archive by its manifest, a database by
-its list of tables, a folder of W&B's by the names of its run folders.
+its list of tables, a folder of W&B's or Neptune's by what its client calls runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from mlmigrate.locations import MANIFESTS, Opened
 from mlmigrate.model import Problem
 from mlmigrate.stores.mlflow_db.snapshot import open_readonly
 from mlmigrate.stores.mlflow_files.layout import RECORDS, RUN_ID, read_meta_file
-from mlmigrate.stores.wandb_offline import PREFIX as OFFLINE
+from mlmigrate.stores.neptune_offline import PREFIX as NEPTUNE
+from mlmigrate.stores.neptune_offline import runs_in
+from mlmigrate.stores.wandb_offline import PREFIX as WANDB
 from mlmigrate.stores.wandb_offline import is_run_folder
 
 #: Folders of tools, which hold nobody's experiments, and of the system.
@@ -38,6 +40,7 @@ _SMALLEST_PAGE = 512  # a SQLite file is a whole number of pages
 #: An archive's own folders, in which no other store is looked for.
 _OF_ARCHIVES = {"blobs", "segments", "partial"}
 _TABLES = {"experiments", "runs"}
+_PREFIXES = (WANDB, NEPTUNE)
 _VERSION = re.compile(r"version-\d+$")
 
 
@@ -66,9 +69,8 @@ def scan(
             continue
         for found in _walk(Path(path), depth):
             place = found.where if isinstance(found, Problem) else found
-            real = os.path.realpath(place.removeprefix(OFFLINE))
-            if place.startswith(OFFLINE):
-                real = OFFLINE + real
+            prefix = next((one for one in _PREFIXES if place.startswith(one)), "")
+            real = prefix + os.path.realpath(place.removeprefix(prefix))
             if real not in seen:  # paths may lie in one another
                 seen.add(real)
                 yield found
@@ -91,7 +93,10 @@ def _walk(root: Path, depth: int | None) -> Iterator[str | Problem]:
             yield str(folder)
         runs = {name for name in folders if is_run_folder(folder / name)}
         if runs:
-            yield f"{OFFLINE}{folder}"
+            yield f"{WANDB}{folder}"
+            inside = inside | runs
+        if runs := _of_neptune(folder, folders, files):
+            yield f"{NEPTUNE}{folder}"
             inside = inside | runs
         for name in files:
             try:
@@ -181,6 +186,16 @@ def _is_model(folder: Path) -> bool:
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+# -- Neptune's clients --------------------------------------------------------------
+
+
+def _of_neptune(folder: Path, folders: list[str], files: list[str]) -> set[str]:
+    try:
+        return runs_in(folder, folders, files)
+    except OSError:
+        return set()  # `_walk` tells of it when it comes there
 
 
 # -- databases --------------------------------------------------------------------

@@ -123,6 +123,10 @@ def _is_neptune_server(location: str) -> bool:
     return location.startswith("neptune://")
 
 
+def _is_neptune_folder(location: str) -> bool:
+    return location.startswith("neptune-offline:")
+
+
 def _is_archive(location: str) -> bool:
     return location.startswith("archive:") or any(
         os.path.isfile(os.path.join(location, name)) for name in MANIFESTS
@@ -168,6 +172,12 @@ def _not_negative(text: str) -> int:
     if (number := int(text)) < 0:
         raise ValueError("give 0 or more")
     return number
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("give a text")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -388,6 +398,24 @@ ADAPTERS: tuple[Adapter, ...] = (
         ),
     ),
     Adapter(
+        "neptune_offline",
+        "mlmigrate.stores.neptune_offline",
+        "neptune-offline:FOLDER (a .neptune/, or the folder above it)",
+        _is_neptune_folder,
+        source=True,
+        sink=False,
+        holds="runs that Neptune's clients left; read without importing them",
+        options=(
+            Option(
+                "project",
+                _text,
+                None,
+                "WORKSPACE/NAME of runs that do not tell it [neptune-offline]",
+            ),
+            _STEP_MULTIPLIER,
+        ),
+    ),
+    Adapter(
         "mlflow_server",
         "mlmigrate.stores.mlflow_server",
         "http(s)://HOST:PORT",
@@ -510,6 +538,10 @@ def identity(opened: Opened) -> str:
         )
     if opened.adapter.name in ("wandb_offline", "neptune_export"):
         return os.path.realpath(location.partition(":")[2])
+    if opened.adapter.name == "neptune_offline":
+        folder = os.path.realpath(location.removeprefix("neptune-offline:"))
+        inner = os.path.join(folder, ".neptune")
+        return inner if os.path.isdir(inner) else folder
     if opened.adapter.name in ("mlflow_files", "mlflow_db") and (
         "://" not in location or location.startswith(("sqlite:", "file:"))
     ):

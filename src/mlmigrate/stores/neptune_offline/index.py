@@ -1,0 +1,103 @@
+"""The runs that a store of Neptune's clients holds: known while it is open."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlmigrate.errors import StoreError
+from mlmigrate.model import Finding, Problem
+from mlmigrate.neptune_runs.items import experiment_ref
+from mlmigrate.stores.neptune_offline import database
+from mlmigrate.stores.neptune_offline.database import Head
+from mlmigrate.stores.neptune_offline.folders import Folder, listed
+
+#: The project of runs whose client knew none.
+NO_PROJECT = "neptune-offline"
+_MADE_AT = re.compile(r"_(\d{12,})(?:\.sqlite3)?$")
+_WORDS = {"model_version": "model version"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run: a folder of the 1.x client's, or databases of the 3.x client's."""
+
+    project: str
+    id: str
+    folder: Folder | None = None
+    heads: tuple[Head, ...] = ()
+
+    @property
+    def experiment(self) -> str:
+        """The id of its experiment."""
+        return experiment_ref(self.project).id
+
+
+@dataclass(slots=True)
+class Index:
+    """What is in a store."""
+
+    runs: dict[str, Entry] = field(default_factory=dict)  # by the ids of their refs
+    findings: list[Finding] = field(default_factory=list)
+    others: int = 0  # what is there, but no run
+
+    def projects(self) -> dict[str, str]:
+        """Return the projects, by the ids of their experiments."""
+        return {run.experiment: run.project for run in self.runs.values()}
+
+    def family(self, run: Entry) -> dict[str, tuple[Head, ...]]:
+        """Return the databases of all runs of a run's project, by their ids."""
+        return {
+            other.id: other.heads
+            for other in self.runs.values()
+            if other.project == run.project and other.heads
+        }
+
+
+def index_of(root: Path, project: str | None, temporary: str | None) -> Index:
+    """Find the runs below a folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    index = Index()
+    found = listed(root)
+    for (kind, id), folder in sorted(found.containers.items()):
+        if kind == "run":
+            key = id.replace("-", "")
+            index.runs[key] = Entry(project or NO_PROJECT, key, folder)
+            continue
+        index.others += 1
+        word = _WORDS.get(kind, kind)
+        what = f"it is a {word}, and no run: not copied"
+        index.findings.append(Problem(str(folder.executions[0]), what))
+    heads: list[Head] = []
+    for path in found.databases:
+        try:
+            heads.append(database.head_of(path, temporary))
+        except (StoreError, OSError) as error:
+            index.others += 1
+            index.findings.append(Problem(str(path), f"not copied: {error}"))
+    for head in sorted(heads, key=_order):
+        _add(index, head, project)
+    return index
+
+
+def _order(head: Head) -> tuple[int, str]:
+    folder = head.path.parent.name
+    name = folder if head.path.name == "run_operations.sqlite3" else head.path.name
+    match = _MADE_AT.search(name)
+    return (int(match.group(1)) if match else 0), str(head.path)
+
+
+def _add(index: Index, head: Head, project: str | None) -> None:
+    if not head.id:
+        head.id = head.path.parent.name
+        what = "it does not say which run it is: its id is the name of the folder"
+        index.findings.append(Problem(str(head.path), what))
+    where = head.project or project or NO_PROJECT
+    key = f"{where}/{head.id}"
+    held = index.runs.get(key)
+    heads = (*held.heads, head) if held else (head,)
+    index.runs[key] = Entry(where, head.id, heads=heads)

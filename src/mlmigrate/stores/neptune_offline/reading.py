@@ -1,0 +1,220 @@
+"""What Neptune's clients left on disk, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, Literal
+
+from mlmigrate.artifacts import local_path, open_file, parse_maps
+from mlmigrate.contract import Selection
+from mlmigrate.errors import ItemError, StoreError
+from mlmigrate.model import Artifact, Failed, Finding, Item, Problem, Ref
+from mlmigrate.named_files import Found
+from mlmigrate.neptune_runs import items
+from mlmigrate.neptune_runs.attributes import Container
+from mlmigrate.stores.neptune_offline.database_runs import told_by_databases
+from mlmigrate.stores.neptune_offline.folder_runs import told_by_folder
+from mlmigrate.stores.neptune_offline.folders import DATA
+from mlmigrate.stores.neptune_offline.index import Entry, Index, index_of
+from mlmigrate.stores.neptune_offline.made import Counted, Key, Made, Written
+from mlmigrate.stores.neptune_offline.names import Names
+from mlmigrate.stores.neptune_offline.told import Told
+from mlmigrate.stores.neptune_offline.uploads import Reach
+
+PREFIX = "neptune-offline:"
+
+
+def root_of(location: str) -> Path:
+    """Return the folder that a location names."""
+    return Path(local_path(location.removeprefix(PREFIX)))
+
+
+class OfflineRuns:
+    """A folder that Neptune's clients left; see `mlmigrate.contract.Source`."""
+
+    parallel: Literal["process", "thread"] = "process"
+
+    def __init__(self, root: Path, options: Mapping[str, Any]) -> None:
+        """Read what is in *root*.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        self.root = root
+        self.location = f"{PREFIX}{root}"
+        self._reach = Reach(root, parse_maps(options.get("map-artifacts", ())))
+        self._temporary: str | None = options.get("temp-dir")
+        self._factor: int | None = options.get("step-multiplier")
+        try:
+            self.index: Index = index_of(root, options.get("project"), self._temporary)
+        except OSError as error:
+            raise StoreError(f"{root} cannot be listed: {error.strerror}") from error
+        self._opened: tuple[str, _Files] | None = None
+        self._opening = Lock()
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        if selection.kind == "experiment":
+            yield from (Ref("experiment", id) for id in self.index.projects())
+        elif selection.kind == "run":
+            wanted = selection.experiments
+            for id, run in self.index.runs.items():
+                if wanted is None or run.experiment in wanted:
+                    yield Ref("run", id)
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        projects = self.index.projects()
+        for ref in refs:
+            try:
+                if ref.kind == "run":
+                    yield self._read_run(ref, self.index.runs[ref.id])
+                elif ref.kind == "experiment":
+                    yield items.experiment_item(projects[ref.id])
+                else:
+                    raise KeyError(ref.id)
+            except KeyError:
+                yield Failed(ref, f"{self.location} holds no such {ref.kind}")
+            except (OSError, ItemError, StoreError) as error:
+                yield Failed(ref, f"cannot be read: {error}")
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        run = self.index.runs.get(ref.id) if ref.kind == "run" else None
+        if run is None:
+            raise ItemError(f"{self.location} holds no such {ref.kind}")
+        with self._opening:  # the files of one run are wanted one after the other
+            if self._opened is None or self._opened[0] != ref.id:
+                self.close()
+                self._opened = (ref.id, self._make_files(run))
+            files = self._opened[1]
+            if path == files.attributes:
+                return BytesIO(files.text)
+            if path in files.made:
+                found = files.written.found(files.made[path])
+                return (found.folder / found.path).open("rb")
+            if path not in files.logged:
+                raise ItemError(f"{ref} has no artifact {path!r}")
+            return open_file(files.logged[path].folder, files.logged[path].path)
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return list(self.index.findings)
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""
+        if self._opened is not None:
+            self._opened[1].written.close()
+            self._opened = None
+
+    # -- one run ------------------------------------------------------------------
+
+    def _told(self, run: Entry, made: Made) -> Told:
+        if run.folder is not None:
+            return told_by_folder(run.folder, made)
+        family = self.index.family(run)
+        return told_by_databases(run.heads, family, made, self._temporary)
+
+    def _read_run(self, ref: Ref, run: Entry) -> Item:
+        counted = Counted()
+        told = self._told(run, counted)
+        names = Names()
+        attributes = names.take(items.ATTRIBUTES)
+        made = _named(counted, names)
+        logged, found = self._logged(told, names)
+        container = Container(
+            "run",
+            run.project,
+            run.id,
+            told.gathered.scalars,
+            told.gathered.series(),
+            findings=(*told.found, *found),
+            began=told.began,
+            heard=told.heard,
+            about=told.about,
+        )
+        text = items.attributes_text(container).encode()
+        artifacts = [Artifact(attributes, len(text))] if text else []
+        artifacts += [Artifact(path, counted.sizes[key]) for path, key in made.items()]
+        artifacts += [Artifact(path, file.size) for path, file in logged.items()]
+        container = replace(container, artifacts=tuple(artifacts))
+        item = items.run_item(container, ref, self._factor)
+        # A run of the 1.x client's is what its id says, whatever its project is called.
+        return item if run.folder is None else replace(item, origin=run.id)
+
+    def _make_files(self, run: Entry) -> _Files:
+        """Make the files of operations, all at once: each would need to read all."""
+        counted, written = Counted(), Written(self._temporary)
+        told = self._told(run, _Both(counted, written))
+        names = Names()
+        attributes = names.take(items.ATTRIBUTES)
+        made = _named(counted, names)
+        logged, _ = self._logged(told, names)
+        container = Container("run", run.project, run.id, told.gathered.scalars)
+        text = items.attributes_text(container).encode()
+        return _Files(written, made, logged, attributes, text)
+
+    def _logged(
+        self, told: Told, names: Names
+    ) -> tuple[dict[str, Found], list[Finding]]:
+        """Return the files that a run names, by the paths that they get."""
+        files: dict[str, Found] = {}
+        gone: list[str] = []
+        found: list[Finding] = []
+        for upload in told.gathered.uploads.values():
+            file = self._reach.find(upload)
+            if file is None:
+                gone.append(upload.said or upload.wanted)
+                continue
+            files[names.take(upload.wanted)] = file
+            if upload.size not in (None, file.size):
+                what = f"{upload.wanted} was written over since it was logged"
+                found.append(Problem(told.where, what))
+        workplace = self.root if self.root.name != DATA else self.root.parent
+        for path, fileset in told.gathered.filesets.items():
+            inner, without = fileset.find(self._reach, str(workplace.absolute()))
+            gone += without
+            for name, file in inner.items():
+                files[names.take(f"{path}/{name}")] = file
+        if gone:
+            what = (
+                f"{len(gone)} files that it logged are not there, or lie outside of the"
+                f" folder, such as {gone[0]!r}: not copied; give the folder"
+                " above .neptune where they lie in it, else --map-artifacts OLD=NEW"
+            )
+            found.append(Problem(told.where, what))
+        return files, found
+
+
+def _named(counted: Counted, names: Names) -> dict[str, Key]:
+    return {names.take(wanted): (kind, wanted) for kind, wanted in counted.sizes}
+
+
+class _Both:
+    """Makes files, and counts them: their order gives them their names."""
+
+    def __init__(self, counted: Counted, written: Written) -> None:
+        self._counted, self._written = counted, written
+
+    def add(self, key: Key, data: bytes) -> None:
+        self._counted.add(key, data)
+        self._written.add(key, data)
+
+    def drop(self, key: Key) -> None:
+        self._counted.drop(key)
+        self._written.drop(key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one run, by their paths among its artifacts."""
+
+    written: Written
+    made: Mapping[str, Key]
+    logged: Mapping[str, Found]
+    attributes: str
+    text: bytes
