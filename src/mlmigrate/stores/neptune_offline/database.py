@@ -50,7 +50,7 @@ class Database:
             f" WHERE operation_type = {CREATE_RUN} ORDER BY sequence_id LIMIT 1"
         )
         for (data,) in self._rows(query):
-            return bytes(data)
+            return data if isinstance(data, bytes) else None
         return None
 
     def operations(self) -> Iterator[tuple[int, int, int, bytes]]:
@@ -78,7 +78,7 @@ class Database:
         """Return how many operations were ever written."""
         query = "SELECT seq FROM sqlite_sequence WHERE name = 'run_operations'"
         rows = list(self._rows(query)) if "sqlite_sequence" in self.tables else []
-        return max((int(count) for (count,) in rows), default=0)
+        return max((count for (count,) in rows if isinstance(count, int)), default=0)
 
     def errors(self) -> list[str]:
         """Return what the client could not send, as it tells it."""

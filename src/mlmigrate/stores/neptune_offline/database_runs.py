@@ -99,7 +99,7 @@ def _replay(
             for number, time, type, data in opened.operations():
                 numbers = [numbers[0] if numbers else number, number]
                 read += 1
-                if limit is None:
+                if limit is None and isinstance(time, int):
                     told.saw(time)
                 if type != database.CREATE_RUN:
                     try:

@@ -59,15 +59,17 @@ class FileSet:
                     without.append(pattern)
             common = _common(tops, files, workplace)
             for name in sorted(files):
-                found[os.path.relpath(name, common)] = files[name]
+                inner = os.path.relpath(name, common) if common else name
+                found[inner] = files[name]
         return found, without
 
 
 def _common(tops: set[str], files: Iterable[str], workplace: str) -> str:
-    """Return the folder from which names count."""
-    if not tops:
-        return "/"
-    common = os.path.commonpath(tops)
+    """Return the folder from which names count; '' where they have none in common."""
+    try:
+        common = os.path.commonpath(tops)
+    except ValueError:  # none at all, or of different drives
+        return ""
     if common in files:
         common = os.path.dirname(common)
     return workplace if common.startswith(workplace + os.sep) else common

@@ -66,12 +66,13 @@ class Replay:
                         step = point.get("step")
                         steps.append(_NAN if step is None else step)
                         times.append(point["ts"])
-                finally:
+                except (KeyError, TypeError, AttributeError, OverflowError):
                     points.trim()
+                    raise
             else:
                 self._do(said["type"], path, said, record, folder)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as bad:
-            kind = said["type"]
+            kind = said.get("type")
             what = f"{kind} operations are not as Neptune writes them ({_cause(bad)})"
             self._gathered.wrong[f"{what}: kept in {OPERATIONS}"] += 1
             self._gathered.keep(OPERATIONS, record)
@@ -124,7 +125,10 @@ class Replay:
             case _ if kind in _ASSIGNED:
                 self._assign(kind, path, said["value"])
             case _:
-                if kind not in _KEPT:
+                if kind in _KEPT:
+                    what = f"{kind} operations have no place in MLflow"
+                    run.notes[f"{what}: kept in {OPERATIONS}"] += 1
+                else:
                     what = f"operations of a kind that is not known, {kind!r}"
                     run.wrong[f"{what}: kept in {OPERATIONS}"] += 1
                 run.keep(OPERATIONS, record)

@@ -56,8 +56,7 @@ class Queue:
                 while line := file.readline(_LONGEST):
                     number += 1
                     end = at == len(logs) - 1 and not line.endswith(b"\n")
-                    where = f"{log.name}, line {number} (byte {place})"
-                    yield from self._parsed(line, where, end)
+                    yield from self._parsed(line, (log.name, number, place), end)
                     place += len(line)
         self._check_end()
 
@@ -66,14 +65,18 @@ class Queue:
         """How many operations were ever written."""
         return max(self.put, self.last)
 
-    def _parsed(self, line: bytes, where: str, end: bool) -> Iterator[dict[str, Any]]:
+    def _parsed(
+        self, line: bytes, place: tuple[str, int, int], end: bool
+    ) -> Iterator[dict[str, Any]]:
+        where = "{}, line {} (byte {})"
         text = line.decode("utf-8", "backslashreplace")
         at = 0
         while (at := text.find("{", at)) >= 0:
             try:
                 record, at = _DECODER.raw_decode(text, at)
                 version = record["version"]
-                fits = isinstance(version, int) and "type" in record["obj"]
+                said = record["obj"]
+                fits = isinstance(version, int) and isinstance(said, dict)
             except (ValueError, KeyError, TypeError, RecursionError):
                 fits = False
                 at = text.find(_BEGIN, at + 1)
@@ -83,11 +86,14 @@ class Queue:
                 continue
             self._damaged += 1
             what = "is cut off" if end and at < 0 else "is damaged"
-            self._tell(f"{where}: an operation {what}, and is not copied")
+            self._tell(
+                f"{where.format(*place)}: an operation {what}, and is not copied"
+            )
             if at < 0:
                 return
-        if text.strip() and self.read == 0 and "{" not in text:
-            self._tell(f"{where}: this is no operation")
+        if "{" not in text and text.strip():
+            self._damaged += 1
+            self._tell(f"{where.format(*place)}: this is no operation")
 
     def _saw(self, version: int, at: object) -> None:
         self.read += 1

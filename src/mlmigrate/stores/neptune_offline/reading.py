@@ -131,7 +131,7 @@ class OfflineRuns:
             run.project,
             run.id,
             told.gathered.scalars,
-            told.gathered.series(),
+            told.floats,
             findings=(*told.found, *found),
             began=told.began,
             heard=told.heard,

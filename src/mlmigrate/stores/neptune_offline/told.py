@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlmigrate.model import Finding, Note, Problem
+from mlmigrate.neptune_runs.attributes import FloatSeries
 from mlmigrate.stores.neptune_offline.gathered import Gathered
 
 _MOST_TOLD = 20  # findings of one sort
@@ -22,6 +23,7 @@ class Told:
     heard: int | None = None
     about: dict[str, str] = field(default_factory=dict)
     found: list[Finding] = field(default_factory=list)
+    floats: dict[str, FloatSeries] = field(default_factory=dict)  # in the end
     #: Operations that were sent, written, and sent and then removed by the client.
     sent: int = 0
     written: int = 0
@@ -44,6 +46,7 @@ class Told:
 
     def finish(self) -> None:
         """Tell what is known only in the end."""
+        self.floats = self.gathered.series()
         if self.removed:
             what = (
                 f"{self.removed} of its operations were sent to Neptune, whose client"
