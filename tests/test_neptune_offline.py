@@ -227,6 +227,19 @@ def test_a_folder_that_was_moved(client: Path, tmp_path: Path) -> None:
     assert files["content.md"] == b"inline"
 
 
+def test_a_client_that_was_killed_while_it_sent(tmp_path: Path) -> None:
+    pytest.importorskip("neptune")
+    root = nc.written_by(nc.SENDING_1, tmp_path / "work")
+    item = read(root)
+    assert item.ref.id == HEX
+    assert params(item) == {"sent/0": "0", "sent/1": "1", "sent/2": "2"}
+    assert points(item) == {"m": [(0, 1_700_000_000_000, 0.5)]}
+    assert notes(item) == ["3 of 5 operations were already sent"]
+    (problem,) = problems(item)
+    assert "the last 1 operations are not there" in problem
+    assert tags(item)["neptune.mode"] == "async"
+
+
 # -- operations -----------------------------------------------------------------------
 
 
@@ -467,6 +480,12 @@ def test_times_of_a_run(root: Path) -> None:
     log.write_text('{"obj": {"type": "DeleteAttribute", "path": ["x"]}, "version": 1}')
     (root / FOLDER / "metadata.json").write_text("{")
     assert header(read(root)).start_time is None
+    said = {"obj": logged("t", "a", "b", kind="LogStrings"), "version": 1}
+    log.write_text(json.dumps(said))
+    assert header(read(root)).start_time == MS
+    assert header(read(root)).end_time == MS + 1000
+    log.write_text(json.dumps({**said, "obj": logged("m", 1, 2)}))
+    assert header(read(root)).start_time == MS
 
 
 def test_the_project_may_be_given(root: Path) -> None:

@@ -56,6 +56,36 @@ del run["gone"]
 run.stop()
 """
 
+#: What the 1.x client does while it sends; then it is killed.
+SENDING_1 = """
+import os, queue, threading
+from neptune.internal.container_type import ContainerType
+from neptune.internal.operation import AssignInt, LogFloats
+from neptune.internal.operation_processors.async_operation_processor import (
+    AsyncOperationProcessor,
+)
+
+class Backend:
+    def execute_operations(self, container_id, container_type, operations, **_):
+        return len(operations), []
+
+processor = AsyncOperationProcessor(
+    container_id="2f0e393c-a0f7-43e4-855f-4fb675dc90e3",
+    container_type=ContainerType.RUN, backend=Backend(), lock=threading.RLock(),
+    queue=queue.Queue(), sleep_time=0.05,
+)
+processor.start()
+for at in range(3):
+    processor.enqueue_operation(AssignInt(["sent", str(at)], at), wait=False)
+processor.wait()
+processor.pause()
+point = LogFloats.ValueType(0.5, None, 1700000000.0)
+processor.enqueue_operation(LogFloats(["m"], [point]), wait=False)
+processor.flush()
+processor.enqueue_operation(AssignInt(["lost"], 1), wait=False)
+os._exit(0)
+"""
+
 #: Written by the 3.x client itself.
 CLIENT_3 = """
 import datetime

@@ -57,6 +57,8 @@ class Gathered:
         self.wrong: Counter[str] = Counter()
         #: How often something was repaired or chosen.
         self.notes: Counter[str] = Counter()
+        #: The times of the points of texts and histograms, the first and the last.
+        self.span: tuple[int, int] | None = None
         self._made = made
         self._last: dict[tuple[str, str], float] = {}  # the steps of other series
         self._of: dict[tuple[str, str], list[Key]] = {}  # the files of an attribute
@@ -113,6 +115,8 @@ class Gathered:
             time: in milliseconds.
             value: what was logged.
         """
+        first, last = self.span or (time, time)
+        self.span = min(first, time), max(last, time)
         key = self._key("texts", path, path + series.SUFFIX)
         self._made.add(key, series.line(step, time, value).encode())
 

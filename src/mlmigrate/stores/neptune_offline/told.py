@@ -47,6 +47,12 @@ class Told:
     def finish(self) -> None:
         """Tell what is known only in the end."""
         self.floats = self.gathered.series()
+        if self.began is None:  # old clients did not write when they did something
+            for time in self.gathered.span or ():
+                self.saw(time)
+            for series in self.floats.values():
+                self.saw(int(series.timestamps.min()))
+                self.saw(int(series.timestamps.max()))
         if self.removed:
             what = (
                 f"{self.removed} of its operations were sent to Neptune, whose client"
