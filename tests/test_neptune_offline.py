@@ -28,7 +28,7 @@ from mlmigrate.locations import identity, resolve
 from mlmigrate.model import Failed, Item, MetricHistory, Note, Problem, Ref, Run
 from mlmigrate.stores.neptune_offline import OfflineRuns, open_source
 from mlmigrate.stores.neptune_offline.names import Names
-from mlmigrate.stores.neptune_offline.queue import Queue
+from mlmigrate.stores.neptune_offline.queue import Queue, logs_of
 
 FOLDER = f"offline/run__{UUID}__12__abcdefgh"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -514,6 +514,51 @@ def test_projects_and_models_are_told(root: Path) -> None:
         "it is a model version, and no run: not copied",
         "it is a project, and no run: not copied",
     ]
+
+
+def test_what_is_no_run_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue(root / FOLDER, [op("AssignInt", "i", value=1)])
+    queue(root / f"offline/run__{UUID[::-1]}", [op("AssignInt", "i", value=1)])
+    (root / "offline" / "run__x").mkdir()
+    (root / "offline" / f"run__{UUID}__empty").mkdir()
+    (root / "debug.txt").write_text("")
+    (root.parent / "train.py").write_text("")
+    assert [finding.what for finding in opened(root.parent).findings()] == [
+        f"beside the runs, not copied: debug.txt, run__{UUID}__empty,"
+        f" run__{UUID[::-1]}, run__x"
+    ]
+    other = UUID.replace("2", "3")
+    queue(root / f"async/run__{other}", [op("AssignInt", "i", value=1)])
+
+    def refused(folder: Path) -> list[Path]:
+        if other in str(folder):
+            raise PermissionError(13, "Permission denied")
+        return logs_of(folder)
+
+    monkeypatch.setattr(f"{logs_of.__module__.rpartition('.')[0]}.folders.logs_of",
+                        refused)  # fmt: skip
+    store = opened(root)
+    assert len(list(store.refs(Selection("run")))) == 1
+    (first, *_) = store.findings()
+    assert first.what == "it cannot be listed: Permission denied"
+
+
+def test_paths_of_other_systems(root: Path, tmp_path: Path) -> None:
+    folder = root / FOLDER
+    (folder / "upload_path").mkdir(parents=True)
+    (folder / "upload_path" / "c.txt").write_text("own")
+    (tmp_path / "moved" / "src").mkdir(parents=True)
+    (tmp_path / "moved" / "src" / "a.py").write_text("code")
+    drive = r"C:\Users\me\proj"
+    queue(folder, [
+        op("UploadFile", "c", ext="txt",
+           file_path=rf"{drive}\.neptune\offline\x\upload_path\c.txt"),
+        op("UploadFile", "a", ext="py", file_path=rf"{drive}\src\a.py"),
+        op("UploadFileSet", "s", file_globs=[rf"{drive}\src\*.py"], reset="False"),
+    ])  # fmt: skip
+    files = contents(root, **{"map-artifacts": [rf"{drive}={tmp_path / 'moved'}"]})
+    assert files == {"c.txt": b"own", "a.py": b"code", "s/a.py": b"code"}
+    assert set(contents(root)) == {"c.txt"}
 
 
 def test_a_folder_without_runs(tmp_path: Path) -> None:

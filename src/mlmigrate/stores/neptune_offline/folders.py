@@ -50,6 +50,10 @@ class Listed:
 
     containers: dict[tuple[str, str], Folder] = field(default_factory=dict)
     databases: list[Path] = field(default_factory=list)
+    #: What may be a run, but cannot be listed, and why.
+    unread: list[tuple[Path, str]] = field(default_factory=list)
+    #: The names of what lies in folders of Neptune's, but is no run.
+    others: list[str] = field(default_factory=list)
 
 
 def listed(root: Path) -> Listed:
@@ -57,17 +61,21 @@ def listed(root: Path) -> Listed:
     or a part of one.
 
     Raises:
-        OSError: a folder cannot be listed.
+        OSError: it cannot be listed.
     """
     found = Listed()
-    for path in _candidates(root):
-        match = _CONTAINER.match(path.name)
-        if match and _is_container(path):
-            kind, id = match.group(1) or "run", match.group(2).lower()
-            folder = found.containers.setdefault((kind, id), Folder(kind, id))
-            folder.executions += _executions(path)
-        elif database := _database(path):
-            found.databases.append(database)
+    for path, ours in _candidates(root):
+        try:
+            if match := _container(path):
+                kind, id = match.group(1) or "run", match.group(2).lower()
+                folder = found.containers.setdefault((kind, id), Folder(kind, id))
+                folder.executions += _executions(path)
+            elif database := _database(path):
+                found.databases.append(database)
+            elif ours:
+                found.others.append(path.name)
+        except OSError as error:
+            found.unread.append((path, error.strerror or str(error)))
     for folder in found.containers.values():
         folder.executions.sort(key=lambda path: (_begin(path), str(path)))
     return found
@@ -87,11 +95,10 @@ def runs_in(folder: Path, folders: Iterable[str], files: Iterable[str]) -> set[s
     found = {
         name
         for name in (*folders, *files)
-        if (_CONTAINER.match(name) and _is_container(folder / name))
-        or _database(folder / name)
+        if _container(folder / name) or _database(folder / name)
     }
     for part in _PARTS:
-        if part in folders and any(map(_is_container, _inside(folder / part))):
+        if part in folders and any(map(_container, _inside(folder / part))):
             found.add(part)
     return found
 
@@ -122,14 +129,18 @@ def metadata_of(queue: Path) -> dict[str, Any]:
     return {}
 
 
-def _candidates(root: Path) -> Iterator[Path]:
-    if _is_container(root) or _database(root):
-        yield root
+def _candidates(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield what may be a run, and whether it lies in a folder of Neptune's."""
+    if _container(root) or _database(root):
+        yield root, True
         return
     bases = [root, root / DATA]
     for place in (*bases, *(base / part for base in bases for part in _PARTS)):
+        ours = place.name in (DATA, *_PARTS)
         if place.is_dir() and not place.is_symlink():
-            yield from _inside(place)
+            for path in _inside(place):
+                if place not in bases or path.name not in _PARTS:
+                    yield path, ours
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -138,12 +149,12 @@ def _inside(folder: Path) -> Iterator[Path]:
     return (folder / name for name in names)
 
 
-def _is_container(path: Path) -> bool:
-    return (
-        bool(_CONTAINER.match(path.name))
-        and path.is_dir()
-        and any(_is_queue(inner) for inner in _executions(path))
-    )
+def _container(path: Path) -> re.Match[str] | None:
+    """Return the kind and the id of what a 1.x client left at a path, if it did."""
+    match = _CONTAINER.match(path.name)
+    if match and path.is_dir() and any(map(_is_queue, _executions(path))):
+        return match
+    return None
 
 
 def _executions(path: Path) -> list[Path]:

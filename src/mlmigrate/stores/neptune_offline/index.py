@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmigrate.errors import StoreError
-from mlmigrate.model import Finding, Problem
+from mlmigrate.model import Finding, Note, Problem
 from mlmigrate.neptune_runs.items import experiment_ref
 from mlmigrate.stores.neptune_offline import database
 from mlmigrate.stores.neptune_offline.database import Head
@@ -72,6 +72,14 @@ def index_of(root: Path, project: str | None, temporary: str | None) -> Index:
         word = _WORDS.get(kind, kind)
         what = f"it is a {word}, and no run: not copied"
         index.findings.append(Problem(str(folder.executions[0]), what))
+    for path, why in found.unread:
+        index.others += 1
+        index.findings.append(Problem(str(path), f"it cannot be listed: {why}"))
+    if found.others:
+        names = sorted(found.others)
+        shown = ", ".join(names[:20]) + ", …" * (len(names) > 20)
+        note = Note(str(root), f"beside the runs, not copied: {shown}")
+        index.findings.append(note)
     heads: list[Head] = []
     for path in found.databases:
         try:
