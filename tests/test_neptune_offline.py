@@ -22,7 +22,13 @@ import mlmigrate
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.discover import scan
-from mlmigrate.errors import ItemError, LocationError, StoreNotFound, UnsafePath
+from mlmigrate.errors import (
+    ItemError,
+    LocationError,
+    StoreNotFound,
+    UnsafePath,
+    UsageError,
+)
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import identity, resolve
 from mlmigrate.model import Failed, Item, MetricHistory, Note, Problem, Ref, Run
@@ -495,6 +501,10 @@ def test_the_project_may_be_given(root: Path) -> None:
     assert ref.id == "ws:name"
     assert header(read(root, project="ws/name")).experiment == ref
     assert read(root, project="ws/name").origin == read(root).origin
+    assert tags(read(root, project="ws/name"))["neptune.project"] == "ws/name"
+    assert "neptune.project" not in tags(read(root))
+    with pytest.raises(UsageError):
+        resolve(f"neptune-offline:{root}", ["project= "])
     assert not list(store.refs(Selection("run", frozenset({"other"}))))
     assert not list(store.refs(Selection("registered_model")))
     missing = [Ref("run", "x"), Ref("experiment", "x"), Ref("trace", "x")]

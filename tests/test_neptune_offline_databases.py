@@ -6,11 +6,13 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import neptune_clients as nc
 from support import tree
 
@@ -21,6 +23,9 @@ from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError
 from mlmigrate.model import Item, Note, Problem, Ref, Run
 from mlmigrate.stores.neptune_offline import OfflineRuns, open_source, schema
+from mlmigrate.stores.neptune_offline.gathered import Gathered
+from mlmigrate.stores.neptune_offline.made import Counted
+from mlmigrate.stores.neptune_offline.snapshots import Scope, Snapshots
 
 pytest.importorskip("neptune_scale")
 
@@ -330,6 +335,27 @@ def test_what_is_not_known_is_kept(copy: Path) -> None:
     kept = lines(contents(copy.parent)["neptune/operations.jsonl"])
     assert kept[0]["#127"] == [5]
     assert kept[1]["b"] == {"bool": True}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_damaged_messages_raise_what_is_expected(data: st.DataObject) -> None:
+    pb = pytest.importorskip("neptune_api.proto.neptune_pb.ingest.v1.common_pb2")
+    update = pb.UpdateRunSnapshot(step=pb.Step(whole=1, micro=5))
+    update.append["loss"].float64 = 0.5
+    update.append["h"].histogram.bin_edges.extend([0, 1, 2])
+    update.append["h"].histogram.counts.values.extend([300, 4])
+    update.assign["f"].file_ref.path = "a/b.txt"
+    update.assign["s"].string_set.values.append("x")
+    update.modify_sets["t"].string.values["y"] = 1
+    whole = bytearray(update.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(whole) - 1))
+        whole[at] = data.draw(st.integers(0, 255))
+    gathered = Gathered(Counted())
+    with suppress(ValueError, TypeError, OverflowError):
+        Snapshots(gathered).apply(bytes(whole), Scope({}, Path()))
+    gathered.series()
 
 
 def test_a_database_that_is_damaged(copy: Path) -> None:

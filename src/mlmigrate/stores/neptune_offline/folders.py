@@ -178,12 +178,15 @@ def _begin(execution: Path) -> float:
     match = _EXECUTION.match(execution.name)
     if match:
         return float(match.group(1))
-    for queue in queues_of(execution):
-        for log in logs_of(queue)[:1]:
-            with log.open("rb") as file:
-                told = _AT.search(file.readline(1 << 20).rstrip())
-            if told:
-                return float(told.group(1))
+    try:
+        for queue in queues_of(execution):
+            for log in logs_of(queue)[:1]:
+                with log.open("rb") as file:
+                    told = _AT.search(file.readline(1 << 20).rstrip())
+                if told:
+                    return float(told.group(1))
+    except OSError:
+        pass  # whoever reads the run tells of it
     return 0.0
 
 

@@ -19,7 +19,7 @@ from mlmigrate.neptune_runs.attributes import Container
 from mlmigrate.stores.neptune_offline.database_runs import told_by_databases
 from mlmigrate.stores.neptune_offline.folder_runs import told_by_folder
 from mlmigrate.stores.neptune_offline.folders import DATA
-from mlmigrate.stores.neptune_offline.index import Entry, Index, index_of
+from mlmigrate.stores.neptune_offline.index import NO_PROJECT, Entry, Index, index_of
 from mlmigrate.stores.neptune_offline.made import Counted, Key, Made, Written
 from mlmigrate.stores.neptune_offline.names import Names
 from mlmigrate.stores.neptune_offline.told import Told
@@ -143,6 +143,9 @@ class OfflineRuns:
         artifacts += [Artifact(path, file.size) for path, file in logged.items()]
         container = replace(container, artifacts=tuple(artifacts))
         item = items.run_item(container, ref, self._factor)
+        if run.project == NO_PROJECT:
+            known = (tag for tag in item.tags if tag.key != "neptune.project")
+            item = replace(item, tags=tuple(known))
         # A run of the 1.x client's is what its id says, whatever its project is called.
         return item if run.folder is None else replace(item, origin=run.id)
 
