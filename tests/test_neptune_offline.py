@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -730,6 +731,31 @@ def test_no_path_leads_out_of_the_folder(root: Path, tmp_path: Path) -> None:
     assert problem.startswith(f"{len(said) - 1 + len(globs)} files that it logged")
     with pytest.raises(ItemError):
         opened(root).open(item.ref, "../../secret.txt")
+
+
+def test_links_and_pipes_are_not_followed(root: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "outside"
+    queue(secret, [op("AssignInt", "secret", value=1)], sent=1)
+    (secret / "c.txt").write_text("SECRET")
+    folder = root / FOLDER
+    queue(folder, [
+        op("UploadFile", "c", ext="txt", tmp_file_name="c.txt"),
+        op("UploadFile", "p", ext="txt", file_path=str(root / "pipe")),
+    ])  # fmt: skip
+    (folder / "upload_path").symlink_to(secret)
+    (folder / "data-9.log").symlink_to(secret / "data-1.log")
+    (folder / "last_ack_version").symlink_to(secret / "c.txt")
+    (folder / "metadata.json").symlink_to(secret / "metadata.json")
+    (root / f"offline/run__{UUID}").symlink_to(secret)
+    os.mkfifo(root / "pipe")
+    os.mkfifo(folder / "data-7.log")
+    item = read(root)
+    assert item.params == item.artifacts == ()
+    assert "SECRET" not in str(item.findings)
+    (problem,) = problems(item)
+    assert problem.startswith("2 files that it logged are not there")
+    (tmp_path / "link").symlink_to(root)
+    assert read(tmp_path / "link").ref == item.ref
 
 
 def test_names_of_attributes_lead_nowhere(root: Path) -> None:

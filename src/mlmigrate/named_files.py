@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlmigrate.artifacts import local_path, mapped, open_file
+from mlmigrate.artifacts import local_path, mapped, open_file, safe_join
 from mlmigrate.errors import UnsafePath
 
 
@@ -48,6 +48,8 @@ def mapped_file(said: str, maps: Sequence[tuple[str, str]]) -> Found | None:
 def file_below(folder: Path, path: str) -> Found | None:
     """Return a file below a folder, if it is there and may be read."""
     try:
+        if not safe_join(folder, path).is_file():
+            return None  # to open a pipe would wait for its writer
         with open_file(folder, path) as file:
             return Found(folder, path, file.seek(0, 2))
     except (OSError, UnsafePath, ValueError):

@@ -137,7 +137,7 @@ def _candidates(root: Path) -> Iterator[tuple[Path, bool]]:
     bases = [root, root / DATA]
     for place in (*bases, *(base / part for base in bases for part in _PARTS)):
         ours = place.name in (DATA, *_PARTS)
-        if place.is_dir() and not place.is_symlink():
+        if place.is_dir() and (place == root or not place.is_symlink()):
             for path in _inside(place):
                 if place not in bases or path.name not in _PARTS:
                     yield path, ours

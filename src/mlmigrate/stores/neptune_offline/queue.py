@@ -15,7 +15,7 @@ from typing import Any
 
 _LOG = re.compile(r"data-(\d+)\.log$")
 #: A line of more bytes is no operation: a log file has 64 MiB, and one line beyond.
-_LONGEST = 1 << 30
+_LONGEST = 1 << 28
 #: What an operation begins with, by which the next one is found behind damage.
 _BEGIN = '{"obj"'
 #: Texts of old clients may hold control characters.
@@ -124,11 +124,12 @@ class Queue:
 
     def _number(self, name: str) -> int:
         path = self.folder / name
-        try:
-            text = path.read_text("utf-8", "replace").strip()
-            return int(text) if text else 0
-        except FileNotFoundError:
+        if path.is_symlink() or not path.is_file():
             return 0
+        try:
+            with path.open("rb") as file:
+                text = file.read(100).decode("utf-8", "replace").strip()
+            return int(text) if text else 0
         except (OSError, ValueError) as error:
             self._tell(f"{name} cannot be read: {error}")
             return 0
@@ -146,6 +147,6 @@ def logs_of(folder: Path) -> list[Path]:
     found = [
         (int(match.group(1)), path)
         for path in folder.iterdir()
-        if (match := _LOG.match(path.name)) and not path.is_symlink()
+        if (match := _LOG.match(path.name)) and path.is_file() and not path.is_symlink()
     ]
     return [path for _, path in sorted(found)]

@@ -70,17 +70,16 @@ class OfflineRuns:
         """See `mlmigrate.contract.Source.read`."""
         projects = self.index.projects()
         for ref in refs:
-            try:
-                if ref.kind == "run":
-                    yield self._read_run(ref, self.index.runs[ref.id])
-                elif ref.kind == "experiment":
-                    yield items.experiment_item(projects[ref.id])
-                else:
-                    raise KeyError(ref.id)
-            except KeyError:
+            run = self.index.runs.get(ref.id) if ref.kind == "run" else None
+            if ref.kind == "experiment" and ref.id in projects:
+                yield items.experiment_item(projects[ref.id])
+            elif run is None:
                 yield Failed(ref, f"{self.location} holds no such {ref.kind}")
-            except (OSError, ItemError, StoreError) as error:
-                yield Failed(ref, f"cannot be read: {error}")
+            else:
+                try:
+                    yield self._read_run(ref, run)
+                except (OSError, ItemError, StoreError) as error:
+                    yield Failed(ref, f"cannot be read: {error}")
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""

@@ -33,7 +33,7 @@ class Reach:
     def find(self, upload: Upload) -> Found | None:
         """Return a file that was logged, if it is there and may be read."""
         said = upload.said.replace("\\", "/")
-        if upload.own is not None:
+        if upload.own is not None and not upload.own.is_symlink():
             inner = said.rpartition(f"/{UPLOADS}/")[2] or said
             inner = inner.rpartition("/")[2] if inner == said else inner
             found = file_below(upload.own, inner)
