@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -408,6 +409,25 @@ def test_sets_of_files(root: Path) -> None:
     assert "1 files that it logged are not there" in problems(read(work))[0]
 
 
+NUMBERS = st.one_of(
+    st.floats(), st.integers(-(2**70), 2**70), st.none(), st.just("x"),
+    st.just(10**400), st.just(10**250),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=3), NUMBERS, NUMBERS), max_size=6))
+def test_files_are_made_as_they_were_counted(
+    series: list[tuple[str, Any, Any]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        said = [logged(f"m{path}", 1, value, steps=[None, step])
+                for path, value, step in series]  # fmt: skip
+        queue(root / FOLDER, [logged("t", "x", kind="LogStrings"), *said])
+        assert "t.jsonl" in contents(root)  # which compares the sizes of all
+
+
 # -- layouts --------------------------------------------------------------------------
 
 
@@ -652,8 +672,6 @@ def test_a_number_that_is_none(root: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_bytes_are_told_and_hurt_nothing_else(data: st.DataObject) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         said = [op("AssignInt", f"i{at}", value=at) for at in range(8)]

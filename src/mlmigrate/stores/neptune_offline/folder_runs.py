@@ -25,12 +25,13 @@ _FACTS = {
 _STARTED = re.compile(r"exec-(\d{9,11}\.\d+)")
 
 
-def told_by_folder(folder: Folder, made: Made) -> Told:
+def told_by_folder(folder: Folder, made: Made, *, points: bool = True) -> Told:
     """Return a run that a 1.x client left.
 
     Args:
         folder: where it is.
         made: where files go that are made.
+        points: whether more than files is wanted.
     """
     told = Told(Gathered(made), str(folder.executions[0]))
     replay = Replay(told.gathered, folder.id)
@@ -40,16 +41,16 @@ def told_by_folder(folder: Folder, made: Made) -> Told:
             told.saw(whole_time(float(match.group(1))))
         for place in queues_of(execution):
             _add_metadata(told, metadata_of(place))
-            _add_queue(told, replay, place)
+            _add_queue(told, replay, place, points=points)
     told.about["container_id"] = folder.id
     told.finish()
     return told
 
 
-def _add_queue(told: Told, replay: Replay, place: Path) -> None:
+def _add_queue(told: Told, replay: Replay, place: Path, *, points: bool) -> None:
     queue = Queue(place)
     try:
-        for record in queue.records():
+        for record in queue.records(points=points):
             replay.apply(record, place)
     except OSError as error:
         queue.wrong.append(f"it cannot be read: {error.strerror or error}")

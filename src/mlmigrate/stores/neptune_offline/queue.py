@@ -18,6 +18,17 @@ _LOG = re.compile(r"data-(\d+)\.log$")
 _LONGEST = 1 << 28
 #: What an operation begins with, by which the next one is found behind damage.
 _BEGIN = '{"obj"'
+_NUMBER = r"-?(?:\d{1,300}(?:\.\d+)?(?:[eE][+-]?\d+)?|NaN|Infinity)"
+_POINT = rf'\{{"value": {_NUMBER}, "step": (?:null|{_NUMBER}), "ts": {_NUMBER}\}}'
+_PATH = r'\["[^"\\]*"(?:, "[^"\\]*")*\]'
+#: Points of a series of numbers as the client writes them, and nothing else.
+_POINTS = re.compile(
+    (
+        rf'\{{"obj": \{{"type": "LogFloats", "path": {_PATH},'
+        rf' "values": \[{_POINT}(?:, {_POINT})*\]\}},'
+        rf' "version": \d+(?:, "at": {_NUMBER})?\}}\n'
+    ).encode()
+)
 #: Texts of old clients may hold control characters.
 _DECODER = JSONDecoder(strict=False)
 
@@ -41,8 +52,12 @@ class Queue:
     wrong: list[str] = field(default_factory=list)
     _damaged: int = 0
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self, *, points: bool = True) -> Iterator[dict[str, Any]]:
         """Yield operations, each as the client wrote it.
+
+        Args:
+            points: also those that only add to series of numbers, of which no file is
+                made: most of a log, as a rule.
 
         Raises:
             OSError: a log cannot be read.
@@ -55,6 +70,8 @@ class Queue:
                 number, place = 0, 0
                 while line := file.readline(_LONGEST):
                     number += 1
+                    if not points and _POINTS.fullmatch(line):
+                        continue
                     end = at == len(logs) - 1 and not line.endswith(b"\n")
                     yield from self._parsed(line, (log.name, number, place), end)
                     place += len(line)

@@ -112,9 +112,9 @@ class OfflineRuns:
 
     # -- one run ------------------------------------------------------------------
 
-    def _told(self, run: Entry, made: Made) -> Told:
+    def _told(self, run: Entry, made: Made, *, points: bool = True) -> Told:
         if run.folder is not None:
-            return told_by_folder(run.folder, made)
+            return told_by_folder(run.folder, made, points=points)
         family = self.index.family(run)
         return told_by_databases(run.heads, family, made, self._temporary)
 
@@ -151,7 +151,7 @@ class OfflineRuns:
     def _make_files(self, run: Entry) -> _Files:
         """Make the files of operations, all at once: each would need to read all."""
         counted, written = Counted(), Written(self._temporary)
-        told = self._told(run, _Both(counted, written))
+        told = self._told(run, _Both(counted, written), points=False)
         names = Names()
         attributes = names.take(items.ATTRIBUTES)
         made = _named(counted, names)
