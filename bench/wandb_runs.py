@@ -16,7 +16,8 @@ from contenders import HERE, Contender, Job, Task, ours
 from generate import Shape, generate
 from support.wandb_server import client_environment, wandb_server
 
-from mlmigrate.stores.wandb_offline.wire import decode
+from mlmigrate.protobuf import decode
+from mlmigrate.stores.wandb_offline.schema import MESSAGES
 from mlmigrate.wandb_runs.log import read_log
 
 
@@ -36,7 +37,9 @@ def _logged_points(folder: Path) -> Callable[[], int]:
             not (item.get("key") or item["nested_key"][0]).startswith("_")
             for log in folder.rglob("*.wandb")
             for data in read_log(log, [])
-            for item in decode(data).get("history", {}).get("item", ())
+            for item in decode(data, "Record", MESSAGES)
+            .get("history", {})
+            .get("item", ())
         )
 
     return count
