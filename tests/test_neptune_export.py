@@ -33,6 +33,7 @@ from support.neptune_archives import (
 
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
+from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError, StoreNotFound
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
@@ -810,6 +811,18 @@ class TestLocations:
             open_source(f"neptune-export:{tmp_path / 'none'}", {})
         with pytest.raises(LocationError, match="no part file of neptune-exporter"):
             open_source(f"neptune-export:{tmp_path}", {})
+
+    def test_scan_finds_archives(self, archive: NeptuneArchive, tmp_path: Path) -> None:
+        archive.run(P, "a", [value("p", 1)])
+        other = NeptuneArchive(tmp_path / "models")
+        other.run(P, "PROJ-M", [value("p", 1)], scope="models")
+        (tmp_path / "fast").mkdir()
+        (archive.root / "data" / sanitized(P)).rename(tmp_path / "fast" / sanitized(P))
+
+        assert [
+            f"neptune-export:{tmp_path / 'fast'}",
+            f"neptune-export:{tmp_path / 'models'}",
+        ] == sorted(map(str, scan([tmp_path])))
 
     def test_reading_changes_nothing(
         self, archive: NeptuneArchive, tmp_path: Path

@@ -1,9 +1,10 @@
 """Finds every store below a path: file stores, archives, SQLite files with MLflow's
-tables, and the folders of W&B's client and of Neptune's.
+tables, the folders of W&B's client and of Neptune's, and neptune-exporter's archives.
 
 Nothing is opened but for reading, and nothing is read whole: a folder is known by the
 ``meta.yaml`` of one experiment or run in it, an archive by its manifest, a database by
-its list of tables, a folder of W&B's or Neptune's by what its client calls runs.
+its list of tables, a folder of W&B's or Neptune's by what its client calls runs, an
+archive of neptune-exporter by the names of its parts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mlmigrate.locations import MANIFESTS, Opened
 from mlmigrate.model import Problem
 from mlmigrate.stores.mlflow_db.snapshot import open_readonly
 from mlmigrate.stores.mlflow_files.layout import RECORDS, RUN_ID, read_meta_file
+from mlmigrate.stores.neptune_export import PREFIX as EXPORT
+from mlmigrate.stores.neptune_export import archive_in
 from mlmigrate.stores.neptune_offline import PREFIX as NEPTUNE
 from mlmigrate.stores.neptune_offline import runs_in
 from mlmigrate.stores.wandb_offline import PREFIX as WANDB
@@ -40,7 +43,7 @@ _SMALLEST_PAGE = 512  # a SQLite file is a whole number of pages
 #: An archive's own folders, in which no other store is looked for.
 _OF_ARCHIVES = {"blobs", "segments", "partial"}
 _TABLES = {"experiments", "runs"}
-_PREFIXES = (WANDB, NEPTUNE)
+_PREFIXES = (WANDB, NEPTUNE, EXPORT)
 _VERSION = re.compile(r"version-\d+$")
 
 
@@ -98,6 +101,9 @@ def _walk(root: Path, depth: int | None) -> Iterator[str | Problem]:
         if runs := _of_neptune(folder, folders, files):
             yield f"{NEPTUNE}{folder}"
             inside = inside | runs
+        if parts := _exported(folder, folders):
+            yield f"{EXPORT}{folder}"
+            inside = inside | parts
         for name in files:
             try:
                 if _is_database(folder / name):
@@ -189,6 +195,13 @@ def _folders(folder: Path) -> list[str]:
 
 
 # -- Neptune's clients --------------------------------------------------------------
+
+
+def _exported(folder: Path, folders: list[str]) -> set[str]:
+    try:
+        return archive_in(folder, folders)
+    except OSError:
+        return set()  # `_walk` tells of it when it comes there
 
 
 def _of_neptune(folder: Path, folders: list[str], files: list[str]) -> set[str]:

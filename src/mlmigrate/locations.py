@@ -244,6 +244,14 @@ _STEP_MULTIPLIER = Option(
     "what fractions of steps are times [the least that makes them whole]",
 )
 
+#: A run in the trash of a server keeps its id.
+_ID_SALT = Option(
+    "id-salt",
+    str,
+    None,
+    "a text that makes all run ids others: a server's trash keeps those of its runs",
+)
+
 ADAPTERS: tuple[Adapter, ...] = (
     Adapter(
         "memory",
@@ -380,12 +388,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         holds="everything, of the 2.x API, read back before it counts",
         options=(
             _STEP_MULTIPLIER,
-            Option(
-                "id-salt",
-                str,
-                None,
-                "a text that makes all run ids others: its trash keeps those of runs",
-            ),
+            _ID_SALT,
             Option(
                 "threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"
             ),
@@ -403,9 +406,10 @@ ADAPTERS: tuple[Adapter, ...] = (
         "neptune-offline:FOLDER (a .neptune/, or the folder above it)",
         _is_neptune_folder,
         source=True,
-        sink=False,
-        holds="runs that Neptune's clients left; read without importing them",
+        sink=True,
+        holds="runs that can be sent later; reads what Neptune's clients left",
         options=(
+            _ID_SALT,
             Option(
                 "project",
                 _text,

@@ -1,8 +1,9 @@
-"""Files that appear under their name whole, or not at all."""
+"""Files and folders that appear under their name whole, or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,28 @@ def appearing(place: Path, workshop: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def appearing_folder(place: Path, workshop: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which then gets the name *place*, where nothing is;
+    unless something is raised. See `appearing`.
+    """
+    _remove_abandoned(workshop)
+    partial = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=workshop))
+    handle = None if sys.platform == "win32" else os.open(partial, os.O_RDONLY)
+    try:
+        if handle is not None:
+            _lock(handle, wait=True)
+        yield partial
+        os.chmod(partial, 0o755)
+        os.rename(partial, place)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def _begin(folder: Path) -> tuple[int, str]:
     """Create a file that is locked for as long as somebody writes it."""
     while True:
@@ -55,7 +78,11 @@ def _remove_abandoned(folder: Path) -> None:
         except OSError:  # it is whole by now, and has its name
             continue
         try:
-            if _lock(handle, wait=False):
+            if not _lock(handle, wait=False):
+                continue
+            if partial.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
                 partial.unlink(missing_ok=True)
         finally:
             os.close(handle)

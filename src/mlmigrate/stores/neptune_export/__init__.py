@@ -40,10 +40,10 @@ from typing import Any
 
 from mlmigrate.artifacts import local_path
 from mlmigrate.errors import LocationError, StoreNotFound
-from mlmigrate.stores.neptune_export.layout import folders_of
+from mlmigrate.stores.neptune_export.layout import archive_in, folders_of
 from mlmigrate.stores.neptune_export.reading import ExportArchive
 
-__all__ = ["PREFIX", "ExportArchive", "open_source"]
+__all__ = ["PREFIX", "ExportArchive", "archive_in", "open_source"]
 
 PREFIX = "neptune-export:"
 

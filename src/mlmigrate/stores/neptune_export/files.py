@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mlmigrate.artifacts import list_folder, safe_join
 from mlmigrate.errors import UnsafePath
 from mlmigrate.model import Artifact, Finding, Note, Problem
+from mlmigrate.named_files import Found
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.steps import shown
 from mlmigrate.stores.neptune_export.tables import FileRow
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file, by the folder that it may not lead out of."""
-
-    folder: Path
-    path: str
-    size: int
 
 
 def places(

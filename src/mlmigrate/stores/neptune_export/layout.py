@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from mlmigrate.neptune_runs.attributes import ContainerKind
 #: ``RUN_part_3.parquet``; ``.tmp`` while it grows, and for ever where the exporter was
 #: stopped. Early releases wrote all runs of a project into ``part_3.parquet``.
 _PART = re.compile(r"(?:(?P<run>.+)_)?part_(?P<number>\d+)\.parquet(?P<tmp>\.tmp)?$")
+#: The exporter puts a checksum behind the names of projects.
+_SANITIZED = re.compile(r"-[0-9a-f]{8,16}$")
 _ERRORS = "neptune_exporter_errors.jsonl"
 
 
@@ -37,6 +39,41 @@ class Folders:
         """The places where the exporter's list of its errors may be, best first."""
         for folder in (self.root, self.data, self.root.parent):
             yield folder / _ERRORS
+
+
+def archive_in(folder: Path, names: Iterable[str]) -> set[str]:
+    """Return what in a folder is of an archive; nothing where none is.
+
+    Args:
+        folder: where to look.
+        names: those of the folders in it.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    inside = set(names)
+    for name in inside & {"data", "model_data"}:
+        projects = _subfolders(folder / name)
+        if any(_holds_parts(folder / name / each) for each in projects):
+            return inside & {"data", "files", "model_data", "model_files"}
+    return {name for name in inside if _holds_parts(folder / name)}
+
+
+def _holds_parts(project: Path) -> bool:
+    if not _SANITIZED.search(project.name):
+        return False
+    scopes = (project, project / "models", project / "model_versions")
+    return any(
+        _PART.match(name) is not None
+        for scope in scopes
+        if scope.is_dir()
+        for name in os.listdir(scope)
+    )
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
 
 
 def folders_of(root: Path, options: Mapping[str, Any]) -> Folders:

@@ -13,12 +13,12 @@ from mlmigrate.artifacts import open_file
 from mlmigrate.contract import Selection
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Failed, Finding, Item, Problem, Ref
+from mlmigrate.named_files import Found
 from mlmigrate.neptune_runs.attributes import Container
 from mlmigrate.neptune_runs.items import ATTRIBUTES, experiment_item, run_item
 from mlmigrate.neptune_runs.models import model_item, model_of_version
 from mlmigrate.neptune_runs.own import Restored, own, record_of, restored
 from mlmigrate.stores.neptune_export import strays
-from mlmigrate.stores.neptune_export.files import Found
 from mlmigrate.stores.neptune_export.gathering import Gathered, gather
 from mlmigrate.stores.neptune_export.index import Index, home_of
 from mlmigrate.stores.neptune_export.layout import Entry, Folders

@@ -31,18 +31,26 @@ Nothing on disk tells that a run has ended, so its status is FINISHED, or FAILED
 ``sys/failed`` is true. It began with its creation time, else with its first operation,
 and ended with the last one. Projects, models and their versions are no runs: a problem
 each.
+
+As a sink it is written in Neptune's offline format: see
+`mlmigrate.stores.neptune_offline.writing`, and for what becomes of a run
+`mlmigrate.neptune_runs.mapping`. A run that mlmigrate wrote is read as the run that it
+was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlmigrate.errors import LocationError, StoreNotFound
 from mlmigrate.stores.neptune_offline.folders import runs_in
 from mlmigrate.stores.neptune_offline.reading import PREFIX, OfflineRuns, root_of
 
-__all__ = ["PREFIX", "OfflineRuns", "open_source", "runs_in"]
+if TYPE_CHECKING:
+    from mlmigrate.stores.neptune_offline.writing import OfflineSink
+
+__all__ = ["PREFIX", "OfflineRuns", "open_sink", "open_source", "runs_in"]
 
 
 def open_source(location: str, options: Mapping[str, Any]) -> OfflineRuns:
@@ -57,10 +65,22 @@ def open_source(location: str, options: Mapping[str, Any]) -> OfflineRuns:
     if not root.is_dir():
         raise StoreNotFound(f"{root}: there is no such folder")
     found = OfflineRuns(root, options)
-    if not found.index.runs and not found.index.others:
+    told = found.manifest.experiments or found.manifest.models
+    if not found.index.runs and not found.index.others and not told:
         raise LocationError(
             f"{root} holds no runs of Neptune's clients (offline/run__…, async/run__…,"
             " run_operations.sqlite3): give the .neptune folder; `mlmigrate scan"
             " FOLDER` finds those below a folder"
         )
     return found
+
+
+def open_sink(location: str, options: Mapping[str, Any]) -> OfflineSink:
+    """Open the folder at *location* for writing; it need not exist.
+
+    Raises:
+        StoreError: it cannot be listed or written.
+    """
+    from mlmigrate.stores.neptune_offline.writing import OfflineSink
+
+    return OfflineSink(location, options)

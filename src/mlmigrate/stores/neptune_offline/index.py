@@ -10,8 +10,11 @@ from mlmigrate.errors import StoreError
 from mlmigrate.model import Finding, Note, Problem
 from mlmigrate.neptune_runs.items import experiment_ref
 from mlmigrate.stores.neptune_offline import database
+from mlmigrate.stores.neptune_offline.container import Facts, facts_of
 from mlmigrate.stores.neptune_offline.database import Head
-from mlmigrate.stores.neptune_offline.folders import Folder, listed
+from mlmigrate.stores.neptune_offline.folders import Folder, listed, metadata_of
+from mlmigrate.stores.neptune_offline.manifest import is_ours
+from mlmigrate.told.experiments import experiment_id
 
 #: The project of runs whose client knew none.
 NO_PROJECT = "neptune-offline"
@@ -27,10 +30,13 @@ class Entry:
     id: str
     folder: Folder | None = None
     heads: tuple[Head, ...] = ()
+    own: Facts | None = None  # what is known of it if mlmigrate wrote it
 
     @property
     def experiment(self) -> str:
         """The id of its experiment."""
+        if self.own is not None:
+            return experiment_id(self.own.experiment)
         return experiment_ref(self.project).id
 
 
@@ -43,8 +49,13 @@ class Index:
     others: int = 0  # what is there, but no run
 
     def projects(self) -> dict[str, str]:
-        """Return the projects, by the ids of their experiments."""
-        return {run.experiment: run.project for run in self.runs.values()}
+        """Return the projects, by the ids of their experiments; of runs that mlmigrate
+        wrote, the experiments themselves.
+        """
+        return {
+            run.experiment: run.own.experiment if run.own else run.project
+            for run in self.runs.values()
+        }
 
     def family(self, run: Entry) -> dict[str, tuple[Head, ...]]:
         """Return the databases of all runs of a run's project, by their ids."""
@@ -63,10 +74,9 @@ def index_of(root: Path, project: str | None, temporary: str | None) -> Index:
     """
     index = Index()
     found = listed(root)
-    for (kind, id), folder in sorted(found.containers.items()):
+    for (kind, _), folder in sorted(found.containers.items()):
         if kind == "run":
-            key = id.replace("-", "")
-            index.runs[key] = Entry(project or NO_PROJECT, key, folder)
+            _add_folder(index, folder, project or NO_PROJECT)
             continue
         index.others += 1
         word = _WORDS.get(kind, kind)
@@ -75,8 +85,8 @@ def index_of(root: Path, project: str | None, temporary: str | None) -> Index:
     for path, why in found.unread:
         index.others += 1
         index.findings.append(Problem(str(path), f"it cannot be listed: {why}"))
-    if found.others:
-        names = sorted(found.others)
+    names = sorted(name for name in found.others if not is_ours(name))
+    if names:
         shown = ", ".join(names[:20]) + ", …" * (len(names) > 20)
         note = Note(str(root), f"beside the runs, not copied: {shown}")
         index.findings.append(note)
@@ -90,6 +100,18 @@ def index_of(root: Path, project: str | None, temporary: str | None) -> Index:
     for head in sorted(heads, key=_order):
         _add(index, head, project)
     return index
+
+
+def _add_folder(index: Index, folder: Folder, project: str) -> None:
+    key = folder.id.replace("-", "")
+    # Of several of our own, which a kill may have left, each has all of the run.
+    last = max(folder.executions)
+    own = facts_of(metadata_of(last))
+    if own is None:
+        index.runs[key] = Entry(project, key, folder)
+    else:
+        folder.executions = [last]
+        index.runs[own.origin] = Entry(project, key, folder, own=own)
 
 
 def _order(head: Head) -> tuple[int, str]:

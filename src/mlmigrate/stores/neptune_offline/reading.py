@@ -16,14 +16,18 @@ from mlmigrate.model import Artifact, Failed, Finding, Item, Problem, Ref
 from mlmigrate.named_files import Found
 from mlmigrate.neptune_runs import items
 from mlmigrate.neptune_runs.attributes import Container
+from mlmigrate.neptune_runs.names import Names
+from mlmigrate.neptune_runs.own import Restored, own, record_of, restored
 from mlmigrate.stores.neptune_offline.database_runs import told_by_databases
 from mlmigrate.stores.neptune_offline.folder_runs import told_by_folder
 from mlmigrate.stores.neptune_offline.folders import DATA
 from mlmigrate.stores.neptune_offline.index import NO_PROJECT, Entry, Index, index_of
 from mlmigrate.stores.neptune_offline.made import Counted, Key, Made, Written
-from mlmigrate.stores.neptune_offline.names import Names
+from mlmigrate.stores.neptune_offline.manifest import Manifest, manifest_of
 from mlmigrate.stores.neptune_offline.told import Told
 from mlmigrate.stores.neptune_offline.uploads import Reach
+from mlmigrate.told.experiments import experiment_id, experiment_of
+from mlmigrate.told.models import model_of
 
 PREFIX = "neptune-offline:"
 
@@ -50,16 +54,24 @@ class OfflineRuns:
         self._temporary: str | None = options.get("temp-dir")
         self._factor: int | None = options.get("step-multiplier")
         try:
-            self.index: Index = index_of(root, options.get("project"), self._temporary)
+            there = root.is_dir()
+            project = options.get("project")
+            self.index = index_of(root, project, self._temporary) if there else Index()
         except OSError as error:
             raise StoreError(f"{root} cannot be listed: {error.strerror}") from error
+        self.manifest: Manifest = manifest_of(root)
         self._opened: tuple[str, _Files] | None = None
+        self._own: tuple[str, Mapping[str, Found]] | None = None
         self._opening = Lock()
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
         if selection.kind == "experiment":
-            yield from (Ref("experiment", id) for id in self.index.projects())
+            known = {**self.index.projects(), **self.told()}
+            yield from (Ref("experiment", id) for id in known)
+        elif selection.kind == "registered_model":
+            names = list(self.manifest.models)
+            yield from (Ref("registered_model", name) for name in names)
         elif selection.kind == "run":
             wanted = selection.experiments
             for id, run in self.index.runs.items():
@@ -68,24 +80,26 @@ class OfflineRuns:
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
-        projects = self.index.projects()
         for ref in refs:
-            run = self.index.runs.get(ref.id) if ref.kind == "run" else None
-            if ref.kind == "experiment" and ref.id in projects:
-                yield items.experiment_item(projects[ref.id])
-            elif run is None:
+            try:
+                if ref.kind == "run":
+                    yield self._read_run(ref, self.index.runs[ref.id])
+                elif ref.kind == "experiment":
+                    yield self._read_experiment(ref)
+                else:
+                    yield model_of(self.manifest.models[ref.id], ref)
+            except KeyError:
                 yield Failed(ref, f"{self.location} holds no such {ref.kind}")
-            else:
-                try:
-                    yield self._read_run(ref, run)
-                except (OSError, ItemError, StoreError) as error:
-                    yield Failed(ref, f"cannot be read: {error}")
+            except (OSError, ItemError, StoreError) as error:
+                yield Failed(ref, f"cannot be read: {error}")
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
         run = self.index.runs.get(ref.id) if ref.kind == "run" else None
         if run is None:
             raise ItemError(f"{self.location} holds no such {ref.kind}")
+        if run.own is not None:
+            return self._open_own(ref, run, path)
         with self._opening:  # the files of one run are wanted one after the other
             if self._opened is None or self._opened[0] != ref.id:
                 self.close()
@@ -100,15 +114,50 @@ class OfflineRuns:
                 raise ItemError(f"{ref} has no artifact {path!r}")
             return open_file(files.logged[path].folder, files.logged[path].path)
 
+    def _open_own(self, ref: Ref, run: Entry, path: str) -> BinaryIO:
+        """Open a file of a run that mlmigrate wrote: all of its files are uploads."""
+        with self._opening:
+            if self._own is None or self._own[0] != ref.id:
+                whole = self.gathered(run, points=False)
+                back = restored_of(run, whole)
+                files = {} if back is None else back.files
+                held = {name: whole.files[at] for name, at in files.items()}
+                self._own = (ref.id, held)
+            found = self._own[1].get(path)
+        if found is None:
+            raise ItemError(f"{ref} has no artifact {path!r}")
+        return open_file(found.folder, found.path)
+
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
         return list(self.index.findings)
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
+        self._own = None
         if self._opened is not None:
             self._opened[1].written.close()
             self._opened = None
+
+    # -- experiments --------------------------------------------------------------
+
+    def told(self) -> dict[str, Mapping[str, Any]]:
+        """Return what the manifest tells of experiments, by their ids."""
+        records = self.manifest.experiments
+        return {experiment_id(name): record for name, record in records.items()}
+
+    def _read_experiment(self, ref: Ref) -> Item:
+        told = self.told()
+        if ref.id in told:
+            return experiment_of(told[ref.id], ref)
+        name = self.index.projects()[ref.id]
+        for run in self.index.runs.values():
+            if run.own is not None and run.own.experiment == name:
+                found = self.gathered(run)
+                record = record_of(found.container, found.read).get("experiment")
+                if isinstance(record, dict) and record.get("name") == name:
+                    return experiment_of(record, ref)
+        return items.experiment_item(name)
 
     # -- one run ------------------------------------------------------------------
 
@@ -118,11 +167,17 @@ class OfflineRuns:
         family = self.index.family(run)
         return told_by_databases(run.heads, family, made, self._temporary)
 
-    def _read_run(self, ref: Ref, run: Entry) -> Item:
+    def gathered(self, run: Entry, *, points: bool = True) -> Whole:
+        """Return all that is known of a run.
+
+        Raises:
+            OSError: it cannot be read.
+            StoreError: likewise.
+        """
         counted = Counted()
-        told = self._told(run, counted)
+        told = self._told(run, counted, points=points)
         names = Names()
-        attributes = names.take(items.ATTRIBUTES)
+        attributes = names.give(items.ATTRIBUTES)
         made = _named(counted, names)
         logged, found = self._logged(told, names)
         container = Container(
@@ -141,6 +196,14 @@ class OfflineRuns:
         artifacts += [Artifact(path, counted.sizes[key]) for path, key in made.items()]
         artifacts += [Artifact(path, file.size) for path, file in logged.items()]
         container = replace(container, artifacts=tuple(artifacts))
+        return Whole(container, logged)
+
+    def _read_run(self, ref: Ref, run: Entry) -> Item:
+        found = self.gathered(run)
+        container = found.container
+        back = restored_of(run, found)
+        if back is not None:
+            return back.item
         item = items.run_item(container, ref, self._factor)
         if run.project == NO_PROJECT:
             known = (tag for tag in item.tags if tag.key != "neptune.project")
@@ -153,7 +216,7 @@ class OfflineRuns:
         counted, written = Counted(), Written(self._temporary)
         told = self._told(run, _Both(counted, written), points=False)
         names = Names()
-        attributes = names.take(items.ATTRIBUTES)
+        attributes = names.give(items.ATTRIBUTES)
         made = _named(counted, names)
         logged, _ = self._logged(told, names)
         container = Container("run", run.project, run.id, told.gathered.scalars)
@@ -172,7 +235,7 @@ class OfflineRuns:
             if file is None:
                 gone.append(upload.said or upload.wanted)
                 continue
-            files[names.take(upload.wanted)] = file
+            files[names.give(upload.wanted)] = file
             if upload.size not in (None, file.size):
                 what = f"{upload.wanted} was written over since it was logged"
                 found.append(Problem(told.where, what))
@@ -181,7 +244,7 @@ class OfflineRuns:
             inner, without = fileset.find(self._reach, str(workplace.absolute()))
             gone += without
             for name, file in inner.items():
-                files[names.take(f"{path}/{name}")] = file
+                files[names.give(f"{path}/{name}")] = file
         if gone:
             what = (
                 f"{len(gone)} files that it logged are not there, or lie outside of the"
@@ -192,8 +255,36 @@ class OfflineRuns:
         return files, found
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All that is known of a run, and its files by the names of artifacts."""
+
+    container: Container
+    files: Mapping[str, Found]
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            ItemError: there is none.
+            OSError: it cannot be read.
+        """
+        if path not in self.files:
+            raise ItemError(f"{path} is not there")
+        with open_file(self.files[path].folder, self.files[path].path) as data:
+            return data.read()
+
+
+def restored_of(run: Entry, whole: Whole) -> Restored | None:
+    """Return a run that mlmigrate wrote as the run that it was; None for another."""
+    kept = own(whole.container, whole.read) if run.own else None
+    if kept is None:
+        return None
+    return restored(whole.container, kept, Ref("run", kept.origin), whole.read)
+
+
 def _named(counted: Counted, names: Names) -> dict[str, Key]:
-    return {names.take(wanted): (kind, wanted) for kind, wanted in counted.sizes}
+    return {names.give(wanted): (kind, wanted) for kind, wanted in counted.sizes}
 
 
 class _Both:

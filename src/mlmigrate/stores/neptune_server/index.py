@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import md5
 from typing import Any
+from urllib.parse import unquote
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy, Selection
@@ -25,6 +26,7 @@ from mlmigrate.neptune_runs.mapping import (
     STATUS,
 )
 from mlmigrate.neptune_runs.models import model_of_version
+from mlmigrate.neptune_runs.own import record_of
 from mlmigrate.neptune_runs.values import millis
 from mlmigrate.stores.neptune_server.client import Client, Entry
 from mlmigrate.stores.neptune_server.fetching import fetch
@@ -134,11 +136,31 @@ def index_of(client: Client) -> Index:
             elif kind == "run" or not entry.text(ORIGIN):
                 index.put(listed(client, kind, entry))
     for run in index.runs.values():
-        if not run.own:
+        if run.experiment in index.experiments:
+            continue
+        if run.own:
+            # Sent by Neptune's own client, which tells the project nothing.
+            told = _told_by_run(client, run, index.findings)
+            index.experiments[run.experiment] = told
+        else:
             name = experiment_name(Container(run.kind, client.place.name, run.id))
             record = {"name": name, "origin": f"{run.experiment}/{name}"}
-            index.experiments.setdefault(run.experiment, record)
+            index.experiments[run.experiment] = record
     return index
+
+
+def _told_by_run(
+    client: Client, run: Listed, findings: list[Finding]
+) -> Mapping[str, Any]:
+    """Return what a run that mlmigrate wrote tells of its experiment."""
+    name = unquote(run.experiment.removeprefix(TOLD))
+    try:
+        found = fetch(client, run.uuid, "run", series_too=False)
+        record = record_of(found.container, found.read).get("experiment")
+    except ItemError as error:
+        findings.append(Problem(run.id, f"its record cannot be read: {error}"))
+        record = None
+    return record if isinstance(record, dict) and "name" in record else {"name": name}
 
 
 def _told(
@@ -192,8 +214,3 @@ def _time(value: Any) -> int | None:
         except ValueError:
             return None
     return millis(value) if isinstance(value, datetime) else None
-
-
-def is_told(id: str) -> bool:
-    """Tell whether an experiment is one that mlmigrate brought."""
-    return id.startswith(TOLD)
