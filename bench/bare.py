@@ -6,6 +6,7 @@ Bare loops, to know what the parts below any tool allow.
     python bench/bare.py server URL --runs N         log-batch of 1,000 points
     python bench/bare.py filestore DIR               read with MLflow's own client
     python bench/bare.py wandb DIR --runs N          log to W&B, 200 steps a run
+    python bench/bare.py neptune-offline . --runs N  log to Neptune; or neptune-async
 
 The first three write what `generate.py` makes (20 metrics of 100 steps a run), out of
 thin air. The databases must have MLflow's schema.
@@ -23,7 +24,10 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
-WHAT = ("sqlite", "postgres", "server", "filestore", "wandb")
+WHAT = (
+    *("sqlite", "postgres", "server", "filestore", "wandb"),
+    *("neptune-offline", "neptune-async"),
+)
 METRICS = 20
 STEPS = 100
 BATCH = 1000
@@ -116,7 +120,7 @@ def read_filestore(folder: str) -> None:
     print(f"{points} points")
 
 
-WANDB_STEPS = 200
+LOGGED_STEPS = 200
 
 
 def log_to_wandb(folder: str, runs: int) -> None:
@@ -131,10 +135,34 @@ def log_to_wandb(folder: str, runs: int) -> None:
             config={f"param_{at:02}": rng.random() for at in range(20)},
             dir=folder,
         )
-        for step in range(WANDB_STEPS):
+        for step in range(LOGGED_STEPS):
             row = {f"metric_{metric:02}": rng.random() for metric in range(METRICS)}
             run.log(row, step=step)
         run.finish()
+
+
+def log_to_neptune(mode: str, runs: int) -> None:
+    """Log as training does: a value of each metric at each step."""
+    import neptune
+
+    rng = random.Random(0)
+    for number in range(runs):
+        run = neptune.init_run(
+            project="team/bench",
+            name=f"run {number}",
+            mode=mode,
+            capture_stdout=False,
+            capture_stderr=False,
+            capture_traceback=False,
+            capture_hardware_metrics=False,
+            git_ref=False,
+            source_files=[],
+        )
+        run["params"] = {f"param_{at:02}": rng.random() for at in range(20)}
+        for step in range(LOGGED_STEPS):
+            for metric in range(METRICS):
+                run[f"metric_{metric:02}"].append(rng.random(), step=step)
+        run.stop()
 
 
 def main() -> None:
@@ -152,6 +180,8 @@ def main() -> None:
         write_server(options.where, options.runs, options.threads)
     elif options.what == "wandb":
         log_to_wandb(options.where, options.runs)
+    elif options.what.startswith("neptune-"):
+        log_to_neptune(options.what.removeprefix("neptune-"), options.runs)
     else:
         read_filestore(options.where)
 

@@ -4,6 +4,7 @@ Compare mlmigrate side by side with the other tools and with what the parts allo
     python bench/run.py sqlite|postgres|server|one-worker|read|memory|repeat [--runs N]
     python bench/run.py export|export-server|restore|check|archive-memory [--runs N]
     python bench/run.py wandb-offline|wandb-online --runs 50
+    python bench/run.py neptune-export|neptune-offline|neptune-online --runs 50
 
 All get the same generated store, and take turns, so that whatever else the machine
 does hurts all of them. Figures of different calls are not comparable.
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import archives
 import contenders
+import neptune_runs
 import wandb_runs
 from contenders import Contender, Task
 from generate import Shape, generate
@@ -33,6 +35,7 @@ SCENARIOS = {
     **contenders.SCENARIOS,
     **archives.SCENARIOS,
     **wandb_runs.SCENARIOS,
+    **neptune_runs.SCENARIOS,
 }
 MEASURE = Path(__file__).resolve().with_name("measure.py")
 

@@ -62,7 +62,7 @@ def _offline(task: Task) -> dict[str, str]:
 @contextmanager
 def ours_offline(task: Task) -> Iterator[Job]:
     target = task.folder / "wandb"
-    command = ours(_with(task, _store(task)), f"wandb-offline:{target}")
+    command = ours(together(task), f"wandb-offline:{target}")
     yield Job([command], points=_logged_points(target))
 
 
@@ -74,7 +74,7 @@ def loop_offline(task: Task) -> Iterator[Job]:
 @contextmanager
 def ours_online(task: Task) -> Iterator[Job]:
     with wandb_server() as server:
-        command = ours(_with(task, _store(task)), "wandb://team/bench")
+        command = ours(together(task), "wandb://team/bench")
         environment = client_environment(server, task.folder)
         yield Job([command], environment, lambda: _held_points(server))
 
@@ -87,8 +87,9 @@ def loop_online(task: Task) -> Iterator[Job]:
         yield Job([_loop(task)], environment, lambda: _held_points(server))
 
 
-def _with(task: Task, store: Path) -> Task:
-    return Task(store, task.runs, task.folder, task.workers)
+def together(task: Task) -> Task:
+    """Return the task over a store whose metrics are logged together."""
+    return Task(_store(task), task.runs, task.folder, task.workers)
 
 
 def _held_points(server: object) -> int:
