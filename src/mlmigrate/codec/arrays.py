@@ -1,7 +1,8 @@
-"""Arrow arrays, made of the bytes of their values.
+"""Arrow arrays, made of the bytes of their values, and those bytes again.
 
 ``pyarrow.array`` imports pandas, to see whether it was given any of that: half a second
-that no command needs. So does pyarrow when it is handed an array of numpy's.
+that no command needs. So does pyarrow when it is handed an array of numpy's, or a value
+of Python's, or asked for an array of numpy's.
 """
 
 from __future__ import annotations
@@ -64,6 +65,28 @@ def of_texts(values: Sequence[str | None]) -> pa.Array:
             pa.py_buffer(b"".join(encoded)),
         ],
     )
+
+
+def numbers_in(array: pa.Array) -> np.ndarray:
+    """Return the values of an array of numbers or times; any for a missing one."""
+    data = array.buffers()[1]
+    kind = "f" if pa.types.is_floating(array.type) else "i"
+    dtype = np.dtype(f"{kind}{array.type.bit_width // 8}")
+    if data is None:
+        return np.zeros(len(array), dtype)
+    return np.frombuffer(data, dtype)[array.offset : array.offset + len(array)]
+
+
+def missing_in(array: pa.Array) -> np.ndarray:
+    """Return for each value of an array whether it is missing."""
+    if not array.null_count:
+        return np.zeros(len(array), dtype=bool)
+    bitmap = array.buffers()[0]
+    if bitmap is None:
+        return np.ones(len(array), dtype=bool)
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+    missing: np.ndarray = bits[array.offset : array.offset + len(array)] == 0
+    return missing
 
 
 def _validity(values: Sequence[Any]) -> pa.Buffer | None:

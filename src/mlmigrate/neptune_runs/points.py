@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlmigrate.codec.arrays import of_numbers, of_texts
 from mlmigrate.errors import ItemError, translated
 from mlmigrate.metrics import history
 from mlmigrate.model import MetricHistory
@@ -108,11 +109,10 @@ def dump(aside: Iterable[MetricHistory]) -> bytes:
     data = BytesIO()
     with pq.ParquetWriter(data, _SCHEMA, compression="zstd") as writer:
         for metric in aside:
-            keys = pa.DictionaryArray.from_arrays(
-                np.zeros(len(metric.steps), dtype=np.int32), [metric.key]
-            )
-            columns = [keys, metric.steps, metric.timestamps, metric.values]
-            writer.write_table(pa.table(columns, schema=_SCHEMA))
+            at = of_numbers(np.zeros(len(metric.steps), dtype=np.int32))
+            keys = pa.DictionaryArray.from_arrays(at, of_texts([metric.key]))
+            numbers = map(of_numbers, (metric.steps, metric.timestamps, metric.values))
+            writer.write_table(pa.table([keys, *numbers], schema=_SCHEMA))
     return data.getvalue()
 
 

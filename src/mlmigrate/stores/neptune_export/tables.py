@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -19,17 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlmigrate.artifacts import short
+from mlmigrate.codec.arrays import of_numbers, of_texts
 from mlmigrate.errors import ItemError, translated
 from mlmigrate.model import Float64s, Int64s
 from mlmigrate.neptune_runs import series
 from mlmigrate.neptune_runs.attributes import FloatSeries, Scalar, ScalarType
 from mlmigrate.neptune_runs.mapping import EXPERIMENT, ORIGIN
-from mlmigrate.neptune_runs.values import millis
+from mlmigrate.stores.neptune_export import columns
 from mlmigrate.stores.neptune_export.layout import Entry
-from mlmigrate.stores.neptune_export.zones import utc
 
 _ROWS = 1 << 17  # of one batch
-_STEP, _TIME = pa.decimal128(18, 6), pa.timestamp("ms", tz="UTC")
 #: The column of each type of attribute with one value.
 _SCALARS: Mapping[str, tuple[ScalarType, str]] = {
     "int": ("int", "int_value"),
@@ -62,7 +59,7 @@ class FileRow:
 
 
 @dataclass(slots=True)
-class Columns:
+class Points:
     """The points of one series, as they were read."""
 
     steps: list[Int64s] = field(default_factory=list)
@@ -75,7 +72,7 @@ class Rows:
     """What the part files of a run say."""
 
     scalars: dict[str, Scalar] = field(default_factory=dict)
-    points: dict[str, Columns] = field(default_factory=lambda: defaultdict(Columns))
+    points: dict[str, Points] = field(default_factory=lambda: defaultdict(Points))
     files: list[FileRow] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     repairs: Counter[str] = field(default_factory=Counter)
@@ -83,10 +80,10 @@ class Rows:
     def floats(self, up_to: int | None = None) -> dict[str, FloatSeries]:
         """Return the float series, but for points behind the step *up_to*."""
         found = {}
-        for path, columns in self.points.items():
-            steps = np.concatenate(columns.steps)
-            times = np.concatenate(columns.timestamps)
-            values = np.concatenate(columns.values)
+        for path, points in self.points.items():
+            steps = np.concatenate(points.steps)
+            times = np.concatenate(points.timestamps)
+            values = np.concatenate(points.values)
             if up_to is not None:
                 kept = steps <= up_to
                 steps, times, values = steps[kept], times[kept], values[kept]
@@ -134,7 +131,7 @@ def own_facts(entry: Entry) -> tuple[str, str]:
             paths = table["attribute_path"].combine_chunks()
             if ORIGIN in paths.dictionary.to_pylist():
                 wanted = pc.is_in(
-                    paths.cast(pa.string()), pa.array([ORIGIN, EXPERIMENT])
+                    paths.cast(pa.string()), of_texts([ORIGIN, EXPERIMENT])
                 )
                 for row in table.filter(wanted).to_pylist():
                     found[row["attribute_path"]] = row.get("string_value") or ""
@@ -206,10 +203,12 @@ _KNOWN = {
 
 
 def _add(rows: Rows, table: pa.Table, write: Write, zone: str | None) -> None:
-    types = table["attribute_type"].cast(pa.string())
-    for type in pc.unique(types).to_pylist():
-        part = table.filter(pc.equal(types, type)) if type is not None else None
-        if part is None:
+    codes, types = columns.codes(table["attribute_type"])
+    for code in np.unique(codes).tolist():
+        at = np.flatnonzero(codes == code)
+        part = table.take(of_numbers(at)) if len(at) < len(codes) else table
+        type = types[code] if code >= 0 else None
+        if type is None:
             rows.wrong.append("rows without a type of their attribute: left out")
         elif type == "float_series":
             _add_points(rows, part, zone)
@@ -222,28 +221,25 @@ def _add(rows: Rows, table: pa.Table, write: Write, zone: str | None) -> None:
 
 
 def _add_points(rows: Rows, table: pa.Table, zone: str | None) -> None:
-    paths = table["attribute_path"].combine_chunks()
-    codes = np.asarray(paths.indices.fill_null(-1))
-    steps, times = _steps(table), _times(table, zone)
-    values = _column(table, "float_value", pa.float64()).fill_null(math.nan)
-    at, when = np.asarray(steps.fill_null(0)), np.asarray(times.fill_null(0))
-    said = np.asarray(values)
-    if steps.null_count:
-        rows.repairs["points without a step: taken as step 0"] += steps.null_count
-    if times.null_count:
-        rows.repairs["points without a time: taken as 1970"] += times.null_count
+    codes, names = columns.codes(table["attribute_path"])
+    steps, times = columns.steps(table), columns.times(table, zone)
+    at, when, said = steps.values, times.values, columns.values(table)
+    if steps.gaps:
+        rows.repairs["points without a step: taken as step 0"] += steps.gaps
+    if times.gaps:
+        rows.repairs["points without a time: taken as 1970"] += times.gaps
     if not (codes[1:] >= codes[:-1]).all():
         order = np.argsort(codes, kind="stable")
         codes, at, when, said = codes[order], at[order], when[order], said[order]
     bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
-    names = paths.dictionary.to_pylist()
     for start, end in pairwise(bounds):
         if start == end:
             continue
-        columns = rows.points[names[codes[start]] if codes[start] >= 0 else ""]
-        columns.steps.append(at[start:end])
-        columns.timestamps.append(when[start:end])
-        columns.values.append(said[start:end])
+        code = codes[start]
+        points = rows.points[(names[code] if code >= 0 else None) or ""]
+        points.steps.append(at[start:end])
+        points.timestamps.append(when[start:end])
+        points.values.append(said[start:end])
 
 
 def _add_scalars(rows: Rows, table: pa.Table, type: ScalarType, column: str) -> None:
@@ -251,15 +247,15 @@ def _add_scalars(rows: Rows, table: pa.Table, type: ScalarType, column: str) -> 
     if said is None:
         rows.wrong.append(f"{table.num_rows} values of type {type} have no column")
         return
-    for path, value in zip(
-        table["attribute_path"].to_pylist(), said.to_pylist(), strict=True
-    ):
+    if type == "datetime":
+        values: list[Any] = columns.times(table, name=column).listed()
+    else:
+        values = said.to_pylist()
+    for path, value in zip(table["attribute_path"].to_pylist(), values, strict=True):
         if value is None:
             continue  # another run of the same batch has this attribute
         found: Any = value
-        if isinstance(value, datetime):
-            found = millis(value)
-        elif isinstance(value, list):
+        if isinstance(value, list):
             found = tuple(sorted({word for word in value if word is not None}))
         name, number = path or "", 2
         scalar = Scalar(type, found)
@@ -274,7 +270,7 @@ def _add_files(rows: Rows, table: pa.Table, type: str) -> None:
     if "file_value" not in table.column_names:
         rows.wrong.append(f"{table.num_rows} files of type {type} have no column")
         return
-    steps = _steps(table).to_pylist()
+    steps = columns.steps(table).listed()
     for path, value, step in zip(
         table["attribute_path"].to_pylist(),
         table["file_value"].to_pylist(),
@@ -289,7 +285,8 @@ def _add_lines(
     rows: Rows, table: pa.Table, type: str, write: Write, zone: str | None
 ) -> None:
     column = _LINES.get(type)
-    steps, times = _steps(table).to_pylist(), _times(table, zone).to_pylist()
+    steps = columns.steps(table).listed()
+    times = columns.times(table, zone).listed()
     paths = table["attribute_path"].to_pylist()
     if column is not None and column in table.column_names:
         values = table[column].to_pylist()
@@ -312,34 +309,3 @@ def _whole_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_text(value: Any) -> str:
     return str(value) if isinstance(value, Decimal) else value.isoformat()
-
-
-def _steps(table: pa.Table) -> pa.Array:
-    """Return steps in millionths."""
-    if "step" not in table.column_names:
-        return pa.nulls(table.num_rows, pa.int64())
-    column = table["step"].combine_chunks()
-    if column.type != _STEP:
-        column = column.cast(_STEP)
-    # A decimal of 18 digits is an integer of 128 bits, of which 64 hold all.
-    buffers = column.buffers()
-    low = np.frombuffer(buffers[1], dtype=np.int64)[::2]
-    low = low[column.offset : column.offset + len(column)]
-    mask = np.asarray(column.is_null()) if column.null_count else None
-    return pa.array(np.ascontiguousarray(low), mask=mask)
-
-
-def _times(table: pa.Table, zone: str | None) -> pa.Array:
-    """Return times in milliseconds."""
-    found = _column(table, "timestamp", _TIME).cast(pa.int64())
-    if zone is None:
-        return found
-    mask = np.asarray(found.is_null()) if found.null_count else None
-    return pa.array(utc(np.asarray(found.fill_null(0)), zone), mask=mask)
-
-
-def _column(table: pa.Table, name: str, type: pa.DataType) -> pa.Array:
-    if name not in table.column_names:
-        return pa.nulls(table.num_rows, type)
-    column = table[name].combine_chunks()
-    return column if column.type == type else column.cast(type, safe=False)
