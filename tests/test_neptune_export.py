@@ -30,16 +30,19 @@ from support.neptune_archives import (
     texts,
     value,
 )
+from support.neptune_server import NeptuneServer
 
+from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError, StoreNotFound
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
-from mlmigrate.model import Failed, Item, MetricHistory, Note, Problem, Ref, Run
+from mlmigrate.model import Copied, Failed, Item, MetricHistory, Note, Problem, Ref, Run
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.steps import multiplier_of, shown
+from mlmigrate.pipeline import Options
 from mlmigrate.stores.neptune_export import ExportArchive, open_source
 
 P = "team/proj"
@@ -780,6 +783,96 @@ class TestModels:
         (model,) = items(archive, "registered_model")
 
         assert ("PROJ-X", [3]) == (model.ref.id, [v.version for v in model.versions])
+
+
+class TestCopies:
+    """What the exporter's own loaders lose, and every sink."""
+
+    @pytest.fixture
+    def whole(self, archive: NeptuneArchive) -> NeptuneArchive:
+        archive.file(P, "RUN-1/model", b"weights")
+        for number in (1, 2, 3):
+            said = [
+                value("sys/id", f"RUN-{number}"),
+                value("sys/name", "same name"),
+                value("sys/creation_time", moment(T + number)),
+                value("sys/failed", number == 2),
+                value("sys/tags", {"best"}),
+                value("layers", 12),
+                value("rate", 12.0),
+                *points("loss", [(0, 0.5), (0.5, math.nan), (1, math.inf)]),
+                *texts("log", [(0, "line")]),
+                histogram("weights", 1, [0.0, 1.0], [2.0]),
+                *([file("model", "RUN-1/model")] if number == 1 else []),
+            ]
+            archive.run(P, f"RUN-{number}", said)
+        return archive
+
+    def test_numbers_nan_times_and_failures_stay(
+        self, whole: NeptuneArchive, tmp_path: Path
+    ) -> None:
+        copied(whole.location, f"sqlite:///{tmp_path / 'x.db'}")
+
+        with sqlite3.connect(tmp_path / "x.db") as db:
+            runs = db.execute("select start_time, status from runs").fetchall()
+            held = dict(db.execute("select key, value from params").fetchall())
+            query = "select step, value, is_nan from metrics order by step limit 9"
+            rows = db.execute(query).fetchall()
+            labels = db.execute("select distinct key from tags").fetchall()
+        db.close()
+        statuses = ["FINISHED", "FAILED", "FINISHED"]
+        assert [(T + 1 + at, each) for at, each in enumerate(statuses)] == sorted(runs)
+        assert {"layers": "12", "rate": "12.0"} == held  # tags are no params
+        assert 3 == sum(bool(nan) for _, _, nan in rows)
+        assert {0, 1, 2} == {step for step, _, _ in rows}
+        assert ("neptune.tags",) in labels
+
+    def test_a_copy_that_was_broken_off_is_completed(
+        self, whole: NeptuneArchive, tmp_path: Path
+    ) -> None:
+        """Runs of one name are told apart, and half of one is never taken for whole."""
+        sink = f"sqlite:///{tmp_path / 'x.db'}"
+        target = resolve(sink, shared={"artifacts": "copy"})
+        events = pipeline.copy([resolve(whole.location)], target, Options())
+        while not isinstance(next(events), Copied):
+            pass
+        events.close()
+
+        result = copied(whole.location, sink)
+
+        assert [] == result.of(Failed)
+        assert [] == differences(whole.location, sink)
+        assert {"skipped": 3} == copied(whole.location, sink).counts()
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            "sqlite:///{}/x.db",
+            "archive:{}/a",
+            "wandb-offline:{}/w",
+            "neptune-offline:{}/n",
+        ],
+    )
+    def test_every_sink_takes_it(
+        self, whole: NeptuneArchive, tmp_path: Path, place: str
+    ) -> None:
+        sink = place.format(tmp_path)
+
+        result = copied(whole.location, sink)
+
+        assert [] == result.of(Failed)
+        assert [] == differences(whole.location, sink)
+
+    def test_a_neptune_server_takes_it_and_gives_it_back(
+        self, whole: NeptuneArchive, tmp_path: Path, neptune_loopback: NeptuneServer
+    ) -> None:
+        copied(whole.location, "neptune://team/back")
+        back = f"sqlite:///{tmp_path / 'back.db'}"
+
+        copied("neptune://team/back", back)
+
+        assert [] == differences(whole.location, "neptune://team/back")
+        assert [] == differences(whole.location, back)
 
 
 class TestLocations:
