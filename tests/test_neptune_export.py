@@ -193,6 +193,15 @@ class TestAttributes:
         assert {} == params(item)
         assert f"neptune:{P}/RUN-1" == item.origin
 
+    @pytest.mark.parametrize("path", ["sys/trashed", "sys/archived"])
+    def test_runs_in_the_trash_are_deleted(
+        self, archive: NeptuneArchive, path: str
+    ) -> None:
+        archive.run(P, "a", [value(path, True)])
+        archive.run(P, "b", [value(path, False)])
+
+        assert ["deleted", "active"] == [header(e).lifecycle for e in items(archive)]
+
     @pytest.mark.parametrize(
         ("said", "end"),
         [
