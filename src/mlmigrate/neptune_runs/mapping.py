@@ -36,6 +36,8 @@ PARAMS, METRICS, TAGS, FILES = "params/", "metrics/", "mlflow/tags/", "artifacts
 FORMAT_PATH = "mlmigrate/format"
 ORIGIN, MARK = "mlmigrate/origin", "mlmigrate/mark"
 SOURCE = "mlmigrate/source"
+#: For people, and for the time that the origin is not there.
+RUN_ID = "mlflow/run_id"
 #: The record is a string where it is short enough, else a file.
 RECORD, RECORD_FILE = "mlmigrate/record", "mlmigrate/record_file"
 POINTS = "mlmigrate/points"
@@ -113,11 +115,11 @@ def logged(
     tag_paths, tag_names = _named(list(tags), TAGS, held.tags)
     paths = [artifact.path for artifact in item.artifacts]
     files, file_names = _named(paths, FILES, held.files)
-    said: dict[str, Any] = {}
+    # What tells whose it is comes first: a run that was begun is found by it.
+    said: dict[str, Any] = {FORMAT_PATH: FORMAT, ORIGIN: item.origin, SOURCE: source}
     said |= dict(zip(params, (param.value for param in item.params), strict=True))
     said |= dict(zip(tag_paths, tags.values(), strict=True))
     said |= _header(item, header, experiment, tags)
-    said |= {FORMAT_PATH: FORMAT, ORIGIN: item.origin, SOURCE: source}
     whole, aside = _cut(said)
     series: dict[str, FloatSeries] = {}
     kept: list[MetricHistory] = []
@@ -144,6 +146,8 @@ def logged(
         ),
     }
     text = json.dumps(pruned(record), sort_keys=True)
+    # In one order, whatever that of the metrics: equal points are an equal file.
+    kept.sort(key=lambda metric: metric.key)
     blobs = {POINTS: points.dump(kept)} if kept else {}
     if len(text) <= LONGEST_STRING:
         said[RECORD] = text
@@ -171,7 +175,7 @@ def _header(
         "sys/failed": header.status in ("FAILED", "KILLED"),
         "sys/group_tags": tuple(sorted(groups)),
         EXPERIMENT: name,
-        "mlflow/run_id": item.origin,
+        RUN_ID: item.origin,
         STATUS: header.status,
         LIFECYCLE: header.lifecycle,
         "mlflow/start_time": _moment(header.start_time),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy
@@ -27,6 +27,11 @@ EXPERIMENT = "mlflow:"
 def experiment_id(name: str) -> str:
     """Return the id that an experiment of MLflow's has where there are none."""
     return EXPERIMENT + quote(name, safe="")
+
+
+def name_of(id: str) -> str:
+    """Return the name of the experiment that has an `experiment_id`."""
+    return unquote(id.removeprefix(EXPERIMENT))
 
 
 def experiment_record(item: Item, *, mark: str, source: str) -> dict[str, Any]:

@@ -64,8 +64,6 @@ class Client:
             StoreNotFound: it has no such project.
         """
         check_access()
-        # Its lines would go to stdout, which is ours.
-        logging.getLogger("neptune").setLevel(logging.CRITICAL)
         from neptune.core.components.operation_storage import OperationStorage
         from neptune.exceptions import ProjectNotFound
         from neptune.internal.backends.hosted_neptune_backend import (
@@ -75,6 +73,9 @@ class Client:
         from neptune.internal.credentials import Credentials
         from neptune.internal.id_formats import QualifiedName
 
+        # Its lines would go to stdout, which is ours; importing it sets the levels.
+        for name in ("neptune", "neptune_no_prefix"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.place = place
         self._types = ContainerType
         with translated(lambda error: StoreError(_unreachable(error))):

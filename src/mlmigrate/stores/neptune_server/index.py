@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import md5
 from typing import Any
-from urllib.parse import unquote
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy, Selection
@@ -30,9 +29,9 @@ from mlmigrate.neptune_runs.own import record_of
 from mlmigrate.neptune_runs.values import millis
 from mlmigrate.stores.neptune_server.client import Client, Entry
 from mlmigrate.stores.neptune_server.fetching import fetch
+from mlmigrate.stores.neptune_server.registry import is_begun
 from mlmigrate.stores.neptune_server.texts import text_of, texts_below
-from mlmigrate.told.experiments import EXPERIMENT as TOLD
-from mlmigrate.told.experiments import copies, experiment_id
+from mlmigrate.told.experiments import copies, experiment_id, name_of
 from mlmigrate.told.values import as_lifecycle
 
 #: Below this path of the project is what runs belong to: Neptune has no experiments.
@@ -66,15 +65,25 @@ class Index:
     #: The UUID of each registered model that mlmigrate wrote, by its name.
     models: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    _origins: dict[str, str] = field(default_factory=dict)  # by UUID
+
+    def drop(self, uuid: str) -> None:
+        """Forget what was listed, as that is something else now."""
+        origin = self._origins.pop(uuid, None)
+        if origin is not None:
+            del self.runs[origin]
 
     def put(self, listed: Listed) -> None:
         """Add a run, or note how it stands now."""
+        if self._origins.get(listed.uuid, listed.origin) != listed.origin:
+            self.drop(listed.uuid)
         held = self.runs.get(listed.origin)
         if held is not None and held.uuid != listed.uuid:
             what = f"it is a second copy of {listed.origin}: left out"
             self.findings.append(Problem(listed.id, what))
             return
         self.runs[listed.origin] = listed
+        self._origins[listed.uuid] = listed.origin
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -133,7 +142,9 @@ def index_of(client: Client) -> Index:
         for entry in client.entries(kind, _COLUMNS):
             if kind == "model" and entry.text(ORIGIN):
                 index.models[entry.text(ORIGIN)] = entry.uuid
-            elif kind == "run" or not entry.text(ORIGIN):
+            elif kind == "run" or not (
+                entry.text(ORIGIN) or is_begun(client, kind, entry)
+            ):
                 index.put(listed(client, kind, entry))
     for run in index.runs.values():
         if run.experiment in index.experiments:
@@ -153,7 +164,7 @@ def _told_by_run(
     client: Client, run: Listed, findings: list[Finding]
 ) -> Mapping[str, Any]:
     """Return what a run that mlmigrate wrote tells of its experiment."""
-    name = unquote(run.experiment.removeprefix(TOLD))
+    name = name_of(run.experiment)
     try:
         found = fetch(client, run.uuid, "run", series_too=False)
         record = record_of(found.container, found.read).get("experiment")

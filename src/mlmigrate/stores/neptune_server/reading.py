@@ -33,8 +33,16 @@ class NeptuneProject:
 
     parallel: Literal["process", "thread"] = "thread"
 
-    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, location: str, options: Mapping[str, Any], *, as_copies: bool = False
+    ) -> None:
         """List what is in a project.
+
+        Args:
+            location: names it.
+            options: the adapter's.
+            as_copies: read a run of which the record is not there, as its maker was
+                killed, as a copy that holds nothing yet; else as one of Neptune's own.
 
         Raises:
             LocationError: *location* names none.
@@ -48,6 +56,7 @@ class NeptuneProject:
         except BaseException:
             self.client.close()
             raise
+        self._as_copies = as_copies
         self._multiplier: int | None = options.get("step-multiplier")
         self.temporary: str | None = options.get("temp-dir")
         threads = int(options.get("threads") or 8)
@@ -136,6 +145,9 @@ class NeptuneProject:
             files: Mapping[str, Opener] = {
                 path: found.files[at] for path, at in back.files.items()
             }
+        elif run.own and self._as_copies:
+            begun = Run(Ref("experiment", run.experiment))
+            item, files = Item(ref, begun, origin=run.origin), {}
         else:
             item, files = _of_neptune(found, ref, self._multiplier)
         with self._lock:

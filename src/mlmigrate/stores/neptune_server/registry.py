@@ -7,6 +7,7 @@ model is told in its attribute ``mlmigrate/record`` besides.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from hashlib import md5
@@ -14,19 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from mlmigrate.contract import Delivery
-from mlmigrate.errors import ItemError
+from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import Item, ModelVersion, Note, Ref
-from mlmigrate.neptune_runs.attributes import Scalar
-from mlmigrate.neptune_runs.mapping import FORMAT, FORMAT_PATH, ORIGIN, RECORD
+from mlmigrate.neptune_runs.attributes import ContainerKind, Scalar
+from mlmigrate.neptune_runs.mapping import (
+    FORMAT,
+    FORMAT_PATH,
+    LONGEST_STRING,
+    ORIGIN,
+    RECORD,
+    TAGS,
+)
+from mlmigrate.neptune_runs.models import model_of_version
+from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.own import record_of
 from mlmigrate.stores.neptune_server import operations
 from mlmigrate.stores.neptune_server.client import Client, Entry
-from mlmigrate.stores.neptune_server.fetching import fetch
+from mlmigrate.stores.neptune_server.fetching import Fetched, fetch
+from mlmigrate.stores.neptune_server.proof import prove
 from mlmigrate.stores.neptune_server.texts import put, text_of
 from mlmigrate.told.models import model_of, next_record
 
 #: The number that a version has in MLflow.
 _NUMBER = "mlflow/version"
+#: What the ids of models end with that mlmigrate made: see `_made`.
+_OWN_ID = re.compile(r"-M[0-9A-F]{10}$")
 _STAGES = ("None", "Staging", "Production", "Archived")
 
 
@@ -41,7 +54,7 @@ def read_model(client: Client, ref: Ref, uuid: str) -> Item:
 
 
 def write_model(
-    client: Client, delivery: Delivery, models: dict[str, str]
+    client: Client, delivery: Delivery, models: dict[str, str], *, settle: float
 ) -> tuple[str, list[Note]]:
     """Write a registered model, or what its copy lacks; return its name.
 
@@ -49,6 +62,7 @@ def write_model(
         client: the server's.
         delivery: the model.
         models: the UUIDs of those that are there, by name; gets a new one.
+        settle: the seconds in which what was sent may still appear.
 
     Raises:
         ItemError: the server refuses it, or gives it back otherwise.
@@ -59,48 +73,78 @@ def write_model(
     record = next_record(record_of(held.container, held.read) or None, delivery)
     text = json.dumps(record)
     description = record.get("description")
-    said = {
-        "sys/name": Scalar("string", name),
-        FORMAT_PATH: Scalar("int", FORMAT),
-        ORIGIN: Scalar("string", name),
-    }
+    shown = {"sys/name": _text(name)}
     if description:
-        said["sys/description"] = Scalar("string", str(description))
+        shown["sys/description"] = _text(str(description))
+    refused = client.send(uuid, [*operations.changes(shown, held.container.scalars)])
+    item = model_of(record, Ref("registered_model", name))
+    notes = list(_show_versions(client, uuid, held.container.id, item))
+    # What tells that it is there comes last: it is whole then, also for people.
+    said = {FORMAT_PATH: Scalar("int", FORMAT), ORIGIN: Scalar("string", name)}
     with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-        todo = [*operations.changes(said, held.container.scalars)]
-        todo += put(held, RECORD, text, Path(folder))
-        refused = client.send(uuid, todo)
-    back = fetch(client, uuid, "model", series_too=False)
-    if text_of(back, RECORD) != text or back.container.text(ORIGIN) != name:
-        why = f": {refused[0]}" if refused else ""
-        raise ItemError(f"what model {name} is to tell reads back otherwise{why}")
-    models[name] = uuid
-    return name, list(
-        _show_versions(client, uuid, model_of(record, Ref("registered_model", name)))
+        todo = put(held, RECORD, text, Path(folder))
+        todo += operations.changes(said, held.container.scalars)
+        refused += client.send(uuid, todo)
+
+    def wrong(back: Fetched) -> str:
+        there = text_of(back, RECORD) == text and back.container.text(ORIGIN) == name
+        return "" if there else f"what model {name} is to tell reads back otherwise"
+
+    prove(
+        lambda: fetch(client, uuid, "model", series_too=False),
+        wrong,
+        settle=settle,
+        refused=refused,
     )
+    models[name] = uuid
+    return name, notes
 
 
 def _made(client: Client, name: str) -> str:
     """Make a model, or find the one that was made and tells nothing yet."""
     data = name.encode("utf-8", "surrogatepass")
     key = "M" + md5(data, usedforsecurity=False).hexdigest()[:10].upper()
-    for entry in client.entries("model", (ORIGIN,)):
+    if found := _with_key(client, key):
+        return found
+    try:
+        return client.create_model(key)
+    except ItemError:
+        # Where the answer was lost the client asks again, and is told that it is there.
+        if found := _with_key(client, key):
+            return found
+        raise
+
+
+def _with_key(client: Client, key: str) -> str | None:
+    for entry in _listed(client, "model"):
         if entry.text("sys/id").endswith(f"-{key}"):
             return entry.uuid
-    return client.create_model(key)
+    return None
 
 
-def _show_versions(client: Client, model: str, item: Item) -> Iterator[Note]:
+def _listed(client: Client, kind: ContainerKind) -> list[Entry]:
+    try:
+        return list(client.entries(kind, (ORIGIN, _NUMBER)))
+    except StoreError as error:  # one model fails, and not all that comes
+        raise ItemError(str(error)) from error
+
+
+def _show_versions(client: Client, model: str, id: str, item: Item) -> Iterator[Note]:
     """Make a version of Neptune's for each that has none yet: for people to see; that
     one cannot be made loses nothing.
+
+    Args:
+        client: the server's.
+        model: the UUID of the model.
+        id: what it is called at Neptune.
+        item: the model.
     """
     try:
-        there = _versions(client, item.ref.id)
+        there, spare = _versions(client, item.ref.id, id)
         for version in item.versions:
-            uuid = there.get(str(version.version)) or there.get("")
+            uuid = there.get(version.version)
             if uuid is None:
-                uuid = client.create_version(model)
-            there.pop("", None)
+                uuid = spare.pop(0) if spare else client.create_version(model)
             held = fetch(client, uuid, "model_version", series_too=False)
             said = _shown(item.ref.id, version)
             client.send(uuid, [*operations.changes(said, held.container.scalars)])
@@ -109,15 +153,38 @@ def _show_versions(client: Client, model: str, item: Item) -> Iterator[Note]:
         yield Note(str(item.ref), what)
 
 
-def _versions(client: Client, name: str) -> dict[str, str]:
-    """Return the UUIDs of a model's versions by their numbers in MLflow; by '' one that
-    was made and tells nothing, as its maker was killed.
+def _versions(client: Client, name: str, id: str) -> tuple[dict[int, str], list[str]]:
+    """Return the UUIDs of a model's versions by their numbers in MLflow; and of those
+    that were made and tell nothing, as the answer was lost, or their maker killed.
     """
-    found: dict[str, str] = {}
-    for entry in client.entries("model_version", (ORIGIN, _NUMBER)):
-        if entry.text(ORIGIN) == name:
-            found[str(_number(entry))] = entry.uuid
-    return found
+    found: dict[int, str] = {}
+    spare: list[tuple[int, str]] = []
+    for entry in _listed(client, "model_version"):
+        of = model_of_version(entry.text("sys/id"))
+        number = _number(entry)
+        if entry.text(ORIGIN) == name and isinstance(number, int):
+            found[number] = entry.uuid
+        elif of is not None and of[0] == id and _is_blank(client, entry):
+            spare.append((of[1], entry.uuid))
+    return found, [uuid for _, uuid in sorted(spare)]
+
+
+def is_begun(client: Client, kind: ContainerKind, entry: Entry) -> bool:
+    """Tell whether a model or a version is one that mlmigrate made and told nothing."""
+    id = entry.text("sys/id")
+    of = model_of_version(id) if kind == "model_version" else (id, 0)
+    return of is not None and bool(_OWN_ID.search(of[0])) and _is_blank(client, entry)
+
+
+def _is_blank(client: Client, entry: Entry) -> bool:
+    """Tell whether there is nothing but what Neptune itself says."""
+    if entry.text(ORIGIN):
+        return False
+    try:
+        found = client.attributes(entry.uuid)
+    except ItemError:
+        return False
+    return all(str(each.name).startswith("sys/") for each in found)
 
 
 def _number(entry: Entry) -> Any:
@@ -133,11 +200,16 @@ def _shown(name: str, version: ModelVersion) -> Mapping[str, Scalar]:
     }
     if version.stage in _STAGES:
         said["sys/stage"] = Scalar("string", version.stage.lower())
+    names = Names()
     texts = {
         "sys/description": version.description,
         "mlflow/run_id": version.run.id if version.run else None,
         "mlflow/source": version.source,
-        **{f"mlflow/tags/{tag.key}": tag.value for tag in version.tags},
+        **{f"{TAGS}{names.give(tag.key)}": tag.value for tag in version.tags},
     }
-    said |= {path: Scalar("string", text) for path, text in texts.items() if text}
+    said |= {path: _text(text) for path, text in texts.items() if text}
     return said
+
+
+def _text(text: str) -> Scalar:
+    return Scalar("string", text[:LONGEST_STRING])
