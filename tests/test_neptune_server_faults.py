@@ -14,9 +14,11 @@ import pytest
 from support import copies
 from support.neptune_server import (
     Atom,
+    Container,
     Deny,
     Forget,
     NeptuneServer,
+    api,
     drop,
     lie,
 )
@@ -147,6 +149,25 @@ class TestForgotten:
         assert [] == copy(origin).of(Failed)
         as_if_undisturbed(neptune_loopback, origin)
 
+    def test_a_name_that_it_gives_itself(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        """What Neptune shows is nobody's edit, if it shows that at once."""
+        neptune_loopback.names_runs = True
+        run, files = full()
+        origin = sources(
+            suite.experiment(), run, suite.run(OTHER, name=None), files=files
+        )
+        for path in ("sys/name", "sys/description"):
+            neptune_loopback.plant("executeOperations", Forget(path), times=None)
+        assert [] == copy(origin).of(Failed)
+        held = neptune_loopback.projects["team/proj"].run(RUN)
+        assert held["sys/name"] != "tidy-owl-1"
+        assert [] == copies.differences(origin, SINK)
+        held.put("sys/name", Atom("string", "mine"))
+        (different,) = copies.differences(origin, SINK)
+        assert ("name", "mine") == (different.field, different.sink)
+
     def test_the_experiment(
         self, sources: MemorySources, neptune_loopback: NeptuneServer
     ) -> None:
@@ -167,12 +188,19 @@ class TestForgotten:
     ) -> None:
         run, files = full()
         origin = sources(suite.experiment(), run, files=files)
-        copy(origin)
-        held = neptune_loopback.projects["team/proj"].run(RUN)
-        held.remove("mlmigrate/mark")
-        held.put("params/lr", Atom("float", 0.1))
-        assert [] == copy(origin).of(Failed)
-        as_if_undisturbed(neptune_loopback, origin)
+        done = api.execute
+
+        def changing(container: Container, *args: Any) -> Any:
+            told = done(container, *args)
+            if "params/lr" in container:
+                container.put("params/lr", Atom("string", "0.10"))
+            return told
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(api, "execute", changing)
+            (failed,) = copy(origin).of(Failed)
+        assert "params/lr" in failed.why
+        assert not marked(neptune_loopback)
 
 
 class TestLag:
@@ -233,7 +261,7 @@ class TestLostAnswers:
     def test_models_that_were_made_and_not_said(
         self, sources: MemorySources, neptune_loopback: NeptuneServer, made: int
     ) -> None:
-        """Of two runs, a model and two versions each is there once for whoever reads."""
+        """Each of two runs, a model and two versions is there once."""
         items, files = everything()
         origin = sources(*items, files=files)
         neptune_loopback.plant("createExperiment", drop(), skip=made, times=1)

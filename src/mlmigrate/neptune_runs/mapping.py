@@ -41,11 +41,18 @@ RUN_ID = "mlflow/run_id"
 #: The record is a string where it is short enough, else a file.
 RECORD, RECORD_FILE = "mlmigrate/record", "mlmigrate/record_file"
 POINTS = "mlmigrate/points"
+#: What Neptune shows where that is not what it was sent: nobody has edited it then.
+SHOWN = {
+    "sys/name": "mlmigrate/shown/name",
+    "sys/description": "mlmigrate/shown/description",
+}
 #: What a listing of runs tells of each.
 EXPERIMENT, PARENT = "mlflow/experiment", "mlflow/parent_run_id"
 STATUS, END, LIFECYCLE = "mlflow/status", "mlflow/end_time", "mlflow/lifecycle"
 FORMAT = 1
 
+#: The tags that tell, as JSON, the words of Neptune's two sets.
+WORDS, GROUP_WORDS = "neptune.tags", "neptune.group_tags"
 #: The client cuts longer strings (`neptune.attributes.atoms.string`).
 LONGEST_STRING = 16_384
 _LONGEST_ID = 36  # a longer custom id is ignored
@@ -184,7 +191,7 @@ def _header(
         "mlflow/artifact_uri": header.artifact_uri,
         PARENT: parent,
         "sys/description": tags.get(NOTE),
-        "sys/tags": tuple(_words(tags.get("neptune.tags") or tags.get("wandb.tags"))),
+        "sys/tags": tuple(tag_words(tags)),
     }
     return {path: value for path, value in said.items() if value not in (None, ())}
 
@@ -245,7 +252,13 @@ def _named(
     return [prefix + given[key] for key in keys], renamed
 
 
-def _words(text: str | None) -> list[str]:
+def tag_words(tags: Mapping[str, str]) -> list[str]:
+    """Return the words that are tags at Neptune, and were at W&B."""
+    return words_of(tags.get(WORDS) or tags.get("wandb.tags"))
+
+
+def words_of(text: str | None) -> list[str]:
+    """Return the words that a tag tells as JSON."""
     try:
         said = json.loads(text or "[]")
     except (ValueError, RecursionError):

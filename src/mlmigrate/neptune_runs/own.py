@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlmigrate.metrics import history
@@ -31,6 +31,7 @@ from mlmigrate.neptune_runs.mapping import (
     FILES,
     FORMAT,
     FORMAT_PATH,
+    GROUP_WORDS,
     LONGEST_STRING,
     MARK,
     METRICS,
@@ -39,8 +40,12 @@ from mlmigrate.neptune_runs.mapping import (
     POINTS,
     RECORD,
     RECORD_FILE,
+    SHOWN,
     TAGS,
+    WORDS,
     Paths,
+    tag_words,
+    words_of,
 )
 from mlmigrate.told.experiments import experiment_id
 from mlmigrate.told.inputs import inputs_of
@@ -77,6 +82,15 @@ class Own:
         return experiment_id(str(self.experiment["name"]))
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What people added to a run at Neptune in places of their own, by keys."""
+
+    tags: frozenset[str] = frozenset()
+    metrics: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Restored:
     """A run that mlmigrate wrote."""
@@ -85,6 +99,7 @@ class Restored:
     own: Own
     paths: Paths  # of all that it has
     files: Mapping[str, str]  # the attribute of each artifact
+    added: Added
 
 
 #: What the names begin with of what people added at Neptune.
@@ -180,13 +195,15 @@ def restored(
             tags[path.removeprefix(TAGS)] = value
         elif not path.startswith(_OURS):
             added[_ADDED + path] = value
-    said = {keys.tags.get(path, path): value for path, value in tags.items()} | added
+    said = {keys.tags.get(path, path): value for path, value in tags.items()}
+    added |= _added_words(container, found, said)
+    said |= added
     header = dict(found.header)
-    name = container.text("sys/name")
-    if name and name != (header["name"] or "")[:LONGEST_STRING]:
+    name = _edited(container, "sys/name", header["name"] or "")
+    if name:
         header["name"] = name
-    note = container.text("sys/description")
-    if note and note != said.get(NOTE, "")[:LONGEST_STRING]:
+    note = _edited(container, "sys/description", said.get(NOTE, ""))
+    if note:
         said[NOTE] = note
     aside = points.load(read(POINTS)) if _has_file(container, POINTS) else {}
     findings: list[Finding] = list(container.findings)
@@ -221,7 +238,63 @@ def restored(
         {path: keys.files.get(path, path) for path in own_files},
     )
     at = {artifact.path: path for path, artifact in files.items()}
-    return Restored(item, found, paths, at)
+    theirs = Added(
+        frozenset(added),
+        frozenset(
+            _ADDED + path for path in container.floats if not path.startswith(METRICS)
+        ),
+        frozenset(own for own, path in at.items() if not path.startswith(FILES)),
+    )
+    return Restored(item, found, paths, at, theirs)
+
+
+def without(item: Item, added: Added, new: Item) -> Item:
+    """Return what is to be written of a run: not what people added to it, which stays
+    where they put it.
+
+    Args:
+        item: the run as it is to be.
+        added: what people added.
+        new: what the source adds; that is written, whatever its name.
+    """
+    tags = added.tags - {tag.key for tag in new.tags}
+    metrics = added.metrics - {metric.key for metric in new.metrics}
+    files = added.files - {artifact.path for artifact in new.artifacts}
+    return replace(
+        item,
+        tags=tuple(tag for tag in item.tags if tag.key not in tags),
+        metrics=tuple(each for each in item.metrics if each.key not in metrics),
+        artifacts=tuple(each for each in item.artifacts if each.path not in files),
+    )
+
+
+def _added_words(
+    container: Container, found: Own, said: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the tags that tell of words which people put among those of Neptune's own
+    two sets.
+    """
+    parent = found.header["parent"]
+    groups = {str(found.experiment["name"]), *([parent] if parent else ())}
+    groups |= {*words_of(said.get(GROUP_WORDS))}
+    sets = (
+        (WORDS, "sys/tags", {*tag_words(said)}),
+        (GROUP_WORDS, "sys/group_tags", groups),
+    )
+    words = {}
+    for key, path, known in sets:
+        held = {*container.words(path)}
+        if held - known:
+            before = {*words_of(said.get(key))}
+            words[key] = json.dumps(sorted(before | (held - known)))
+    return words
+
+
+def _edited(container: Container, path: str, written: str) -> str:
+    """Return what people made of a text that Neptune shows, '' where they did not."""
+    text = container.text(path)
+    known = (written[:LONGEST_STRING], container.text(SHOWN[path]))
+    return "" if text in known else text
 
 
 def _by_path(

@@ -18,14 +18,16 @@ SUFFIX = ".jsonl"
 
 
 def line(
-    step: int | None, timestamp: int | None, value: str | Mapping[str, Any]
+    step: int | None,
+    timestamp: int | None,
+    value: str | float | Mapping[str, Any] | None,
 ) -> str:
     """Return one point as a line.
 
     Args:
         step: in millionths.
         timestamp: in milliseconds.
-        value: a text, or a histogram.
+        value: a text, a number, or a histogram.
     """
     at = "null" if step is None else shown(step)
     time = "null" if timestamp is None else timestamp

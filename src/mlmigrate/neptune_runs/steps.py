@@ -7,10 +7,31 @@ from collections.abc import Iterable
 import numpy as np
 
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Int64s
+from mlmigrate.model import Float64s, Int64s
 from mlmigrate.neptune_runs.attributes import MILLIONTHS
 
 _LARGEST = 2**63 - 1
+
+
+def millionths(steps: Float64s) -> Int64s:
+    """Return steps in millionths.
+
+    Raises:
+        ItemError: they do not fit in 64 bits then.
+    """
+    if len(steps) and not float(np.abs(steps).max()) < _LARGEST // MILLIONTHS:
+        raise ItemError("steps of more than 12 digits")
+    # Not in one: a float has not all the digits of a large step's millionths.
+    units = np.floor(steps)
+    rest = np.rint((steps - units) * MILLIONTHS)
+    return units.astype(np.int64) * MILLIONTHS + rest.astype(np.int64)
+
+
+def floating(steps: Int64s) -> Float64s:
+    """Return steps, given in millionths, as numbers."""
+    units, rest = np.divmod(steps, MILLIONTHS)
+    found: Float64s = units + rest / MILLIONTHS
+    return found
 
 
 def multiplier_of(steps: Iterable[Int64s]) -> int:

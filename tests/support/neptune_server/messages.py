@@ -53,7 +53,8 @@ class RefusalError(Exception):
 
 def file_answer(data: bytes, name: str, kind: str = BYTES) -> Answer:
     """Return an answer that is a file."""
-    quoted = name.replace('"', "")
+    # UTF-8, in a header that http.server takes for Latin-1.
+    quoted = name.replace('"', "").encode().decode("latin-1")
     headers = (("Content-Disposition", f'attachment; filename="{quoted}"'),)
     return Answer(200, data, kind, headers)
 

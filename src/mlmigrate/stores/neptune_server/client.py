@@ -7,10 +7,10 @@ answers each request with the errors in it.
 
 from __future__ import annotations
 
-import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -18,10 +18,12 @@ from typing import Any, BinaryIO, TypeVar
 from mlmigrate.artifacts import short
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound, translated
 from mlmigrate.neptune_runs.attributes import ContainerKind
+from mlmigrate.stores.neptune_server import silence
 from mlmigrate.stores.neptune_server.access import TOKEN, Place, check_access
 
 T = TypeVar("T")
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 #: Points and texts of one page; the client takes as many.
 _PAGE = 1000
 #: Runs of one page of a listing.
@@ -37,7 +39,22 @@ _API: Mapping[ContainerKind, str] = {
 
 def asking(what: str) -> AbstractContextManager[None]:
     """Turn what Neptune's client raises into an error that says so."""
-    return translated(lambda error: ItemError(f"{what}: {short(error)}"))
+    return translated(lambda error: ItemError(f"{what}: {told(error)}"))
+
+
+def told(error: Exception) -> str:
+    """Return in one line what an error of Neptune's client says, which is a page with
+    a banner and colours.
+    """
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines()]
+    said = [line for line in lines if line and not line.startswith("----")]
+    text = said[0].rstrip(".") if said else type(error).__name__
+    cause, answer = getattr(error, "cause", None), getattr(error, "response", None)
+    if isinstance(cause, Exception):
+        text += f" ({short(cause)})"
+    elif isinstance(answer, str) and answer not in text:
+        text += f": {answer}"
+    return short(ItemError(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +90,13 @@ class Client:
         from neptune.internal.credentials import Credentials
         from neptune.internal.id_formats import QualifiedName
 
-        # Its lines would go to stdout, which is ours; importing it sets the levels.
-        for name in ("neptune", "neptune_no_prefix"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self.place = place
         self._types = ContainerType
-        with translated(lambda error: StoreError(_unreachable(error))):
+        with ExitStack() as opened, translated(_unreachable):
+            silence.hold()
+            opened.callback(silence.release)
             self._backend: Any = HostedNeptuneBackend(Credentials.from_token())
-        with translated(lambda error: StoreError(_unreachable(error))):
+            opened.callback(self._backend.close)
             try:
                 project = self._backend.get_project(QualifiedName(place.name))
             except ProjectNotFound:
@@ -88,15 +104,16 @@ class Client:
                     f"{place}: the server has no such project, or shows it to others"
                     " only: make it there, or give another"
                 ) from None
-        self.project: str = project.id
-        # Files are named by whole paths: nothing is ever put there.
-        self._folder = tempfile.TemporaryDirectory(prefix="mlmigrate-")
-        self._storage = OperationStorage(Path(self._folder.name))
+            self.project: str = project.id
+            # Files are named by whole paths: nothing is ever put there.
+            folder = tempfile.TemporaryDirectory(prefix="mlmigrate-")
+            opened.callback(folder.cleanup)
+            self._storage = OperationStorage(Path(folder.name))
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Release everything. May be called twice."""
-        self._backend.close()
-        self._folder.cleanup()
+        self._opened.close()
 
     # -- what is there ----------------------------------------------------------
 
@@ -106,7 +123,7 @@ class Client:
         Raises:
             StoreError: it cannot be listed.
         """
-        with translated(lambda error: StoreError(f"{self.place}: {short(error)}")):
+        with translated(lambda error: StoreError(f"{self.place}: {told(error)}")):
             for entry in self._backend.search_leaderboard_entries(
                 project_id=self.project,
                 types=[getattr(self._types, _API[kind])],
@@ -287,7 +304,7 @@ class Client:
                     operations=left[:_OPERATIONS],
                     operation_storage=self._storage,
                 )
-            refused += [short(error) for error in errors]
+            refused += [told(error) for error in errors]
             # It may take fewer: what belongs to one attribute goes in turn.
             left = left[max(done, 1) :]
         return refused
@@ -302,5 +319,5 @@ def _patient(ask: Callable[[], T]) -> T:
     return found
 
 
-def _unreachable(error: Exception) -> str:
-    return f"the Neptune server that {TOKEN} leads to: {short(error)}"
+def _unreachable(error: Exception) -> StoreError:
+    return StoreError(f"the Neptune server that {TOKEN} leads to: {told(error)}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from io import BytesIO
 from typing import Any, BinaryIO, TypeAlias
 
@@ -23,7 +24,7 @@ from mlmigrate.neptune_runs.attributes import (
     Scalar,
     ScalarType,
 )
-from mlmigrate.neptune_runs.steps import shown
+from mlmigrate.neptune_runs.steps import millionths, shown
 from mlmigrate.neptune_runs.values import millis
 from mlmigrate.stores.neptune_server.client import Client
 
@@ -89,7 +90,9 @@ def fetch(
     scalars: dict[str, Scalar] = {}
     floats: dict[str, FloatSeries] = {}
     files: dict[str, tuple[int, Opener]] = {}
+    texts: dict[str, str] = {}  # series as lines
     unknown: dict[str, str] = {}
+    odd: dict[str, ItemError] = {}
     commit = ""
     for found in client.attributes(uuid):
         path, type = str(found.name), str(found.type)
@@ -105,9 +108,13 @@ def fetch(
         elif not series_too:
             continue
         elif type == "floatSeries":
-            floats[path] = _floats(client, uuid, path)
+            known = _floats(client, uuid, path)
+            if isinstance(known, FloatSeries):
+                floats[path] = known
+            else:
+                odd[path], texts[path] = known
         elif type == "stringSeries":
-            files[path + series.SUFFIX] = made(_lines(client, uuid, path))
+            texts[path] = _lines(client, uuid, path)
         elif type == "imageSeries":
             files.update(_images(client, uuid, path, temporary))
         elif type == "fileSet":
@@ -127,18 +134,33 @@ def fetch(
         Problem(where, f"{path} is of type {type}, which is not known: left out")
         for path, type in unknown.items()
     ]
-    artifacts = tuple(Artifact(path, size) for path, (size, _) in files.items())
+    for path, name in _named(texts, {*files, *scalars, *floats}).items():
+        files[name] = made(texts[path])
+        if path in odd:
+            what = f"{path} has {odd[path]}: it is the artifact {name}, and no metric"
+            findings.append(Problem(where, what))
     container = Container(
         kind,
         client.place.name,
         str(id),
         scalars,
         floats,
-        artifacts,
+        tuple(Artifact(path, size) for path, (size, _) in files.items()),
         findings=tuple(findings),
     )
     openers = {path: opener for path, (_, opener) in files.items()}
     return Fetched(container, uuid, openers, commit)
+
+
+def _named(texts: Iterable[str], taken: Set[str]) -> dict[str, str]:
+    """Return the name of the file that each series is: none that an attribute has."""
+    names = {}
+    for path in texts:
+        name = path + series.SUFFIX
+        while name in taken:
+            name = f"{name.removesuffix(series.SUFFIX)}~{series.SUFFIX}"
+        names[path] = name
+    return names
 
 
 def _value(found: Any, type: str) -> Any:
@@ -161,10 +183,19 @@ def _commit(found: Any) -> str:
     return str(getattr(said, "commitId", None) or "")
 
 
-def _floats(client: Client, uuid: str, path: str) -> FloatSeries:
+def _floats(
+    client: Client, uuid: str, path: str
+) -> FloatSeries | tuple[ItemError, str]:
+    """Return the points of a series; where its steps are too large for columns, why,
+    and its points as lines.
+    """
     steps, times, values = client.points(uuid, path)
+    try:
+        exact = millionths(np.array(steps, dtype=np.float64))
+    except ItemError as error:
+        return error, _joined(steps, times, values)
     return FloatSeries(
-        np.rint(np.array(steps, dtype=np.float64) * MILLIONTHS).astype(np.int64),
+        exact,
         np.array(times, dtype=np.int64),
         np.array(
             [np.nan if value is None else value for value in values], dtype=np.float64
@@ -173,9 +204,14 @@ def _floats(client: Client, uuid: str, path: str) -> FloatSeries:
 
 
 def _lines(client: Client, uuid: str, path: str) -> str:
-    points = zip(*client.texts(uuid, path), strict=True)
+    return _joined(*client.texts(uuid, path))
+
+
+def _joined(steps: list[float], times: list[int], values: list[Any]) -> str:
+    points = zip(steps, times, values, strict=True)
     return "".join(
-        series.line(round(step * MILLIONTHS), time, text) for step, time, text in points
+        series.line(round(Fraction(step) * MILLIONTHS), time, value)
+        for step, time, value in points
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlmigrate.neptune_runs.attributes import MILLIONTHS, FloatSeries, Scalar
+from mlmigrate.neptune_runs.attributes import FloatSeries, Scalar
+from mlmigrate.neptune_runs.items import text_of
+from mlmigrate.neptune_runs.steps import floating
 
 #: Points of one operation.
 _POINTS = 1000
@@ -27,7 +29,7 @@ def changes(wanted: Mapping[str, Scalar], held: Mapping[str, Scalar]) -> Iterato
 
     for path, scalar in wanted.items():
         there = held.get(path)
-        if scalar == there:
+        if is_equal(scalar, there):
             continue
         parts = path.split("/")
         value = scalar.value
@@ -49,6 +51,15 @@ def changes(wanted: Mapping[str, Scalar], held: Mapping[str, Scalar]) -> Iterato
             yield op.AssignFloat(parts, value)
         else:
             yield op.AssignString(parts, value)
+
+
+def is_equal(wanted: Scalar, held: Scalar | None) -> bool:
+    """Tell whether what is there reads as what is wanted: people may have put a number
+    where mlmigrate puts its text.
+    """
+    if held is None or wanted.type != "string":
+        return wanted == held
+    return held.type != "string_set" and text_of(held) == wanted.value
 
 
 def points(
@@ -75,7 +86,7 @@ def points(
 def _logged(path: str, series: FloatSeries, begin: int) -> Iterator[Any]:
     from neptune.internal import operation as op
 
-    steps = series.steps[begin:] / MILLIONTHS
+    steps = floating(series.steps[begin:])
     times = (series.timestamps[begin:] + 0.5) / 1000  # seconds; see `_HALF`
     values = series.values[begin:]
     for at in range(0, len(steps), _POINTS):

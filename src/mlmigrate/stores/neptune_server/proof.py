@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from mlmigrate.errors import ItemError
 from mlmigrate.neptune_runs.mapping import Logged
 from mlmigrate.stores.neptune_server.fetching import Fetched
-from mlmigrate.stores.neptune_server.operations import same
+from mlmigrate.stores.neptune_server.operations import is_equal, same
 
 _FIRST_WAIT = 0.1  # seconds
 
@@ -68,7 +68,7 @@ def differs(written: Logged, files: Mapping[str, int]) -> Callable[[Fetched], st
 def _wrong_scalars(written: Logged, found: Fetched) -> str:
     held = found.container.scalars
     for path, scalar in written.scalars.items():
-        if path.startswith("sys/") or held.get(path) == scalar:
+        if path.startswith("sys/") or is_equal(scalar, held.get(path)):
             continue
         state = "is not there" if path not in held else "reads back otherwise"
         return f"Neptune took {path}, which {state}"

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -26,18 +26,20 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Artifact, Failed, Finding, Item, Loss, Ref, Run
 from mlmigrate.neptune_runs.attributes import Scalar
 from mlmigrate.neptune_runs.mapping import (
+    LONGEST_STRING,
     MARK,
     ORIGIN,
     POINTS,
     RECORD,
     RECORD_FILE,
     RUN_ID,
+    SHOWN,
     Logged,
     Paths,
     custom_id,
     logged,
 )
-from mlmigrate.neptune_runs.own import own, restored
+from mlmigrate.neptune_runs.own import Added, own, restored, without
 from mlmigrate.stores.neptune_server import operations, registry
 from mlmigrate.stores.neptune_server.fetching import Fetched, fetch
 from mlmigrate.stores.neptune_server.index import Listed, experiment_path
@@ -162,12 +164,13 @@ class NeptuneSink:
         held = fetch(self._client, uuid, "run", temporary=self._reader.temporary)
         before = _before(held, item.origin, custom)
         if before.item is not None and delivery.into is not None:
-            merged = merge.added(before.item, item)
+            merged = without(merge.added(before.item, item), before.added, item)
         else:
             merged = item
         files = item.artifacts if delivery.open is not None else ()
         if delivery.open is None:
             kept = before.item.artifacts if before.item else ()
+            kept = tuple(each for each in kept if each.path not in before.added.files)
             merged = replace(merged, artifacts=kept)
         header = merged.header
         assert isinstance(header, Run)
@@ -178,6 +181,10 @@ class NeptuneSink:
             salt=self._salt,
             before=before.paths,
         )
+        if before.is_renamed and header.name == before.name:
+            # By people at Neptune, and the source has still the name that it had.
+            shown = {p: s for p, s in written.scalars.items() if p != "sys/name"}
+            written = replace(written, scalars=shown)
         with _workspace(self._reader.temporary) as folder:
             try:
                 checksums, size = copy_files(
@@ -197,7 +204,8 @@ class NeptuneSink:
             refused=refused,
         )
         mark = replace(delivery.mark, checksums=combined if files else None)
-        self._mark(uuid, found, marks.dump(mark))
+        said = {MARK: Scalar("string", marks.dump(mark)), **_shown(written, found)}
+        self._mark(uuid, found, said)
         self._note(uuid, found, merged, marks.dump(mark))
         ref = Ref("run", merged.origin)
         losses = tuple(Loss(ref, what, carried=True) for what in written.aside)
@@ -249,13 +257,13 @@ class NeptuneSink:
         )
         return refused
 
-    def _mark(self, uuid: str, found: Fetched, mark: str) -> None:
-        wanted = {MARK: Scalar("string", mark)}
-        todo = [*operations.changes(wanted, found.container.scalars)]
+    def _mark(self, uuid: str, found: Fetched, said: Mapping[str, Scalar]) -> None:
+        todo = [*operations.changes(said, found.container.scalars)]
         refused = self._client.send(uuid, todo)
 
         def wrong(back: Fetched) -> str:
-            return "" if back.container.text(MARK) == mark else "its mark is not there"
+            there = all(back.container.scalars.get(p) == s for p, s in said.items())
+            return "" if there else "its mark is not there"
 
         prove(
             partial(fetch, self._client, uuid, "run", series_too=False),
@@ -292,6 +300,21 @@ class _Before:
 
     item: Item | None = None
     paths: Paths | None = None
+    added: Added = field(default_factory=Added)
+    name: str | None = None
+    """The name that it got."""
+    is_renamed: bool = False
+    """Neptune shows another."""
+
+
+def _shown(written: Logged, found: Fetched) -> Mapping[str, Scalar]:
+    """Return what Neptune shows of the texts that it may keep as it likes."""
+    shown = {}
+    for path, place in SHOWN.items():
+        text = found.container.text(path)
+        if path in written.scalars and text and text != written.scalars[path].value:
+            shown[place] = Scalar("string", text[:LONGEST_STRING])
+    return shown
 
 
 def _before(held: Fetched, origin: str, custom: str) -> _Before:
@@ -307,7 +330,10 @@ def _before(held: Fetched, origin: str, custom: str) -> _Before:
         if found is None:  # its maker was killed
             return _Before()
         back = restored(there, found, Ref("run", origin), held.read)
-        return _Before(back.item, back.paths)
+        header = back.item.header
+        assert isinstance(header, Run)
+        name = found.header["name"]
+        return _Before(back.item, back.paths, back.added, name, header.name != name)
     others = [path for path in there.scalars if not path.startswith("sys/")]
     if others or there.floats or there.artifacts:
         raise ItemError(
