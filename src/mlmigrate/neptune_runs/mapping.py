@@ -57,7 +57,7 @@ WORDS, GROUP_WORDS = "neptune.tags", "neptune.group_tags"
 LONGEST_STRING = 16_384
 _LONGEST_ID = 36  # a longer custom id is ignored
 _LATEST = 253_402_300_799_999  # milliseconds: the end of 9999, as `datetime` has it
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+$")
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from mlmigrate.errors import LocationError, StoreError
 
 PREFIX = "neptune://"
 TOKEN = "NEPTUNE_API_TOKEN"
-_NAME = re.compile(r"[^/\s?#]+$")
+_NAME = re.compile(r"[^/\s?#]+\Z")
 _ENDED = (
     "Neptune's hosted service ended on 2026-03-05, and what it held is deleted: nothing"
     " is left to read there, and nothing can be written to it. What can still be"

@@ -1,4 +1,4 @@
-"""Neptune's client says what it does on stdout, which is ours: not while one is open."""
+"""What Neptune's client says on stdout, which is ours: not while a store is open."""
 
 from __future__ import annotations
 
