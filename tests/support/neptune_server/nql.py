@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ _TOKEN = re.compile(
     r"""\s*(?:
         (?P<text>"(?:[^"\\]|\\.)*")
       | (?P<name>`(?:[^`\\]|\\.)*`)
-      | (?P<sign>!=|>=|<=|[()=<>:])
+      | (?P<sign>!=|>=|<=|==|[()=<>:])
       | (?P<word>[^\s()=<>!:"`]+)
     )""",
     re.VERBOSE,
@@ -85,13 +86,27 @@ class _Reader:
 
     def comparison(self) -> Condition:
         kind, name = self.next("name", "word")
+        mode = ""
+        if kind == "word" and self.take("("):
+            # 3.x: one of the values that are computed of a series.
+            mode = name
+            kind, name = self.next("name", "word")
         if kind == "name":
             name = name[1:-1].replace("\\`", "`")
         wanted = self.next("word")[1] if self.take(":") else ""
+        if mode and not self.take(")"):
+            raise SyntaxFault("a parenthesis is open")
+        if self.take("EXISTS"):
+            return lambda attributes: (
+                name in attributes and _of_type(attributes[name], wanted)
+            )
         negative = self.take("NOT") is not None
-        operator = self.take("=", "!=", ">", ">=", "<", "<=", "CONTAINS", "MATCHES")
+        operator = self.take(
+            "=", "==", "!=", ">", ">=", "<", "<=", "CONTAINS", "MATCHES"
+        )
         if operator is None:
             raise SyntaxFault(f"no comparison with {name}")
+        operator = "=" if operator == "==" else operator
         kind, given = self.next("text", "word")
         if kind == "text":
             given = re.sub(r"\\(.)", r"\1", given[1:-1])
@@ -100,9 +115,30 @@ class _Reader:
             found = attributes.get(name)
             if found is None or not _of_type(found, wanted):
                 return False
+            if mode not in ("", "last"):
+                value = computed(found, mode)
+                if value is None:
+                    return False
+                found = Atom("float", value)
             return _compare(found, operator, given) != negative
 
         return met
+
+
+def computed(attribute: Attribute, mode: str) -> float | None:
+    """Return what is computed of a series of numbers, such as its `min`."""
+    if not isinstance(attribute, Series) or attribute.type != "floatSeries":
+        return None
+    finite = [value for value in attribute.values if math.isfinite(value)]
+    if mode == "last" or not finite:
+        return attribute.values[-1] if mode == "last" and attribute.values else None
+    mean = math.fsum(finite) / len(finite)
+    return {
+        "min": min(finite),
+        "max": max(finite),
+        "average": mean,
+        "variance": math.fsum((value - mean) ** 2 for value in finite) / len(finite),
+    }.get(mode)
 
 
 def _of_type(attribute: Attribute, wanted: str) -> bool:
