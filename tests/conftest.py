@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support import corpus as corpus_
 from support import isolation, mariadb, postgres, servers
+from support import neptune3_server as neptune3_server_
 from support import neptune_server as neptune_server_
 from support import s3 as s3_
 from support import wandb_server as wandb_server_
@@ -195,6 +196,23 @@ def neptune_loopback(
     with (
         neptune_server_.neptune_server() as running,
         neptune_server_.neptune_client(running),
+    ):
+        yield running
+    # What it did not understand is its own fault, whatever the client made of it.
+    assert [] == running.complaints
+
+
+@pytest.fixture
+def neptune3_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[neptune3_server_.Neptune3Server]:
+    """A Neptune server (3.x) with nothing in it, for the clients in this process."""
+    # The client writes `.neptune` wherever it is.
+    (tmp_path / "neptune-client").mkdir()
+    monkeypatch.chdir(tmp_path / "neptune-client")
+    with (
+        neptune3_server_.neptune3_server() as running,
+        neptune3_server_.neptune3_client(running),
     ):
         yield running
     # What it did not understand is its own fault, whatever the client made of it.

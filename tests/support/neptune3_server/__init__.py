@@ -5,13 +5,13 @@ It keeps all in memory and answers at once, so that what a client sees follows f
 what it has sent. It carries `neptune_scale`, which writes, and `neptune_query`, which
 reads. It knows one API token and one user; any `workspace/project` exists, unless its
 name is among the `missing`. Runs can be put in without a client (`add_run`), and
-faults are planted by the name of an operation (that of the client's own function for
-it, `upload` or `download`), or by a part of its path:
+faults are planted by the name of an operation (`submit`, `upload`, `download`, or that
+of the client's own function for it), or by a part of its path:
 
     with neptune3_server() as server, neptune3_client(server):
-        server.plant("ingest", refuse(503), times=2)
-        server.plant("ingest", Forget("metrics/*"), when=lambda said: ...)
-        server.plant("ingest", Reject("RUN_CONFLICTING"))
+        server.plant("submit", refuse(503), times=2)
+        server.plant("submit", Forget("metrics/*"), when=lambda said: ...)
+        server.plant("submit", Reject("RUN_CONFLICTING"))
         server.plant("upload", drop())
         with neptune_scale.Run(project="team/proj", run_id="a", mode="offline") as run:
             run.log_metrics({"loss": 0.1}, step=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ def client_environment(server: Neptune3Server) -> dict[str, str]:
     return {
         "NEPTUNE_API_TOKEN": server.api_token,
         "NEPTUNE_DISABLE_COLORS": "1",
+        # There is no TLS here; and to load what it would be verified by takes time.
+        "NEPTUNE_VERIFY_SSL": "false",
         # A reader would try for half an hour.
         "NEPTUNE_QUERY_RETRY_SOFT_TIMEOUT": "30",
     }
@@ -47,13 +50,28 @@ def neptune3_client(server: Neptune3Server) -> Iterator[None]:
         _forget_servers()
 
 
-def sync_here(database: Path | str, api_token: str | None = None) -> list[Exception]:
+def sync_here(*databases: Path | str, patience: float = 30) -> list[BaseException]:
     """
-    Send what a run has written offline, without a process of its own.
+    Send what runs have written offline, without a process of their own.
 
-    It is what `sync_all` does, by the client's own parts, in a fraction of its time;
-    the errors that it would log are returned.
+    It is what `sync_all` does, by the client's own parts, in a fraction of its time.
+    The errors that it would log are returned; what could not be sent stays.
     """
+    from neptune_scale.net.api_client import ApiClient
+
+    api = ApiClient(api_token=os.environ["NEPTUNE_API_TOKEN"])
+    try:
+        return [
+            error
+            for database in databases
+            for error in _sync(Path(database).resolve(), api, patience)
+        ]
+    finally:
+        api.close()
+
+
+def _sync(database: Path, api: Any, patience: float) -> list[BaseException]:
+    from neptune_scale.exceptions import NeptuneSynchronizationStopped
     from neptune_scale.sync.operations_repository import OperationsRepository
     from neptune_scale.sync.sync_process import (
         FileUploaderThread,
@@ -61,31 +79,33 @@ def sync_here(database: Path | str, api_token: str | None = None) -> list[Except
         StatusTrackingThread,
     )
 
-    token = api_token or os.environ["NEPTUNE_API_TOKEN"]
-    repository = OperationsRepository(db_path=Path(database).resolve())
+    repository = OperationsRepository(db_path=database)
+    # An earlier attempt may have sent them, and not heard what became of them.
     repository.delete_operation_submissions(up_to_seq_id=None)
     metadata = repository.get_metadata()
-    assert metadata is not None
-    about: dict[str, Any] = {"api_token": token, "operations_repository": repository}
+    assert metadata is not None, f"{database} says of no run"
+    about: dict[str, Any] = {"api_token": "", "operations_repository": repository}
     sender = SenderThread(family=metadata.run_id, **about)
     tracker = StatusTrackingThread(project=metadata.project, **about)
     uploader = FileUploaderThread(project=metadata.project, **about)
+    sender._backend = tracker._backend = uploader._api_client = api
+    asyncio.set_event_loop(uploader._aio_loop)
+    deadline = time.monotonic() + patience
     try:
-        sender.work()
-        deadline = time.monotonic() + 30
-        while repository.get_operation_submission_count(limit=1):
-            tracker.work()
-            if time.monotonic() > deadline or repository.get_errors_count(limit=1):
-                break
-            time.sleep(0.01)
-        if repository.get_file_upload_requests_count():
+        with suppress(NeptuneSynchronizationStopped):
+            sender.work()
+            while repository.get_operation_submission_count(limit=1):
+                tracker.work()
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.01)
             uploader.work()
         errors = repository.get_errors(limit=1000)
         repository.delete_all_errors()
         return [one.deserialize_error() for one in errors]
     finally:
-        for one in (sender, tracker, uploader):
-            one.close()
+        asyncio.set_event_loop(None)
+        uploader._aio_loop.close()
         repository.close(cleanup_files=True)
 
 

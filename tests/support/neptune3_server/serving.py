@@ -33,7 +33,7 @@ NAMES = {
     ("GET", "/api/backend/v1/projects/get"): "get_project",
     ("GET", "/api/backend/v1/projects"): "get_project_list",
     ("POST", "/api/backend/v1/projects"): "create_project",
-    ("POST", "/api/client/v1/ingest"): "ingest",
+    ("POST", "/api/client/v1/ingest"): "submit",
     ("GET", "/api/client/v1/ingest/check"): "check_status",
     ("POST", "/api/client/v1/ingest/check"): "bulk_check_status",
     ("POST", "/api/client/v1/ingest/checkDetails"): "check_details",
@@ -128,7 +128,7 @@ class _Handler(FailingHandler):
         said: Any = None
         variables: Mapping[str, Any] = query
         try:
-            if name == "ingest":
+            if name == "submit":
                 said = ingestion.parse(body)
                 variables = ingestion.facts(said)
             elif name and self.headers.get("Content-Type") == "application/json":
@@ -160,7 +160,7 @@ class _Handler(FailingHandler):
                     raise RefusalError(404, "NOT_FOUND", path)
                 if name not in _OPEN and not self._known():
                     raise RefusalError(401, "UNAUTHORIZED", "No valid access token")
-                if name == "ingest":
+                if name == "submit":
                     return ingestion.ingest(state, said, len(body), lie)
                 if name in reading.ANSWERS:
                     return reading.ANSWERS[name](state, query, body, said)

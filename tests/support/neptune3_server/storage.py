@@ -251,5 +251,6 @@ def _etag(data: bytes) -> str:
 
 
 def _refusal(status: int, code: str) -> Answer:
-    page = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
+    said = f"<Code>{code}</Code><Message>{code}</Message>"
+    page = f"<?xml version='1.0'?><Error>{said}</Error>".encode()
     return Answer(status, page, _XML, (("x-ms-error-code", code),))
