@@ -733,6 +733,50 @@ class TestFaults:
         assert ["NeptuneAttributeTypeUnsupported"] == log.sync()
         assert "a" not in run_of(server, "b")
 
+    def test_files_are_lost(self, neptune3_loopback: Neptune3Server) -> None:
+        """A file can be missing or cut short, and the client is none the wiser."""
+        server = neptune3_loopback
+        server.plant("upload", Forget("*/gone-*"), times=None)
+        log = Log()
+        log.assign_files({"gone": b"1234"})
+        assert [] == log.sync()
+        assert run_of(server)["gone"].path not in server.projects[PROJECT].files
+        server.clear()
+        server.plant("upload", Forget("*/short-*", keep=2), times=None)
+        log = Log("b")
+        log.assign_files({"short": b"1234", "whole": b"1234"})
+        assert [] == log.sync()
+        got = run_of(server, "b")
+        assert (b"12", b"1234") == (got.data("short"), got.data("whole"))
+
+    def test_what_was_refused_is_told_in_detail(
+        self, neptune3_loopback: Neptune3Server
+    ) -> None:
+        """The paths of what was refused can be asked for by the requests' ids."""
+        from neptune_api.api.ingestion import check_details
+        from neptune_api.proto.neptune_pb.ingest.v1.ingest_pb2 import IngestCode
+        from neptune_api.proto.neptune_pb.ingest.v1.pub import client_pb2
+        from neptune_api.types import File as Body
+        from neptune_scale.net.api_client import ApiClient
+
+        server = neptune3_loopback
+        log = Log()
+        log.log_configs({"a": 1, "sys/id": "x"})
+        assert ["NeptuneAttributePathNonWritable"] == log.sync()
+        ids = [client_pb2.RequestId(value=id) for id in server.ingested]
+        asked = client_pb2.BulkCheckDetail(project=PROJECT, ids=ids)
+        api = ApiClient(api_token=server.api_token)
+        told = check_details.sync_detailed(
+            client=api.backend,
+            body=Body(payload=asked.SerializeToString()),
+            project_identifier=PROJECT,
+        )
+        api.close()
+        (one,) = client_pb2.BulkIngestResultDetail.FromString(told.content).details
+
+        assert "sys/id" == one.path
+        assert IngestCode.FIELD_PATH_NON_WRITABLE == one.ingest_code
+
     def test_what_became_of_it_is_told_late(
         self, neptune3_loopback: Neptune3Server
     ) -> None:

@@ -12,7 +12,7 @@ of the client's own function for it), or by a part of its path:
         server.plant("submit", refuse(503), times=2)
         server.plant("submit", Forget("metrics/*"), when=lambda said: ...)
         server.plant("submit", Reject("RUN_CONFLICTING"))
-        server.plant("upload", drop())
+        server.plant("upload", Forget(keep=10), times=None)  # bytes, of each file
         with neptune_scale.Run(project="team/proj", run_id="a", mode="offline") as run:
             run.log_metrics({"loss": 0.1}, step=1)
         sync_here(...)

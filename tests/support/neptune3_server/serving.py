@@ -14,6 +14,7 @@ from ..faults import Fault
 from ..loopback import LoopbackServer
 from ..neptune_server import tokens
 from ..neptune_server.messages import Deny, RefusalError
+from ..neptune_server.operations import Forget
 from ..planted import Answer, FailingHandler, Lie, Rules, json_answer
 from . import ingestion, reading
 from .state import Project, State
@@ -150,7 +151,8 @@ class _Handler(FailingHandler):
             return fault.answer()
         lie = fault if isinstance(fault, Lie) else None
         try:
-            with state.lock:
+            forget = lie if isinstance(lie, Forget) else None
+            with state.lock, self.server.storage.forgetting(forget):
                 if name in ("upload", "download"):
                     return self.server.storage.answer(
                         self.command, path, query, self.headers, body

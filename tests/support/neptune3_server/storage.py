@@ -7,7 +7,8 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import formatdate
@@ -16,6 +17,7 @@ from urllib.parse import quote, unquote, urlencode
 from xml.etree import ElementTree as ET
 
 from ..neptune_server.messages import BYTES, RefusalError
+from ..neptune_server.operations import Forget
 from ..planted import Answer
 from .state import Project, State, StoredFile
 
@@ -53,6 +55,17 @@ class Storage:
     url: str
     _grants: dict[str, _Grant] = field(default_factory=dict)
     _uploads: dict[str, _Upload] = field(default_factory=dict)
+    #: What is not to be stored while a request is answered; only so many bytes are.
+    _forget: Forget | None = None
+
+    @contextmanager
+    def forgetting(self, forget: Forget | None) -> Iterator[None]:
+        """Lie in all that is answered within the block."""
+        self._forget = forget
+        try:
+            yield
+        finally:
+            self._forget = None
 
     # What the Neptune server itself answers.
 
@@ -243,6 +256,10 @@ class Storage:
     def _store(self, grant: _Grant, file: StoredFile) -> None:
         project = self.state.project(grant.project)
         assert isinstance(project, Project)
+        if self._forget is not None and self._forget.covers(grant.path):
+            if not self._forget.keep:
+                return
+            file.data = file.data[: self._forget.keep]
         project.files[grant.path] = file
 
 
