@@ -880,6 +880,21 @@ def _ask(token: str) -> None:
         ApiClient(api_token=token)
 
 
+def test_open_runs_are_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that a test has left open ends with its server, whatever it waits for."""
+    monkeypatch.chdir(tmp_path)
+    with neptune3_server() as server, neptune3_client(server):
+        server.plant("submit", refuse(503), times=None)
+        run = scale.Run(run_id="a", project=PROJECT, **QUIET)
+        run.log_configs({"a": 1})
+        while not server.count("submit"):
+            time.sleep(0.05)
+        before = time.monotonic()
+
+    assert time.monotonic() - before < 10
+    assert [] == left()
+
+
 def test_surroundings_are_as_before() -> None:
     """Nothing is left of a server: no variable, thread, process or file."""
     before, threads = dict(os.environ), threading.active_count()

@@ -116,6 +116,10 @@ def _stop_runs() -> None:
     for one in gc.get_objects():
         if type(one) is module.Run and not one._is_closing:
             one.terminate()
+            if one._sync_process is not None:
+                one._sync_process.join(5)
+                one._sync_process.kill()
+                one._sync_process.join()
 
 
 def _forget_servers() -> None:
