@@ -15,6 +15,7 @@ from support import copies, servers
 from support.neptune_server import (
     Atom,
     Container,
+    Deny,
     File,
     NeptuneServer,
     StringSet,
@@ -29,6 +30,7 @@ from mlmigrate.model import (
     Artifact,
     Failed,
     Item,
+    Loss,
     MetricHistory,
     Param,
     Ref,
@@ -447,3 +449,53 @@ class TestGrowth:
         assert "updated" not in result.counts(), result.events
         assert at(neptune_loopback).trashed
         assert before == sent(neptune_loopback)
+
+
+class TestOtherServers:
+    """Servers that have less than Neptune's: runs are copied all the same."""
+
+    def test_the_project_holds_no_attributes(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        origin = sources(suite.experiment(), suite.run())
+        project = neptune_loopback.project("team/proj")
+        assert project is not None
+        id = project.own.id
+
+        def told(said: Any) -> bool:
+            return bool(said.get("experimentId") == id)
+
+        for name in ("executeOperations", "getExperimentAttributes"):
+            neptune_loopback.plant(name, Deny(404), times=None, when=told)
+
+        result = copies.copied(origin, SINK, QUICK)
+
+        assert [] == result.of(Failed)
+        assert [] == copies.differences(origin, SINK)
+        again = copies.copied(origin, SINK, QUICK)
+        assert {"skipped": 1} == again.counts()
+        assert {"skipped": 1} == again.counts("experiment")
+
+    def test_an_experiment_without_runs_is_lost_there(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        origin = sources(suite.experiment())
+        neptune_loopback.plant("executeOperations", Deny(404), times=None)
+
+        result = copies.copied(origin, SINK, QUICK)
+
+        (loss,) = [each for each in result.findings() if isinstance(each, Loss)]
+        assert not loss.carried
+
+    def test_there_are_no_models(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        origin = sources(suite.experiment(), suite.run())
+        neptune_loopback.plant(
+            "searchLeaderboardEntries",
+            Deny(422),
+            times=None,
+            when=lambda said: "run" not in str(said.get("type")),
+        )
+
+        assert [] == copies.copied(origin, SINK, QUICK).of(Failed)

@@ -27,6 +27,7 @@ from mlmigrate.neptune_runs.attributes import (
 from mlmigrate.neptune_runs.steps import millionths, shown
 from mlmigrate.neptune_runs.values import millis
 from mlmigrate.stores.neptune_server.client import Client
+from mlmigrate.stores.neptune_server.filesets import members
 
 _SCALARS: Mapping[str, ScalarType] = {
     "float": "float",
@@ -101,8 +102,8 @@ def fetch(
             if value is not None:
                 scalars[path] = Scalar(_SCALARS[type], value)
         elif type == "file":
-            size = int(found.fileProperties.size or 0)
-            files[path] = (size, _file(client, uuid, path, temporary))
+            opener = _file(client, uuid, path, temporary)
+            files[path] = (_size(found, opener), opener)
         elif type == "gitRef":
             commit = _commit(found)
         elif not series_too:
@@ -118,10 +119,8 @@ def fetch(
         elif type == "imageSeries":
             files.update(_images(client, uuid, path, temporary))
         elif type == "fileSet":
-            name = path.rpartition("/")[2]
-            opener = _file_set(client, uuid, path, temporary)
-            with opener() as data:
-                files[f"{path}/{name}.zip"] = (data.seek(0, 2), opener)
+            archive = client.file_set(uuid, path, temporary=temporary)
+            files.update(members(path, archive))
         elif type == "artifact":
             hash = found.artifactProperties.hash
             listed = json.dumps(client.tracked(hash) if hash else [])
@@ -178,6 +177,15 @@ def _value(found: Any, type: str) -> Any:
     return float(value) if type == "float" and value is not None else value
 
 
+def _size(found: Any, opener: Opener) -> int:
+    """Return the bytes of a file: not every server tells them with its attribute."""
+    said = getattr(getattr(found, "fileProperties", None), "size", None)
+    if said is not None:
+        return int(said)
+    with opener() as data:
+        return data.seek(0, 2)
+
+
 def _commit(found: Any) -> str:
     said = getattr(getattr(found, "gitRefProperties", None), "commit", None)
     return str(getattr(said, "commitId", None) or "")
@@ -223,10 +231,6 @@ def made(text: str) -> tuple[int, Opener]:
 
 def _file(client: Client, uuid: str, path: str, temporary: str | None) -> Opener:
     return lambda: client.file(uuid, path, temporary=temporary)
-
-
-def _file_set(client: Client, uuid: str, path: str, temporary: str | None) -> Opener:
-    return lambda: client.file_set(uuid, path, temporary=temporary)
 
 
 def _images(

@@ -11,8 +11,8 @@ from typing import Any
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy, Selection
-from mlmigrate.errors import ItemError
-from mlmigrate.model import Finding, Lifecycle, Problem, Ref
+from mlmigrate.errors import ItemError, StoreError
+from mlmigrate.model import Finding, Lifecycle, Note, Problem, Ref
 from mlmigrate.neptune_runs.attributes import Container, ContainerKind
 from mlmigrate.neptune_runs.items import experiment_name, experiment_ref, origin_of
 from mlmigrate.neptune_runs.mapping import (
@@ -64,6 +64,8 @@ class Index:
     experiments: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     #: The UUID of each registered model that mlmigrate wrote, by its name.
     models: dict[str, str] = field(default_factory=dict)
+    #: Experiments of which the project does not tell, but could, and why not.
+    untold: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     _origins: dict[str, str] = field(default_factory=dict)  # by UUID
 
@@ -136,10 +138,15 @@ def index_of(client: Client) -> Index:
         StoreError: it cannot be listed.
     """
     index = Index()
-    for name, record in _told(client, index.findings):
+    told = _told(client, index.findings)
+    for name, record in (told or {}).items():
         index.experiments[experiment_id(name)] = record
+    seen: set[str] = set()
     for kind in _KINDS:
-        for entry in client.entries(kind, _COLUMNS):
+        for entry in _entries(client, kind, index.findings):
+            if entry.uuid in seen:
+                continue  # not every server tells kinds apart
+            seen.add(entry.uuid)
             if kind == "model" and entry.text(ORIGIN):
                 index.models[entry.text(ORIGIN)] = entry.uuid
             elif kind == "run" or not (
@@ -150,14 +157,32 @@ def index_of(client: Client) -> Index:
         if run.experiment in index.experiments:
             continue
         if run.own:
-            # Sent by Neptune's own client, which tells the project nothing.
-            told = _told_by_run(client, run, index.findings)
-            index.experiments[run.experiment] = told
+            # Sent by Neptune's own client, or the project did not take it.
+            record = _told_by_run(client, run, index.findings)
+            index.experiments[run.experiment] = record
+            if told is not None:
+                index.untold[run.experiment] = "it was not told"
         else:
             name = experiment_name(Container(run.kind, client.place.name, run.id))
             record = {"name": name, "origin": f"{run.experiment}/{name}"}
             index.experiments[run.experiment] = record
     return index
+
+
+def _entries(
+    client: Client, kind: ContainerKind, findings: list[Finding]
+) -> Iterator[Entry]:
+    """List what is of one kind; of models nothing where a server has none.
+
+    Raises:
+        StoreError: runs cannot be listed.
+    """
+    try:
+        yield from client.entries(kind, _COLUMNS)
+    except StoreError as error:
+        if kind == "run":
+            raise
+        findings.append(Note(str(client.place), f"no {kind} can be listed: {error}"))
 
 
 def _told_by_run(
@@ -176,14 +201,17 @@ def _told_by_run(
 
 def _told(
     client: Client, findings: list[Finding]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the names of experiments, and what the project tells of them."""
+) -> dict[str, Mapping[str, Any]] | None:
+    """Return what the project tells of experiments, by their names; None where it can
+    tell nothing.
+    """
     try:
         project = fetch(client, client.project, "run", series_too=False)
     except ItemError as error:
-        what = f"what it tells of experiments cannot be read: {error}"
-        findings.append(Problem(str(client.place), what))
-        return
+        what = f"it tells nothing of experiments, but its runs may: {error}"
+        findings.append(Note(str(client.place), what))
+        return None
+    told: dict[str, Mapping[str, Any]] = {}
     for path in texts_below(project, EXPERIMENTS):
         try:
             record = json.loads(text_of(project, path))
@@ -191,7 +219,8 @@ def _told(
             findings.append(Problem(str(client.place), f"{path}: {error}"))
             continue
         if isinstance(record, dict) and isinstance(record.get("name"), str):
-            yield record["name"], record
+            told[record["name"]] = record
+    return told
 
 
 def listed(client: Client, kind: ContainerKind, entry: Entry) -> Listed:

@@ -23,7 +23,7 @@ from mlmigrate import marks, merge
 from mlmigrate.artifacts import combined_checksum, copy_files, short, write_file
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Artifact, Failed, Finding, Item, Loss, Ref, Run
+from mlmigrate.model import Artifact, Failed, Finding, Item, Loss, Note, Ref, Run
 from mlmigrate.neptune_runs.attributes import Scalar
 from mlmigrate.neptune_runs.mapping import (
     LONGEST_STRING,
@@ -47,6 +47,7 @@ from mlmigrate.stores.neptune_server.proof import differs, prove
 from mlmigrate.stores.neptune_server.reading import NeptuneProject
 from mlmigrate.stores.neptune_server.texts import put, text_of
 from mlmigrate.told.experiments import experiment_id, experiment_record, grown
+from mlmigrate.told.values import pruned
 
 
 class NeptuneSink:
@@ -100,9 +101,17 @@ class NeptuneSink:
 
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`: runs name their parents by origin, so
-        nothing needs to be repaired.
+        only the project may have to be told of experiments yet.
         """
-        return ()
+        told = {run.experiment for run in self._index.runs.values()}
+        for id in list(self._index.untold):
+            try:
+                self._tell_of(self._index.experiments[id])
+                del self._index.untold[id]
+            except ItemError as error:
+                if id not in told:
+                    what = f"it has no run, and the project does not take it: {error}"
+                    yield Loss(Ref("experiment", id), what, carried=False)
 
     def _write(self, delivery: Delivery) -> Written | Failed:
         ref = delivery.item.ref
@@ -125,34 +134,49 @@ class NeptuneSink:
             return Failed(ref, f"cannot be written: {short(error)}")
 
     def _write_experiment(self, delivery: Delivery) -> Written:
-        """Let the project tell of an experiment."""
+        """Let the project tell of an experiment; its runs do so, too."""
         record: dict[str, Any] = experiment_record(
             delivery.item, mark=marks.dump(delivery.mark), source=delivery.source
         )
         id = experiment_id(str(record["name"]))
+        notes: tuple[Finding, ...] = ()
         with self._lock:
             if delivery.into is not None:
                 id = delivery.into.id
                 record = grown(self._index.experiments[id], record)
-            path, text = experiment_path(str(record["name"])), json.dumps(record)
-            project = self._client.project
-            held = fetch(self._client, project, "run", series_too=False)
-            with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-                todo = put(held, path, text, Path(folder))
-                refused = self._client.send(project, todo)
-
-            def wrong(found: Fetched) -> str:
-                there = text_of(found, path) == text
-                return "" if there else f"what is told of {record['name']} is not there"
-
-            prove(
-                partial(fetch, self._client, project, "run", series_too=False),
-                wrong,
-                settle=self._settle,
-                refused=refused,
-            )
+            try:
+                self._tell_of(record)
+                self._index.untold.pop(id, None)
+            except ItemError as error:
+                self._index.untold[id] = str(error)
+                what = f"only its runs tell of it: {error}"
+                notes = (Note(str(delivery.item.ref), what),)
             self._index.experiments[id] = record
-        return Written(Ref("experiment", id))
+        return Written(Ref("experiment", id), findings=notes)
+
+    def _tell_of(self, record: Mapping[str, Any]) -> None:
+        """Let the project tell of an experiment.
+
+        Raises:
+            ItemError: it does not take it, or gives it back otherwise.
+        """
+        path = experiment_path(str(record["name"]))
+        text = json.dumps(pruned(record), sort_keys=True)  # as runs tell it
+        project = self._client.project
+        held = fetch(self._client, project, "run", series_too=False)
+        with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
+            refused = self._client.send(project, put(held, path, text, Path(folder)))
+
+        def wrong(found: Fetched) -> str:
+            there = text_of(found, path) == text
+            return "" if there else f"what is told of {record['name']} is not there"
+
+        prove(
+            partial(fetch, self._client, project, "run", series_too=False),
+            wrong,
+            settle=self._settle,
+            refused=refused,
+        )
 
     # -- runs -------------------------------------------------------------------
 
