@@ -499,3 +499,47 @@ class TestOtherServers:
         )
 
         assert [] == copies.copied(origin, SINK, QUICK).of(Failed)
+
+    def test_words_that_the_source_takes_back(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        """Neptune's tags are the source's and people's, not what the source had."""
+
+        def run(words: list[str], end: int) -> Item:
+            tags = (Tag("neptune.tags", json.dumps(words)),)
+            return suite.run(tags=tags, end_time=NOW + end)
+
+        origin = sources(suite.experiment(), run(["a", "b"], 1))
+        copy(origin)
+        assert {"a", "b"} == at(neptune_loopback)["sys/tags"]
+        sources.put(origin, run(["b", "c"], 2))
+
+        assert {"updated": 1} == copy(origin).counts()
+        assert {"b", "c"} == at(neptune_loopback)["sys/tags"]
+        assert [] == copies.differences(origin, SINK)
+        at(neptune_loopback).put("sys/tags", StringSet(dict.fromkeys("bcd")))
+        tags = {tag.key: tag.value for tag in read().tags}
+        assert '["b", "c", "d"]' == tags["neptune.tags"]
+        sources.put(origin, replace(run(["b", "c"], 3), params=(Param("more", "1"),)))
+
+        assert {"updated": 1} == copy(origin).counts()
+        assert {"b", "c", "d"} == at(neptune_loopback)["sys/tags"]
+        assert '["b", "c"]' == at(neptune_loopback)["mlflow/tags/neptune.tags"]
+        assert tags == {tag.key: tag.value for tag in read().tags}
+
+    def test_more_values_than_a_request_holds(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        """A run that was begun is known, whatever of it arrived."""
+        many = tuple(Param(f"p{n}", str(n)) for n in range(1500))
+        origin = sources(suite.experiment(), suite.run(params=many))
+        copy(sources(suite.experiment()))
+        neptune_loopback.plant("/operations", Deny(403), skip=1, times=None)
+        assert {"failed": 1} == copy(origin).counts()
+        assert "params/p0" in at(neptune_loopback)
+        assert "params/p999" not in at(neptune_loopback)
+        neptune_loopback.clear()
+
+        assert [] == copy(origin).of(Failed)
+        assert [] == copies.differences(origin, SINK)
+        assert 1 == len(neptune_loopback.projects["team/proj"].runs)

@@ -7,8 +7,8 @@ out, and a run of which too little is left is a run of Neptune's own.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlmigrate.metrics import history
@@ -86,7 +86,8 @@ class Own:
 class Added:
     """What people added to a run at Neptune in places of their own, by keys."""
 
-    tags: frozenset[str] = frozenset()
+    tags: Mapping[str, str | None] = field(default_factory=dict)
+    """And the value that mlmigrate wrote of each tag, if it did."""
     metrics: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
 
@@ -100,6 +101,7 @@ class Restored:
     paths: Paths  # of all that it has
     files: Mapping[str, str]  # the attribute of each artifact
     added: Added
+    words: Mapping[str, Set[str]]  # those that mlmigrate put into Neptune's sets
 
 
 #: What the names begin with of what people added at Neptune.
@@ -196,7 +198,9 @@ def restored(
         elif not path.startswith(_OURS):
             added[_ADDED + path] = value
     said = {keys.tags.get(path, path): value for path, value in tags.items()}
-    added |= _added_words(container, found, said)
+    words = _own_words(found, said)
+    added |= _added_words(container, words, said)
+    before = {key: said.get(key) for key in added}
     said |= added
     header = dict(found.header)
     name = _edited(container, "sys/name", header["name"] or "")
@@ -239,13 +243,13 @@ def restored(
     )
     at = {artifact.path: path for path, artifact in files.items()}
     theirs = Added(
-        frozenset(added),
+        before,
         frozenset(
             _ADDED + path for path in container.floats if not path.startswith(METRICS)
         ),
         frozenset(own for own, path in at.items() if not path.startswith(FILES)),
     )
-    return Restored(item, found, paths, at, theirs)
+    return Restored(item, found, paths, at, theirs, words)
 
 
 def without(item: Item, added: Added, new: Item) -> Item:
@@ -257,36 +261,40 @@ def without(item: Item, added: Added, new: Item) -> Item:
         added: what people added.
         new: what the source adds; that is written, whatever its name.
     """
-    tags = added.tags - {tag.key for tag in new.tags}
+    fresh = {tag.key for tag in new.tags}
+    tags = {
+        tag.key: added.tags.get(tag.key, tag.value)
+        if tag.key not in fresh
+        else tag.value
+        for tag in item.tags
+    }
     metrics = added.metrics - {metric.key for metric in new.metrics}
     files = added.files - {artifact.path for artifact in new.artifacts}
     return replace(
         item,
-        tags=tuple(tag for tag in item.tags if tag.key not in tags),
+        tags=tuple(Tag(key, text) for key, text in tags.items() if text is not None),
         metrics=tuple(each for each in item.metrics if each.key not in metrics),
         artifacts=tuple(each for each in item.artifacts if each.path not in files),
     )
 
 
-def _added_words(
-    container: Container, found: Own, said: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the tags that tell of words which people put among those of Neptune's own
-    two sets.
-    """
+def _own_words(found: Own, said: Mapping[str, str]) -> dict[str, Set[str]]:
+    """Return the words that mlmigrate put into Neptune's two sets."""
     parent = found.header["parent"]
     groups = {str(found.experiment["name"]), *([parent] if parent else ())}
-    groups |= {*words_of(said.get(GROUP_WORDS))}
-    sets = (
-        (WORDS, "sys/tags", {*tag_words(said)}),
-        (GROUP_WORDS, "sys/group_tags", groups),
-    )
+    return {"sys/tags": {*tag_words(said)}, "sys/group_tags": groups}
+
+
+def _added_words(
+    container: Container, own_words: Mapping[str, Set[str]], said: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the tags that tell of words which people put into these sets."""
     words = {}
-    for key, path, known in sets:
-        held = {*container.words(path)}
-        if held - known:
-            before = {*words_of(said.get(key))}
-            words[key] = json.dumps(sorted(before | (held - known)))
+    for key, path in ((WORDS, "sys/tags"), (GROUP_WORDS, "sys/group_tags")):
+        before = {*words_of(said.get(key))}
+        more = {*container.words(path)} - own_words[path] - before
+        if more:
+            words[key] = json.dumps(sorted(before | more))
     return words
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,8 +34,7 @@ def changes(wanted: Mapping[str, Scalar], held: Mapping[str, Scalar]) -> Iterato
         parts = path.split("/")
         value = scalar.value
         if isinstance(value, tuple):
-            has = there.value if there and isinstance(there.value, tuple) else ()
-            if lacking := set(value) - set(has):
+            if lacking := set(value) - _words(there):
                 yield op.AddStrings(parts, lacking)
             continue
         if there is not None and there.type != scalar.type:
@@ -51,6 +50,26 @@ def changes(wanted: Mapping[str, Scalar], held: Mapping[str, Scalar]) -> Iterato
             yield op.AssignFloat(parts, value)
         else:
             yield op.AssignString(parts, value)
+
+
+def removals(
+    wanted: Mapping[str, Scalar],
+    held: Mapping[str, Scalar],
+    own: Mapping[str, Set[str]],
+) -> Iterator[Any]:
+    """Yield what takes those words out of sets that mlmigrate put there, and that are
+    no longer wanted.
+    """
+    from neptune.internal.operation import RemoveStrings
+
+    for path, words in own.items():
+        stale = words & _words(held.get(path)) - _words(wanted.get(path))
+        if stale:
+            yield RemoveStrings(path.split("/"), set(stale))
+
+
+def _words(scalar: Scalar | None) -> Set[str]:
+    return set(scalar.value) if scalar and isinstance(scalar.value, tuple) else set()
 
 
 def is_equal(wanted: Scalar, held: Scalar | None) -> bool:

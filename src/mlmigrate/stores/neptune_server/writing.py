@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -217,7 +217,7 @@ class NeptuneSink:
             except (OSError, ItemError) as error:
                 why = f"its artifacts could not be copied: {short(error)}"
                 return Failed(item.ref, why)
-            refused = self._send(uuid, written, held, files, folder)
+            refused = self._send(uuid, written, held, files, folder, before.words)
         combined = combined_checksum(checksums) if delivery.into is None else None
         sizes = {artifact.path: artifact.size for artifact in merged.artifacts}
         wanted = {path: sizes[inner] for path, inner in written.files.items()}
@@ -242,6 +242,7 @@ class NeptuneSink:
         held: Fetched,
         files: Sequence[Artifact],
         folder: Path,
+        words: Mapping[str, Set[str]],
     ) -> list[str]:
         """Send what a run lacks; return what the server refused."""
         there = held.container
@@ -266,6 +267,7 @@ class NeptuneSink:
             and path not in written.scalars
             and path not in written.blobs
         ]
+        gone += operations.removals(written.scalars, there.scalars, words)
         refused += self._client.send(uuid, [*gone, *uploads])
         refused += self._client.send(
             uuid, [*operations.points(written.series, there.floats)]
@@ -325,6 +327,8 @@ class _Before:
     item: Item | None = None
     paths: Paths | None = None
     added: Added = field(default_factory=Added)
+    words: Mapping[str, Set[str]] = field(default_factory=dict)
+    """Those that mlmigrate put into Neptune's sets."""
     name: str | None = None
     """The name that it got."""
     is_renamed: bool = False
@@ -349,7 +353,7 @@ def _before(held: Fetched, origin: str, custom: str) -> _Before:
     """
     there = held.container
     # The server may have lost the origin: two attributes tell it.
-    if origin in (there.text(ORIGIN), there.text(RUN_ID)):
+    if (there.text(ORIGIN) or there.text(RUN_ID)) == origin:
         found = own(there, held.read)
         if found is None:  # its maker was killed
             return _Before()
@@ -357,7 +361,9 @@ def _before(held: Fetched, origin: str, custom: str) -> _Before:
         header = back.item.header
         assert isinstance(header, Run)
         name = found.header["name"]
-        return _Before(back.item, back.paths, back.added, name, header.name != name)
+        return _Before(
+            back.item, back.paths, back.added, back.words, name, header.name != name
+        )
     others = [path for path in there.scalars if not path.startswith("sys/")]
     if others or there.floats or there.artifacts:
         raise ItemError(
