@@ -16,6 +16,7 @@ from support.neptune_server import (
     Atom,
     Container,
     Deny,
+    File,
     Forget,
     NeptuneServer,
     api,
@@ -26,7 +27,7 @@ from support.neptune_server import (
 from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
 from mlmigrate.metrics import history
-from mlmigrate.model import Failed, Item, Note, Param, Ref
+from mlmigrate.model import Artifact, Failed, Item, Note, Param, Ref, Tag
 from mlmigrate.testing import suite
 from mlmigrate.testing.suite import NOW, OTHER, RUN, MemorySources, Result
 
@@ -108,6 +109,13 @@ def as_if_undisturbed(server: NeptuneServer, origin: str) -> None:
     assert {} == unlike(state(server, "clean"), state(server))
     again = copy(origin)
     assert {"skipped"} == set(again.counts()), again.events
+
+
+def requests_to_open(server: NeptuneServer, project: str) -> int:
+    """Count what a project is asked when it is opened, once the server is known."""
+    first = len(server.requests)
+    resolve(f"neptune://team/{project}").source().close()
+    return len(server.requests) - first
 
 
 class TestForgotten:
@@ -293,10 +301,7 @@ class TestKills:
         origin = sources(*items, files=files)
         assert [] == copy(origin, "neptune://team/clean").of(Failed)
         clean = state(neptune_loopback, "clean")
-        resolve("neptune://team/none").source().close()
-        first = len(neptune_loopback.requests)
-        resolve("neptune://team/none").source().close()
-        opening = len(neptune_loopback.requests) - first
+        opening = requests_to_open(neptune_loopback, "none")
         for skip in range(opening, 500):
             neptune_loopback.projects.pop("team/proj", None)
             neptune_loopback.plant("/api/", Deny(status), skip=skip, times=times)
@@ -317,5 +322,58 @@ class TestKills:
                 # not all of their versions is only noted.
                 bad = {key for key in bad if not key.startswith("model")}
             assert set() == bad, skip
+        else:
+            raise AssertionError("it never ended")
+
+    def test_each_request_of_an_update(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        """A copy that grows has no mark until it is whole; what people added stays."""
+        run, files = full()
+        run = replace(run, header=replace(run.header, status="RUNNING", end_time=None))  # type: ignore[arg-type]
+        files[run.ref, "new/file"] = b"new"
+        loss = suite.points("loss", *((step, 1 / (step + 1)) for step in range(400)))
+        more = suite.points("val/acc", (-3, 0.5), (-1, 0.75), (2**40, 0.25))
+        grown = replace(
+            run,
+            header=replace(run.header, status="FINISHED", end_time=NOW + 70_000),  # type: ignore[arg-type]
+            params=(*run.params, Param("p", "1")),
+            tags=(*run.tags, Tag("neptune.tags", '["a"]')),
+            metrics=(loss, more, suite.points("new", (0, 1.0)), odd()),
+            artifacts=(*run.artifacts, Artifact("new/file", 3)),
+        )
+
+        def begin(project: str) -> str:
+            neptune_loopback.projects.pop(f"team/{project}", None)
+            sources.put(origin, run)
+            copy(origin, f"neptune://team/{project}")
+            held = neptune_loopback.projects[f"team/{project}"].run(RUN)
+            held.put("theirs/note", Atom("string", "mine"))
+            held.put("theirs/file", File(b"f", "bin"))
+            held.put("sys/name", Atom("string", "renamed"))
+            sources.put(origin, grown)
+            return held["mlmigrate/mark"]  # type: ignore[no-any-return]
+
+        origin = sources(suite.experiment(), run, files=files)
+        begin("clean")
+        assert [] == copy(origin, "neptune://team/clean").of(Failed)
+        clean = state(neptune_loopback, "clean")
+        opening = requests_to_open(neptune_loopback, "clean")
+        for skip in range(opening, 500):
+            old = begin("proj")
+            before = len(neptune_loopback.requests)
+            neptune_loopback.plant("/api/", Deny(403), skip=skip, times=None)
+            copy(origin)
+            asked = len(neptune_loopback.requests) - before
+            neptune_loopback.clear()
+            if asked <= skip:
+                break
+            found = state(neptune_loopback)
+            if marked(neptune_loopback):
+                held = neptune_loopback.projects["team/proj"].run(RUN)
+                is_old = held["mlmigrate/mark"] == old
+                assert is_old != ({} == unlike(clean, found)), skip
+            assert [] == copy(origin).of(Failed), skip
+            assert {} == unlike(clean, state(neptune_loopback)), skip
         else:
             raise AssertionError("it never ended")

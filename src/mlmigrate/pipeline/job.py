@@ -20,7 +20,7 @@ from mlmigrate.contract import (
     Source,
     Written,
 )
-from mlmigrate.errors import StoreError, StoreNotFound, UsageError
+from mlmigrate.errors import ItemError, StoreError, StoreNotFound, UsageError
 from mlmigrate.filters import Filters
 from mlmigrate.fit import fit
 from mlmigrate.locations import Opened, identity
@@ -149,10 +149,14 @@ def label(job: Job, at: int) -> str:
 
 
 def read_one(store: Source, ref: Ref) -> Item:
-    """Read back one item that is known to be there."""
+    """Read back one item that is known to be there.
+
+    Raises:
+        ItemError: it cannot be read.
+    """
     item = next(iter(store.read([ref])))
     if isinstance(item, Failed):
-        raise UsageError(f"{ref} at {store.location} cannot be read back: {item.why}")
+        raise ItemError(f"{ref} at {store.location} cannot be read back: {item.why}")
     return item
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from mlmigrate import marks, merge
 from mlmigrate.contract import Delivery, Selection
 from mlmigrate.digest import digest
+from mlmigrate.errors import ItemError
 from mlmigrate.model import (
     Copied,
     Failed,
@@ -100,7 +101,11 @@ def _copy_model(
         findings += found
     ref = Ref("registered_model", name)
     copy = job.sink.copies([ref]).get(ref)
-    held = read_one(job.sink, copy.ref) if copy is not None else None
+    try:
+        held = read_one(job.sink, copy.ref) if copy is not None else None
+    except ItemError as error:  # it fails alone
+        yield Failed(ref, str(error))
+        return
     merged, renumbered, notes = merge.merge_models(items, held)
     findings += notes
     for change in renumbered:

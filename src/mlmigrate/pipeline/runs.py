@@ -251,7 +251,10 @@ def _decide(
 def _decide_update(
     job: Job, at: int, entry: Prepared, delivery: Delivery, copy: Copy
 ) -> Delivery | list[Event]:
-    held = read_one(job.sink, copy.ref)
+    try:
+        held = read_one(job.sink, copy.ref)
+    except ItemError as error:  # it fails alone
+        return [Failed(entry.item.ref, str(error))]
     assert isinstance(held.header, Run)
     mark = copy.mark
     if (

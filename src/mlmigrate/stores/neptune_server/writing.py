@@ -217,7 +217,7 @@ class NeptuneSink:
             except (OSError, ItemError) as error:
                 why = f"its artifacts could not be copied: {short(error)}"
                 return Failed(item.ref, why)
-            refused = self._send(uuid, written, held, files, folder, before.words)
+            refused = self._send(uuid, written, held, files, folder, words=before.words)
         combined = combined_checksum(checksums) if delivery.into is None else None
         sizes = {artifact.path: artifact.size for artifact in merged.artifacts}
         wanted = {path: sizes[inner] for path, inner in written.files.items()}
@@ -242,6 +242,7 @@ class NeptuneSink:
         held: Fetched,
         files: Sequence[Artifact],
         folder: Path,
+        *,
         words: Mapping[str, Set[str]],
     ) -> list[str]:
         """Send what a run lacks; return what the server refused."""
