@@ -143,6 +143,7 @@ def logged(
         "inputs": inputs_record(item.inputs),
         "carried": carried(item.tags),
         "whole": whole,
+        "aside": sum(len(metric.steps) for metric in kept),
         "renamed": pruned(
             {
                 "params": param_names,

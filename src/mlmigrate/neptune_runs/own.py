@@ -75,6 +75,7 @@ class Own:
     carried: Mapping[str, str]
     whole: Mapping[str, str]  # the strings that were cut, by their paths
     renamed: Paths
+    aside: int  # points that are kept aside
 
     @property
     def experiment_id(self) -> str:
@@ -145,6 +146,7 @@ def own(container: Container, read: Callable[[str], bytes]) -> Own | None:
         Paths(
             *(as_texts(renamed.get(n)) for n in ("params", "metrics", "tags", "files"))
         ),
+        as_time(record.get("aside")) or 0,
     )
 
 
@@ -212,6 +214,9 @@ def restored(
     aside = points.load(read(POINTS)) if _has_file(container, POINTS) else {}
     findings: list[Finding] = list(container.findings)
     where = f"{container.project}/{container.id}"
+    if found.aside > sum(len(metric.steps) for metric in aside.values()):
+        what = f"{POINTS}, with points that no series takes, is not there, or not whole"
+        findings.append(Problem(where, what))
     metrics = tuple(_metrics(container, keys.metrics, aside, where, findings))
     files = dict(_files(container, keys.files))
     parent = header.pop("parent")
