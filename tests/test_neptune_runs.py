@@ -221,3 +221,27 @@ def test_custom_ids_are_such_as_neptune_takes(origin: str) -> None:
 
 def test_ids_of_mlflow_stay() -> None:
     assert "0123456789abcdef" * 2 == custom_id("0123456789abcdef" * 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(st.floats().map(repr), st.integers().map(str), st.text())))
+def test_typed_params_read_back_as_their_texts(values: list[str]) -> None:
+    params = tuple(Param(f"p{at}", value) for at, value in enumerate(values))
+    item = fitted(replace(run(), params=params, artifacts=()))
+
+    said = logged(item, EXPERIMENT, source="here", typed=True)
+
+    assert sorted((p.key, p.value) for p in item.params) == sorted(
+        (p.key, p.value) for p in read_back(said).item.params
+    )
+
+
+def test_params_are_numbers_where_that_is_asked_for() -> None:
+    texts = ["12", "0.5", "True", "1e400", "007", "2147483648", "x", "nan"]
+    params = tuple(Param(text, text) for text in texts)
+    item = replace(run(), params=params, artifacts=())
+
+    said = logged(item, EXPERIMENT, source="here", typed=True).scalars
+
+    kinds = [said[f"params/{text}"].type for text in texts]
+    assert ["int", "float", "bool", *["string"] * 5] == kinds

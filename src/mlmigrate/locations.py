@@ -214,6 +214,13 @@ def _yes_or_no(text: str) -> str:
     return text
 
 
+_TYPED_PARAMS = Option(
+    "typed-params",
+    _yes_or_no,
+    "no",
+    "yes: params that are numbers or truth values are such there",
+)
+
 #: How runs become W&B's: see `mlmigrate.wandb_runs.mapping.naming_of`.
 _WANDB_OPTIONS = (
     Option(
@@ -222,12 +229,7 @@ _WANDB_OPTIONS = (
         "nesting",
         "a run's group: nesting (the run above it), experiment or none",
     ),
-    Option(
-        "typed-params",
-        _yes_or_no,
-        "no",
-        "yes: params that are numbers or truth values are such in the config",
-    ),
+    _TYPED_PARAMS,
     Option(
         "id-salt",
         str,
@@ -389,6 +391,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         options=(
             _STEP_MULTIPLIER,
             _ID_SALT,
+            _TYPED_PARAMS,
             Option(
                 "threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"
             ),
@@ -410,6 +413,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         holds="runs that can be sent later; reads what Neptune's clients left",
         options=(
             _ID_SALT,
+            _TYPED_PARAMS,
             Option(
                 "project",
                 _text,

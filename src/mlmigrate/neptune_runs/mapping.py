@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -102,6 +103,7 @@ def logged(
     *,
     source: str,
     salt: str = "",
+    typed: bool = False,
     before: Paths | None = None,
 ) -> Logged:
     """Return *item*, a run, in Neptune's words; its mark is set apart from that.
@@ -111,6 +113,7 @@ def logged(
         experiment: the record of its experiment.
         source: where it was read, for people.
         salt: makes its id another: Neptune keeps those of runs in its trash.
+        typed: whether params that are numbers or truth values are such at Neptune.
         before: what the keys of its earlier copy became.
     """
     header = item.header
@@ -124,7 +127,9 @@ def logged(
     files, file_names = _named(paths, FILES, held.files)
     # What tells whose it is comes first: a run that was begun is found by it.
     said: dict[str, Any] = {FORMAT_PATH: FORMAT, ORIGIN: item.origin, SOURCE: source}
-    said |= dict(zip(params, (param.value for param in item.params), strict=True))
+    values = [param.value for param in item.params]
+    shown = [_typed(value) for value in values] if typed else values
+    said |= dict(zip(params, shown, strict=True))
     said |= dict(zip(tag_paths, tags.values(), strict=True))
     said |= _header(item, header, experiment, tags)
     whole, aside = _cut(said)
@@ -213,11 +218,34 @@ def _scalar(value: Any) -> Scalar:
     kinds: tuple[tuple[type, ScalarType], ...] = (
         (bool, "bool"),
         (int, "int"),
+        (float, "float"),
         (tuple, "string_set"),
         (str, "string"),
     )
     kind = next(kind for type, kind in kinds if isinstance(value, type))
     return Scalar(kind, value)
+
+
+def _typed(text: str) -> str | int | float | bool:
+    """Return the number or truth value that a text is, as Python writes it; other texts
+    as they are.
+    """
+    if text in ("True", "False"):
+        return text == "True"
+    if text == "-0.0":
+        return text  # not every server keeps the sign of a zero
+    for kind, fits in ((int, _fits_int), (float, math.isfinite)):
+        try:
+            found = kind(text)
+            if repr(found) == text and fits(found):
+                return found
+        except (ValueError, OverflowError):
+            continue
+    return text
+
+
+def _fits_int(number: float) -> bool:
+    return abs(number) < 1 << 31  # the client leaves larger ones out
 
 
 def _cut(said: dict[str, Any]) -> tuple[dict[str, str], list[str]]:

@@ -61,6 +61,7 @@ class OfflineSink:
         self._reader = OfflineRuns(self._base, options)
         self._index, self._manifest = self._reader.index, self._reader.manifest
         self._salt: str = options.get("id-salt") or ""
+        self._typed = options.get("typed-params") == "yes"
         try:
             (self._base / _OFFLINE).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -168,6 +169,7 @@ class OfflineSink:
             record,
             source=delivery.source,
             salt=self._salt,
+            typed=self._typed,
             before=before.paths if before else None,
         )
         said = replace(said, custom_id=id)

@@ -61,6 +61,7 @@ class NeptuneSink:
         self.location = self._reader.location
         self._client, self._index = self._reader.client, self._reader.index
         self._salt: str = options.get("id-salt") or ""
+        self._typed = options.get("typed-params") == "yes"
         self._settle = float(options.get("settle", 10))
         threads = int(options.get("threads") or 6)
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-neptune-write")
@@ -203,6 +204,7 @@ class NeptuneSink:
             self._index.experiments[header.experiment.id],
             source=delivery.source,
             salt=self._salt,
+            typed=self._typed,
             before=before.paths,
         )
         if before.is_renamed and header.name == before.name:
