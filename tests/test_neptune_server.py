@@ -276,6 +276,18 @@ class TestLimits:
                 assert content == file.read(), path
         with_open.close()
 
+    def test_a_file_that_is_named_like_a_folder(
+        self, sources: MemorySources, neptune_loopback: NeptuneServer
+    ) -> None:
+        """Stores of objects hold such, and names longer than a disk takes."""
+        data = {"a": b"1", "a/b": b"22", "n" * 400: b"333"}
+        run = suite.run(artifacts=tuple(Artifact(p, len(b)) for p, b in data.items()))
+        files = {(run.ref, path): content for path, content in data.items()}
+        origin = sources(suite.experiment(), run, files=files)
+
+        assert [] == copy(origin).of(Failed)
+        assert [] == copies.differences(origin, SINK)
+
     def test_registered_models(
         self, sources: MemorySources, neptune_loopback: NeptuneServer, tmp_path: Path
     ) -> None:

@@ -23,7 +23,7 @@ from mlmigrate import marks, merge
 from mlmigrate.artifacts import combined_checksum, copy_files, short, write_file
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Artifact, Failed, Finding, Item, Loss, Note, Ref, Run
+from mlmigrate.model import Failed, Finding, Item, Loss, Note, Ref, Run
 from mlmigrate.neptune_runs.attributes import Scalar
 from mlmigrate.neptune_runs.mapping import (
     LONGEST_STRING,
@@ -212,14 +212,20 @@ class NeptuneSink:
             shown = {p: s for p, s in written.scalars.items() if p != "sys/name"}
             written = replace(written, scalars=shown)
         with _workspace(self._reader.temporary) as folder:
+            # By numbers: a name may be too long here, or that of a folder, too.
+            places = {file.path: str(number) for number, file in enumerate(files)}
+
+            def keep(path: str, data: BinaryIO) -> tuple[str, int]:
+                return write_file(folder / "artifacts", places[path], data)
+
             try:
-                checksums, size = copy_files(
-                    delivery, files, partial(write_file, folder / "artifacts")
-                )
+                checksums, size = copy_files(delivery, files, keep)
             except (OSError, ItemError) as error:
                 why = f"its artifacts could not be copied: {short(error)}"
                 return Failed(item.ref, why)
-            refused = self._send(uuid, written, held, files, folder, words=before.words)
+            refused = self._send(
+                uuid, written, held, places, folder, words=before.words
+            )
         combined = combined_checksum(checksums) if delivery.into is None else None
         sizes = {artifact.path: artifact.size for artifact in merged.artifacts}
         wanted = {path: sizes[inner] for path, inner in written.files.items()}
@@ -242,7 +248,7 @@ class NeptuneSink:
         uuid: str,
         written: Logged,
         held: Fetched,
-        files: Sequence[Artifact],
+        places: Mapping[str, str],
         folder: Path,
         *,
         words: Mapping[str, Set[str]],
@@ -275,13 +281,12 @@ class NeptuneSink:
         refused += self._client.send(
             uuid, [*operations.points(written.series, there.floats)]
         )
-        fresh = {file.path for file in files}
         refused += self._client.send(
             uuid,
             [
-                operations.upload(path, folder / "artifacts" / inner)
+                operations.upload(path, folder / "artifacts" / places[inner])
                 for path, inner in written.files.items()
-                if inner in fresh
+                if inner in places
             ],
         )
         return refused
