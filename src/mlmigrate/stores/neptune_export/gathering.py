@@ -79,8 +79,14 @@ def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
             if step is None or step <= up_to:
                 write(path, step, time, line)
 
-        for path, series in read_rows(above.entry, before).floats(up_to).items():
+        theirs = read_rows(above.entry, before)
+        for path, series in theirs.floats(up_to).items():
             floats.setdefault(path, []).append(series)
+        rows.files += [
+            row
+            for row in theirs.files
+            if row.type == "file_series" and row.step is not None and row.step <= up_to
+        ]
     names = Names()
     told = attributes_text(told_of)
     made = {names.give(ATTRIBUTES): len(told)} if told else {}
