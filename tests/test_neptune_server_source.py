@@ -80,7 +80,11 @@ def problems(item: Item) -> list[str]:
 
 
 class TestRuns:
-    def test_all_types(self, neptune_loopback: NeptuneServer, tmp_path: Path) -> None:
+    def test_all_types(
+        self,
+        neptune_loopback: NeptuneServer,
+        tmp_path: Path,
+    ) -> None:
         """Each type of attribute arrives in its place, and goes on to a database."""
         when = datetime(2024, 5, 6, 7, 8, 9, 123000, UTC)
         tracked = add_artifact(
@@ -140,6 +144,7 @@ class TestRuns:
         ]
         assert b"\x89PNG2" in found.values()
         assert b"d/a.csv" in found["data/files_list.json"]
+        assert b"print()" == found["code/main.py"]
         assert [] == problems(item)
         database = servers.fresh_database(tmp_path / "sink.db")
         assert [] == copies.copied(HERE, database).of(Failed)
