@@ -911,6 +911,8 @@ class TestLocations:
     def test_what_is_no_archive_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(StoreNotFound):
             open_source(f"neptune-export:{tmp_path / 'none'}", {})
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "other.txt").write_text("x")
         with pytest.raises(LocationError, match="no part file of neptune-exporter"):
             open_source(f"neptune-export:{tmp_path}", {})
 

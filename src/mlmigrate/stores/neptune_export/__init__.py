@@ -40,6 +40,7 @@ from typing import Any
 
 from mlmigrate.artifacts import local_path
 from mlmigrate.errors import LocationError, StoreNotFound
+from mlmigrate.model import Problem
 from mlmigrate.stores.neptune_export.layout import archive_in, folders_of
 from mlmigrate.stores.neptune_export.reading import ExportArchive
 
@@ -60,7 +61,8 @@ def open_source(location: str, options: Mapping[str, Any]) -> ExportArchive:
     if not root.is_dir():
         raise StoreNotFound(f"{root}: there is no such folder")
     found = ExportArchive(f"{PREFIX}{root}", folders_of(root, options), options)
-    if not found.index.entries and not found.index.findings:
+    damaged = any(isinstance(each, Problem) for each in found.index.findings)
+    if not found.index.entries and not found.index.own_models and not damaged:
         raise LocationError(
             f"{root} holds no part file of neptune-exporter's (RUN_part_0.parquet):"
             " give the folder that holds its data and files folders"
