@@ -284,6 +284,22 @@ class TestGrowth:
 
         assert "was written before, and is no longer there" in failed.why
 
+    def test_a_manifest_that_was_not_written_is_completed(
+        self, sources: MemorySources, sink: str
+    ) -> None:
+        origin = sources(experiment(), run())
+        copied(origin, sink)
+        said = json.loads((clean(sink) / NAME).read_text())
+        (clean(sink) / NAME).write_text(json.dumps({**said, "runs": {}}))
+        second = replace(run(), ref=Ref("run", "2" * 32), origin="2" * 32)
+        sources.put(origin, second)
+
+        copied(origin, sink)
+
+        assert {RUN, "2" * 32} == set(
+            json.loads((clean(sink) / NAME).read_text())["runs"]
+        )
+
     def test_a_damaged_manifest_stops_the_copy(
         self, sources: MemorySources, sink: str
     ) -> None:

@@ -66,6 +66,11 @@ class OfflineSink:
             (self._base / _OFFLINE).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{root} cannot be written: {error.strerror}") from error
+        for run in self._index.runs.values():
+            if run.own is not None and run.folder is not None:
+                # Killed before it was written down: it is there all the same.
+                place = manifest.Sent(run.own.origin, run.folder.executions[-1].name)
+                self._manifest.runs[run.own.custom_id] = place
 
     # -- the source half --------------------------------------------------------
 
