@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.archives import rows_of, table_path
-from test_archive_export import Cli, cli, sources
+from test_archive_export import Cli, cli
 
 import mlmigrate
 from mlmigrate.contract import Selection
@@ -22,7 +22,7 @@ from mlmigrate.model import KINDS, Artifact, Failed, Item, Problem, Ref
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import MemorySources, everything, experiment, points, run
 
-__all__ = ["cli", "sources"]  # fixtures
+__all__ = ["cli"]  # a fixture
 
 HELD = [(Ref("run", f"{number:032x}"), "m/weights") for number in range(40)]
 

@@ -9,12 +9,11 @@ from typing import Any
 import duckdb
 import pytest
 from test_archive_export import TestIncremental as Incremental
-from test_archive_export import digests, sources
+from test_archive_export import digests
 
 from mlmigrate.codec import TABLES
 from mlmigrate.testing.suite import OTHER, RUN, MemorySources
 
-__all__ = ["sources"]  # a fixture
 PAGE = (Path(__file__).parents[1] / "docs" / "archive-format.md").read_text()
 
 

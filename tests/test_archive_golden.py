@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from golden.make import BARE, OLD, plain, told
 from support.archives import rows_of
-from test_archive_export import Cli, cli, sources
+from test_archive_export import Cli, cli
 
 import mlmigrate
 from mlmigrate.contract import Selection
@@ -20,7 +20,7 @@ from mlmigrate.model import KINDS, Item
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import MemorySources, experiment
 
-__all__ = ["cli", "sources"]  # fixtures
+__all__ = ["cli"]  # a fixture
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 FIRST = json.loads((GOLDEN / "archive" / "mlmigrate.json").read_text())["segments"][0]

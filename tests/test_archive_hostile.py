@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from support import servers
 from support.archives import Row, change, sign, sums, table_path, write
 from support.tree import snapshot
-from test_archive_export import Cli, cli, sources
+from test_archive_export import Cli, cli
 
 import mlmigrate
 from mlmigrate.codec import TABLES
@@ -34,7 +34,7 @@ from mlmigrate.stores.archive import manifest as manifests
 from mlmigrate.stores.archive.local import Local
 from mlmigrate.testing.suite import RUN, MemorySources, everything
 
-__all__ = ["cli", "sources"]  # fixtures
+__all__ = ["cli"]  # a fixture
 
 
 @pytest.fixture

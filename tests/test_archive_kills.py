@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import pytest
 from support._processes import clean_environment
-from test_archive_export import Cli, cli, digests, sources
+from test_archive_export import Cli, cli, digests
 from test_resume import Kills, generate
 
 import mlmigrate
@@ -33,7 +33,7 @@ from mlmigrate.stores.archive.local import Local
 from mlmigrate.testing.faults import Killed, When
 from mlmigrate.testing.suite import MemorySources, everything, experiment, run
 
-__all__ = ["cli", "sources"]  # fixtures
+__all__ = ["cli"]  # a fixture
 
 
 class TestKilledAtEveryCall(Kills):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import servers
 from support.s3 import S3
-from test_archive_export import Cli, cli, digests, sources
+from test_archive_export import Cli, cli, digests
 
 import mlmigrate
 from mlmigrate import api
@@ -22,7 +22,7 @@ from mlmigrate.stores import memory
 from mlmigrate.stores.archive.remote import Remote
 from mlmigrate.testing.suite import MemorySources, everything, experiment, run
 
-__all__ = ["cli", "sources"]  # fixtures
+__all__ = ["cli"]  # a fixture
 
 
 @pytest.fixture(params=["arrow", "s3fs"])
