@@ -16,7 +16,33 @@ from mlmigrate.codec.arrays import missing_in, numbers_in
 from mlmigrate.model import Float64s, Int64s
 from mlmigrate.stores.neptune_export.zones import utc
 
+#: The columns whose texts repeat; they are read as dictionaries.
+KEYS = ("attribute_path", "attribute_type", "run_id", "project_id")
 _STEP, _TIME = pa.decimal128(18, 6), pa.timestamp("ms", tz="UTC")
+
+
+_TYPES = {
+    **dict.fromkeys(KEYS, pa.dictionary(pa.int32(), pa.string())),
+    "int_value": pa.int64(),
+    "string_value": pa.string(),
+    "bool_value": pa.bool_(),
+    "string_set_value": pa.list_(pa.string()),
+    "file_value": pa.struct({"path": pa.string()}),
+}
+
+
+def typed(table: pa.Table) -> pa.Table:
+    """Return a table whose values are of the types that the exporter gives them; of
+    numbers and times see below.
+
+    Raises:
+        pa.ArrowException: they cannot be made such.
+    """
+    for name, type in _TYPES.items():
+        if name in table.column_names and table.schema.field(name).type != type:
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, table[name].cast(type))
+    return table
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlmigrate.artifacts import short
 from mlmigrate.errors import StoreError, translated
 from mlmigrate.model import Finding, Note, Problem
 from mlmigrate.neptune_runs.attributes import ContainerKind
+from mlmigrate.stores.neptune_export.columns import codes, typed
 
 #: ``RUN_part_3.parquet``; ``.tmp`` while it grows, and for ever where the exporter was
 #: stopped. Early releases wrote all runs of a project into ``part_3.parquet``.
@@ -148,8 +151,9 @@ def entries_of(
         if project.startswith(".") or not place.is_dir():
             continue
         for group in _groups(place, findings):
+            owners = _owners_of(group, findings)
             for number, path in sorted(group.parts.items()):
-                for key in _owners(path, findings):
+                for key in owners[number]:
                     if key not in found:
                         new = Entry(kind, *key, project, unfinished=tuple(group.tmp))
                         found[key] = new
@@ -217,46 +221,48 @@ def _listed(folder: Path) -> list[str]:
         raise StoreError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
+def _owners_of(
+    group: _Group, findings: list[Finding]
+) -> dict[int, list[tuple[str, str]]]:
+    """Return whose rows each part of a group holds: those of one name are one run's,
+    so that a damaged one is as well.
+    """
+    wrong: dict[int, list[Finding]] = {number: [] for number in group.parts}
+    owners = {
+        number: _owners(path, wrong[number]) for number, path in group.parts.items()
+    }
+    known = {key for keys in owners.values() for key in keys}
+    for number, keys in owners.items():
+        if group.stem and len(known) == 1 and not keys:
+            owners[number] = list(known)  # told where the run itself is read
+        else:
+            findings += wrong[number]
+    return owners
+
+
 def _owners(path: Path, findings: list[Finding]) -> list[tuple[str, str]]:
-    """Return the projects and ids whose rows a part file holds."""
+    """Return the projects and ids whose rows a part file holds.
+
+    The rows say so. Its footer would, too, but where that is damaged Arrow may end this
+    process rather than raise anything.
+    """
     keys: dict[tuple[str, str], None] = {}
+    names = ["project_id", "run_id"]
     try:
-        with translated(lambda error: StoreError(str(error)), passing=(OSError,)):
-            file = pq.ParquetFile(path, memory_map=True)
-            known = _single_owner(file.metadata)
-            if known is not None:
-                return [known]
-            columns = ["project_id", "run_id"]
-            for batch in file.iter_batches(columns=columns, use_threads=False):
-                rows = pa.Table.from_batches([batch]).group_by(columns).aggregate([])
-                for row in rows.to_pylist():
-                    keys[str(row["project_id"]), str(row["run_id"])] = None
+        with translated(lambda error: StoreError(short(error)), passing=(OSError,)):
+            file = pq.ParquetFile(path, memory_map=True, read_dictionary=names)
+            for batch in file.iter_batches(columns=names, use_threads=False):
+                table = typed(pa.Table.from_batches([batch]))
+                table.validate(full=True)
+                projects, project_names = codes(table["project_id"])
+                runs, run_names = codes(table["run_id"])
+                pairs = np.unique(np.stack([projects, runs]), axis=1)
+                for project, run in pairs.T.tolist():
+                    if project >= 0 and run >= 0:
+                        keys[str(project_names[project]), str(run_names[run])] = None
     except (StoreError, OSError) as error:
         findings.append(Problem(str(path), f"cannot be read: {error}"))
+        return list(keys)
     if not keys:
         findings.append(Problem(str(path), "holds no row that names a run"))
     return list(keys)
-
-
-def _single_owner(metadata: Any) -> tuple[str, str] | None:
-    """Return whose rows a file holds, where its footer shows that it is one's only."""
-    names = {metadata.schema.column(at).path: at for at in range(metadata.num_columns)}
-    found: set[tuple[str, str]] = set()
-    for group in range(metadata.num_row_groups):
-        said = []
-        for name in ("project_id", "run_id"):
-            if name not in names:
-                return None
-            statistics = metadata.row_group(group).column(names[name]).statistics
-            if (
-                statistics is None
-                or not statistics.has_min_max
-                or statistics.min != statistics.max
-                or statistics.null_count
-                or not isinstance(statistics.min, str)
-                or len(statistics.min) >= 64  # longer ones may be cut
-            ):
-                return None
-            said.append(statistics.min)
-        found.add((said[0], said[1]))
-    return found.pop() if len(found) == 1 else None

@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ _LINES: Mapping[str, str] = {
     "histogram_series": "histogram_value",
 }
 _FILES = ("file", "file_series", "file_set", "artifact")
-_KEYS = ("attribute_path", "attribute_type", "run_id", "project_id")
 _FACTS = ("attribute_path", "string_value")
 #: Takes a point of a series that MLflow has no place for: the path of its attribute,
 #: its step in millionths, its time in milliseconds, and its line.
@@ -174,7 +173,7 @@ def _tables(
     with translated(
         lambda error: ItemError(short(error)), passing=(ItemError, OSError)
     ):
-        file = pq.ParquetFile(path, memory_map=True, read_dictionary=list(_KEYS))
+        file = pq.ParquetFile(path, memory_map=True, read_dictionary=list(columns.KEYS))
         names = set(file.schema_arrow.names)
         if lacking := {"attribute_path", "attribute_type"} - names:
             raise ItemError(f"it has no column {', '.join(sorted(lacking))}")
@@ -185,7 +184,8 @@ def _tables(
             told |= {"run_id", "project_id"}
         wanted = [name for name in file.schema_arrow.names if name in told]
         for batch in file.iter_batches(_ROWS, columns=wanted, use_threads=False):
-            table = pa.Table.from_batches([batch])
+            table = columns.typed(pa.Table.from_batches([batch]))
+            table.validate(full=True)  # of what is damaged Arrow reads anything
             if entry.shared:
                 own = pc.and_(
                     pc.equal(table["run_id"].cast(pa.string()), entry.id),
@@ -196,7 +196,7 @@ def _tables(
 
 
 _KNOWN = {
-    *_KEYS,
+    *columns.KEYS,
     *("step", "timestamp", "int_value", "float_value", "string_value", "bool_value"),
     *("datetime_value", "string_set_value", "file_value", "histogram_value"),
 }
@@ -308,4 +308,4 @@ def _whole_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    return str(value) if isinstance(value, Decimal) else value.isoformat()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
