@@ -7,25 +7,30 @@ fresh reading of both sides. Artifacts are compared byte by byte.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from mlmigrate import marks, merge
+from mlmigrate import merge
 from mlmigrate.ahead import Digested, reading
 from mlmigrate.artifacts import checksum_of
 from mlmigrate.contract import Copy, Selection, Sink, Source
+from mlmigrate.differences import (
+    Different,
+    Extra,
+    count_different,
+    differences,
+    model_values,
+    one_of,
+    version_differences,
+)
 from mlmigrate.errors import ItemError
 from mlmigrate.locations import Opened
-from mlmigrate.metrics import missing
 from mlmigrate.model import (
-    Experiment,
     Failed,
     Finding,
     Item,
     Kind,
-    MetricHistory,
-    ModelVersion,
     Problem,
     Ref,
     RegisteredModel,
@@ -43,6 +48,8 @@ from mlmigrate.pipeline.job import (
 from mlmigrate.pipeline.models import resolve_versions
 from mlmigrate.pipeline.runs import wanted_runs
 
+__all__ = ["Different", "Extra", "Missing", "Same", "Verdict", "verify"]
+
 
 @dataclass(frozen=True, slots=True)
 class Same:
@@ -52,59 +59,13 @@ class Same:
 
 
 @dataclass(frozen=True, slots=True)
-class Different:
-    """A field of which the sink holds another value; None where it holds none."""
-
-    ref: Ref
-    field: str
-    source: Any
-    sink: Any
-
-
-@dataclass(frozen=True, slots=True)
 class Missing:
     """An item that the sink does not hold."""
 
     ref: Ref
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """Something that only the sink holds."""
-
-    kind: str
-    count: int = 1
-
-
 Verdict: TypeAlias = Same | Different | Missing | Extra | Finding | Total
-
-_HEADER_FIELDS = {
-    Experiment: ("name", "lifecycle", "creation_time"),
-    Run: (
-        "name",
-        "status",
-        "start_time",
-        "end_time",
-        "user",
-        "lifecycle",
-        "deleted_time",
-        "source_type",
-        "source_name",
-        "source_version",
-        "entry_point",
-    ),
-    RegisteredModel: ("name", "description", "creation_time"),
-}
-_VERSION_FIELDS = (
-    "creation_time",
-    "last_updated_time",
-    "description",
-    "user",
-    "stage",
-    "status",
-    "status_message",
-    "run_link",
-)
 
 
 def verify(
@@ -178,7 +139,7 @@ class _Verification:
             if isinstance(held, Failed):
                 yield Different(merged.ref, "experiment", "readable", held.why)
                 continue
-            yield from self._judge(merged.ref, list(_differences(wanted, held)))
+            yield from self._judge(merged.ref, list(differences(wanted, held)))
 
     def _has_place(self) -> bool:
         """Tell whether the sink has a place for what is no run."""
@@ -250,7 +211,7 @@ class _Verification:
         if isinstance(held, Failed):
             yield Different(item.ref, "run", "readable", held.why)
             return
-        found = list(_differences(item, held))
+        found = list(differences(item, held))
         found += self._references(at, item, held)
         if copy.mark is None:
             found.append(Different(item.ref, "tag mlmigrate.mark", "complete", None))
@@ -334,7 +295,7 @@ class _Verification:
         best: list[Different | Extra] | None = None
         for order in orders:
             expected = merge.combined([item for _, item in order])
-            found = list(_differences(expected, held))
+            found = list(differences(expected, held))
             if self._options.artifacts == "copy":
                 for at, item in _owners(items, expected):
                     found += [
@@ -345,9 +306,9 @@ class _Verification:
                 known = {artifact.path for artifact in expected.artifacts}
                 extra = sum(file.path not in known for file in held.artifacts)
                 found += [Extra("artifact", extra)] * bool(extra)
-            if best is None or _count(found) < _count(best):
+            if best is None or count_different(found) < count_different(best):
                 best = found
-            if not _count(best):
+            if not count_different(best):
                 break
         assert best is not None
         yield from self._judge(Ref("run", origin), best)
@@ -397,7 +358,7 @@ class _Verification:
                     label = f"version {version.version}"
                     found.append(Different(ref, label, version.origin, None))
                     continue
-                differing = _version_differences(ref, version, own)
+                differing = version_differences(ref, version, own)
                 if places[version.origin] > 1:
                     # The same version in two places: the one met first was copied.
                     differing = (
@@ -406,41 +367,8 @@ class _Verification:
                         if not each.field.endswith("last_updated_time")
                     )
                 found += differing
-        found += _one_of(ref, _model_values(items), _model_values([held]))
+        found += one_of(ref, model_values(items), model_values([held]))
         yield from self._judge(ref, found)
-
-
-def _model_values(items: Sequence[Item]) -> dict[str, list[str]]:
-    """Return the description, tags and aliases of one model in several places: field
-    -> values. An alias' value is the origin of the version that it names.
-    """
-    values: dict[str, list[str]] = defaultdict(list)
-    for item in items:
-        assert isinstance(item.header, RegisteredModel)
-        if item.header.description:
-            values["description"].append(item.header.description)
-        for tag in item.tags:
-            if not tag.key.startswith(marks.PREFIX):
-                values[f"tag {tag.key}"].append(tag.value)
-        origins = {version.version: version.origin for version in item.versions}
-        for alias in item.aliases:
-            if alias.version in origins:
-                values[f"alias {alias.name}"].append(origins[alias.version])
-    return values
-
-
-def _one_of(
-    ref: Ref, wanted: Mapping[str, list[str]], held: Mapping[str, list[str]]
-) -> Iterator[Different]:
-    """Where several places differ, the sink holds what one of them has."""
-    for field, values in wanted.items():
-        own = next(iter(held.get(field, ())), None)
-        if own not in values:
-            yield Different(ref, field, values[0], own)
-
-
-def _count(found: list[Different | Extra]) -> int:
-    return sum(isinstance(each, Different) for each in found)
 
 
 def _owners(
@@ -459,118 +387,3 @@ def _owners(
             del left[artifact.path]
         owners.append((at, replace(item, artifacts=tuple(mine))))
     return owners
-
-
-def _differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
-    ref = wanted.ref
-    for name in _HEADER_FIELDS[type(wanted.header)]:
-        one, other = getattr(wanted.header, name), getattr(held.header, name)
-        if one is None and name in ("name", "user", "deleted_time", "creation_time"):
-            continue  # a sink may name what had no name, and set its own times
-        if one != other:
-            yield Different(ref, name, one, other)
-    yield from _pairs(
-        ref,
-        "param",
-        {param.key: param.value for param in wanted.params},
-        {param.key: param.value for param in held.params},
-    )
-    yield from _pairs(
-        ref,
-        "tag",
-        {
-            tag.key: tag.value
-            for tag in wanted.tags
-            if not tag.key.startswith(marks.PREFIX)
-        },
-        {tag.key: tag.value for tag in held.tags},
-    )
-    yield from _metric_differences(ref, wanted, held)
-    inputs = {(entry.name, entry.digest): entry for entry in held.inputs}
-    for entry in wanted.inputs:
-        own = inputs.pop((entry.name, entry.digest), None)
-        if own is None or _input(own) != _input(entry):
-            yield Different(
-                ref, f"dataset {entry.name}", _input(entry), own and _input(own)
-            )
-    if inputs:
-        yield Extra("dataset", len(inputs))
-
-
-def _input(entry: Any) -> tuple[Any, ...]:
-    tags = tuple(sorted((tag.key, tag.value) for tag in entry.tags))
-    return (entry.source_type, entry.source, entry.schema, entry.profile, tags)
-
-
-def _pairs(
-    ref: Ref, word: str, wanted: Mapping[str, str], held: Mapping[str, str]
-) -> Iterator[Different | Extra]:
-    for key, value in wanted.items():
-        if held.get(key) != value:
-            yield Different(ref, f"{word} {key}", value, held.get(key))
-    extra = len(held.keys() - wanted.keys())
-    if extra:
-        yield Extra(word, extra)
-
-
-def _metric_differences(
-    ref: Ref, wanted: Item, held: Item
-) -> Iterator[Different | Extra]:
-    own = {metric.key: metric for metric in held.metrics}
-    for metric in wanted.metrics:
-        other = own.pop(metric.key, None)
-        lacking = missing(other, metric)
-        if len(lacking.steps):
-            extra = missing(metric, other) if other is not None else None
-            yield Different(
-                ref, f"metric {metric.key}", _shown(lacking), extra and _shown(extra)
-            )
-        elif other is not None:
-            more = len(missing(metric, other).steps)
-            if more:
-                yield Extra("metric point", more)
-    if own:
-        yield Extra("metric", len(own))
-
-
-def _shown(metric: MetricHistory) -> str | None:
-    """Return up to three points as text: (step, timestamp, value)."""
-    if not len(metric.steps):
-        return None
-    rows = zip(
-        metric.steps[:3].tolist(),
-        metric.timestamps[:3].tolist(),
-        metric.values[:3].tolist(),
-        strict=True,
-    )
-    more = len(metric.steps) - 3
-    return ", ".join(map(str, rows)) + (f" and {more} more" if more > 0 else "")
-
-
-def _version_differences(
-    ref: Ref, wanted: ModelVersion, held: ModelVersion
-) -> Iterator[Different]:
-    for name in _VERSION_FIELDS:
-        one, other = getattr(wanted, name), getattr(held, name)
-        if one is not None and one != other:
-            yield Different(ref, f"version {wanted.version} {name}", one, other)
-    if wanted.source and not held.source:
-        yield Different(ref, f"version {wanted.version} source", wanted.source, None)
-    if wanted.source_path != held.source_path and held.source_path is not None:
-        yield Different(
-            ref,
-            f"version {wanted.version} source",
-            wanted.source_path,
-            held.source_path,
-        )
-    tags = {tag.key: tag.value for tag in held.tags}
-    for tag in wanted.tags:
-        if tag.key.startswith(marks.PREFIX):
-            continue
-        if tags.get(tag.key) != tag.value:
-            yield Different(
-                ref,
-                f"version {wanted.version} tag {tag.key}",
-                tag.value,
-                tags.get(tag.key),
-            )
