@@ -18,10 +18,10 @@ from mlmigrate.digest import digest
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Item, Run
 from mlmigrate.testing.strategies import runs
-from mlmigrate.testing.suite import Peeked, SinkSuite, everything
+from mlmigrate.testing.suite import FullSinkSuite, Peeked, everything
 
 
-class TestArchive(SinkSuite):
+class TestArchive(FullSinkSuite):
     @pytest.fixture
     def sink_location(self, tmp_path: Path) -> str:
         return f"archive:{tmp_path / 'backup'}"

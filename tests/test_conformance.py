@@ -17,10 +17,10 @@ from support import servers
 
 from mlmigrate.model import Item, Ref, Run, Tag
 from mlmigrate.stores import memory
-from mlmigrate.testing.suite import Peeked, SinkSuite
+from mlmigrate.testing.suite import FullSinkSuite, Peeked, SinkSuite
 
 
-class TestMemory(SinkSuite):
+class TestMemory(FullSinkSuite):
     @pytest.fixture
     def sink_location(self) -> Iterator[str]:
         location = "memory:conformance"

@@ -31,6 +31,20 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Facts about the place that a sink has for logged models."""
+
+    nan: bool = True
+    """A metric may have the value NaN."""
+    one_value: bool = False
+    """A metric has one value a run, step and time, whatever the dataset."""
+    needs_runs: bool = False
+    """A metric names a run that is there."""
+    of_versions: bool = True
+    """A version may name its logged model beside its source."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """Facts about a sink, from which `mlmigrate.fit` makes records that it can hold.
 
@@ -52,6 +66,8 @@ class Capabilities:
     negative_times: bool = True
     dataset_inputs: bool = True
     """Runs may have dataset inputs."""
+    logged_models: ModelFacts | None = None
+    """What is held of logged models; None where there is no place for them."""
     aliases: bool = True
     """Versions of registered models may have aliases."""
     one_dataset_a_digest: bool = False

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmigrate import marks
-from mlmigrate.metrics import missing
+from mlmigrate.metrics import by_series, missing
 from mlmigrate.model import (
     Experiment,
     Item,
+    LoggedModel,
     MetricHistory,
     ModelVersion,
     Ref,
@@ -53,8 +54,23 @@ _HEADER_FIELDS = {
         "source_version",
         "entry_point",
     ),
+    LoggedModel: (
+        "name",
+        "status",
+        "status_message",
+        "model_type",
+        "source_run",
+        "creation_time",
+        "last_updated_time",
+        "lifecycle",
+    ),
     RegisteredModel: ("name", "description", "creation_time"),
 }
+#: What a sink may give where the source has nothing.
+_GIVEN = (
+    *("name", "user", "deleted_time"),
+    *("creation_time", "last_updated_time"),
+)
 _VERSION_FIELDS = (
     "creation_time",
     "last_updated_time",
@@ -102,14 +118,14 @@ def count_different(found: list[Different | Extra]) -> int:
 
 
 def differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
-    """Yield what differs in two items' own values: all but references and bytes."""
+    """Yield what differs in two items' own values: all but bytes and where they are."""
     ref = wanted.ref
     for name in _HEADER_FIELDS[type(wanted.header)]:
         one, other = getattr(wanted.header, name), getattr(held.header, name)
-        if one is None and name in ("name", "user", "deleted_time", "creation_time"):
+        if one is None and name in _GIVEN:
             continue  # a sink may name what had no name, and set its own times
         if one != other:
-            yield Different(ref, name, one, other)
+            yield Different(ref, name, _said(one), _said(other))
     yield from _pairs(
         ref,
         "param",
@@ -127,6 +143,8 @@ def differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
         {tag.key: tag.value for tag in held.tags},
     )
     yield from _metric_differences(ref, wanted, held)
+    yield from _model_metric_differences(ref, wanted, held)
+    yield from _link_differences(ref, wanted, held)
     inputs = {(entry.name, entry.digest): entry for entry in held.inputs}
     for entry in wanted.inputs:
         own = inputs.pop((entry.name, entry.digest), None)
@@ -136,6 +154,48 @@ def differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
             )
     if inputs:
         yield Extra("dataset", len(inputs))
+
+
+def _said(value: Any) -> Any:
+    return str(value) if isinstance(value, Ref) else value
+
+
+def _link_differences(
+    ref: Ref, wanted: Item, held: Item
+) -> Iterator[Different | Extra]:
+    own = {(link.role, link.model): link.step for link in held.links}
+    for link in wanted.links:
+        step = own.pop((link.role, link.model), None)
+        if step != link.step:
+            yield Different(ref, f"{link.role} {link.model} at step", link.step, step)
+    if own:
+        yield Extra("model link", len(own))
+
+
+def _model_metric_differences(
+    ref: Ref, wanted: Item, held: Item
+) -> Iterator[Different | Extra]:
+    own = by_series(held.model_metrics)
+    more = 0
+    for series, metric in by_series(wanted.model_metrics).items():
+        other = own.pop(series, None)
+        there = other.history if other is not None else None
+        lacking = missing(there, metric.history)
+        extra = missing(metric.history, there) if there is not None else None
+        if len(lacking.steps):
+            key, run, *dataset = series
+            on = f" on dataset {dataset[0]} ({dataset[1]})" if dataset[0] else ""
+            yield Different(
+                ref,
+                f"metric {key} of run/{run}{on}",
+                _shown(lacking),
+                extra and _shown(extra),
+            )
+        elif extra is not None:
+            more += len(extra.steps)
+    if own or more:
+        more += sum(len(metric.history.steps) for metric in own.values())
+        yield Extra("metric point", more)
 
 
 def _input(entry: Any) -> tuple[Any, ...]:
@@ -205,6 +265,11 @@ def version_differences(
             wanted.source_path,
             held.source_path,
         )
+    for name in ("source_model", "logged_model"):
+        one, other = getattr(wanted, name), getattr(held, name)
+        if one is not None and one != other:
+            field = f"version {wanted.version} {name}"
+            yield Different(ref, field, str(one), other and str(other))
     tags = {tag.key: tag.value for tag in held.tags}
     for tag in wanted.tags:
         if tag.key.startswith(marks.PREFIX):

@@ -15,9 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from mlmigrate.metrics import value_bits
-from mlmigrate.model import Item, Run, Tag
+from mlmigrate.metrics import series_of, value_bits
+from mlmigrate.model import (
+    Item,
+    LoggedModel,
+    MetricHistory,
+    Run,
+    Tag,
+)
 
+#: What a version says only since MLflow 3: the digests of others stay what they were.
+_LATER = ("source_model", "logged_model")
 _PLACE = ("artifact_uri", "artifact_location", "experiment")
 
 
@@ -32,12 +40,21 @@ def digest(item: Item) -> str:
     _feed(sink, sorted([tag.key, tag.value] for tag in item.tags))
     for metric in sorted(item.metrics, key=lambda metric: metric.key):
         _feed(sink, [metric.key, len(metric.steps)])
-        for column in (metric.steps, metric.timestamps, value_bits(metric.values)):
-            sink.update(np.ascontiguousarray(column, dtype="<i8").data)
+        _feed_columns(sink, metric)
     _feed(sink, sorted((_plain(entry) for entry in item.inputs), key=_canonical))
     _feed(sink, sorted([artifact.path, artifact.size] for artifact in item.artifacts))
     _feed(sink, [_plain(version) for version in item.versions])
     _feed(sink, sorted([alias.name, alias.version] for alias in item.aliases))
+    # Marks of copies that were made before there were these hold on: where there are
+    # none, nothing is fed.
+    if item.links:
+        links = sorted([link.role, link.model.id, link.step] for link in item.links)
+        _feed(sink, ["links", links])
+    for linked in sorted(
+        item.model_metrics, key=lambda each: _canonical(series_of(each))
+    ):
+        _feed(sink, ["model metric", series_of(linked), len(linked.history.steps)])
+        _feed_columns(sink, linked.history)
     return sink.hexdigest()
 
 
@@ -55,22 +72,34 @@ def tag_hash(key: str, value: str) -> str:
 
 
 def activity(item: Item) -> int:
-    """Return the last time at which something happened in a run, 0 if unknown."""
-    header = item.header
-    if not isinstance(header, Run):
-        return 0
-    times = [header.start_time or 0, header.end_time or 0]
-    times += [
-        int(metric.timestamps.max()) for metric in item.metrics if len(metric.steps)
-    ]
+    """Return the last time at which something happened in a run or to a logged model,
+    0 if unknown.
+    """
+    match item.header:
+        case Run(start_time=start, end_time=end):
+            times, histories = [start or 0, end or 0], list(item.metrics)
+        case LoggedModel(creation_time=start, last_updated_time=end):
+            times = [start or 0, end or 0]
+            histories = [metric.history for metric in item.model_metrics]
+        case _:
+            return 0
+    times += [int(each.timestamps.max()) for each in histories if len(each.steps)]
     return max(times)
 
 
 def _plain(record: Any) -> dict[str, Any]:
     plain = asdict(record)
     plain.pop("mark", None)
+    for name in _LATER:
+        if plain.get(name, "") is None:
+            del plain[name]
     plain["tags"] = sorted([tag["key"], tag["value"]] for tag in plain.get("tags", ()))
     return plain
+
+
+def _feed_columns(sink: blake2b, metric: MetricHistory) -> None:
+    for column in (metric.steps, metric.timestamps, value_bits(metric.values)):
+        sink.update(np.ascontiguousarray(column, dtype="<i8").data)
 
 
 def _canonical(value: Any) -> str:

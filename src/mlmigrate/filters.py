@@ -52,6 +52,11 @@ class Filters:
         return all(_holds(term, item, header) for term in self.runs)
 
     @property
+    def of_runs(self) -> bool:
+        """Whether some runs of an experiment may be left out."""
+        return bool(self.runs or self.since)
+
+    @property
     def narrow(self) -> bool:
         """Whether anything at all is left out."""
         return bool(self.experiments or self.runs or self.since)

@@ -19,15 +19,19 @@ import numpy as np
 from mlmigrate.contract import Capabilities
 from mlmigrate.errors import ItemError
 from mlmigrate.marks import carrying
-from mlmigrate.metrics import history
+from mlmigrate.metrics import history, one_value
 from mlmigrate.model import (
     Alias,
     DatasetInput,
     Experiment,
     Item,
+    LoggedModel,
     Loss,
     MetricHistory,
+    ModelLink,
+    ModelMetric,
     ModelVersion,
+    Param,
     RegisteredModel,
     Run,
     Tag,
@@ -131,15 +135,7 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     """
     fitting = _Fitting(item, sink)
     header = _HEADERS[type(item.header)](item.header, fitting)
-    params = []
-    keys = fitting.keys("param.key", [param.key for param in item.params], "param")
-    for key, param in zip(keys, item.params, strict=True):
-        value = fitting.text("param.value", param.value, f"param {param.key}")
-        params.append(
-            param
-            if key == param.key and value == param.value
-            else replace(param, key=key, value=value)
-        )
+    params = _params(item, fitting)
     tags = _tags(item.tags, fitting, _TAG_FIELDS[item.ref.kind], "")
     keys = fitting.keys("metric.key", [metric.key for metric in item.metrics], "metric")
     metrics = [
@@ -147,6 +143,8 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
         for key, metric in zip(keys, item.metrics, strict=True)
     ]
     inputs = _inputs(item.inputs, fitting)
+    links = _links(item.links, fitting)
+    model_metrics = _model_metrics(item.model_metrics, fitting)
     aliases = _aliases(item, fitting)
     carried, losses = fitting.carry()
     versions = []
@@ -160,14 +158,30 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     fitted = replace(
         item,
         header=header,
-        params=tuple(params),
+        params=params,
         tags=(*tags, *carried),
         metrics=tuple(metrics),
         inputs=inputs,
+        links=links,
+        model_metrics=model_metrics,
         versions=tuple(versions),
         aliases=aliases,
     )
     return fitted, tuple(losses)
+
+
+def _params(item: Item, fitting: _Fitting) -> tuple[Param, ...]:
+    kind = "logged_model_param" if item.ref.kind == "logged_model" else "param"
+    params = []
+    keys = fitting.keys(f"{kind}.key", [param.key for param in item.params], "param")
+    for key, param in zip(keys, item.params, strict=True):
+        value = fitting.text(f"{kind}.value", param.value, f"param {param.key}")
+        params.append(
+            param
+            if key == param.key and value == param.value
+            else replace(param, key=key, value=value)
+        )
+    return tuple(params)
 
 
 def _tags(tags: tuple[Tag, ...], fitting: _Fitting, kind: str, owner: str) -> list[Tag]:
@@ -206,6 +220,59 @@ def _inputs(
     )
 
 
+def _links(links: Sequence[ModelLink], fitting: _Fitting) -> tuple[ModelLink, ...]:
+    if fitting.sink.logged_models is not None:
+        return tuple(links)
+    for link in links:
+        label = f"{link.role} {link.model}"
+        fitting.losses.append(f"{label}: no place for logged models")
+        fitting.whole.append({"field": label, "step": link.step})
+    return ()
+
+
+def _model_metrics(
+    metrics: Sequence[ModelMetric], fitting: _Fitting
+) -> tuple[ModelMetric, ...]:
+    facts = fitting.sink.logged_models
+    if not metrics or facts is None:
+        return tuple(metrics)
+    before = list(dict.fromkeys(metric.history.key for metric in metrics))
+    after = fitting.keys("logged_model_metric.key", before, "metric")
+    keys = dict(zip(before, after, strict=True))
+    found = []
+    for metric in metrics:
+        own = metric.history
+        label = f"metric {own.key} of {metric.run}"
+        points = _metric(keys[own.key], own, fitting, label, nan=facts.nan)
+        name, checksum = metric.dataset, metric.dataset_digest
+        found.append(
+            replace(
+                metric,
+                history=points,
+                dataset=fitting.optional("logged_model_metric.dataset", name, label),
+                dataset_digest=fitting.optional(
+                    "logged_model_metric.digest", checksum, label
+                ),
+            )
+        )
+    if not facts.one_value:
+        return tuple(found)
+    left, dropped = one_value(found)
+    if not dropped:
+        return tuple(found)
+    fitting.losses.append(f"{dropped} points of metrics: others of their run and step")
+    fitting.whole.append({"field": "metrics", "metrics": list(map(_plain, found))})
+    return tuple(left)
+
+
+def _plain(metric: ModelMetric) -> list[Any]:
+    points = metric.history
+    columns = (points.steps.tolist(), points.timestamps.tolist())
+    values = list(map(repr, points.values.tolist()))
+    owner = [metric.run.id, metric.dataset, metric.dataset_digest]
+    return [points.key, *owner, *columns, values]
+
+
 def _aliases(item: Item, fitting: _Fitting) -> tuple[Alias, ...]:
     if fitting.sink.aliases:
         return item.aliases
@@ -218,7 +285,15 @@ def _aliases(item: Item, fitting: _Fitting) -> tuple[Alias, ...]:
     return ()
 
 
-def _metric(key: str, metric: MetricHistory, fitting: _Fitting) -> MetricHistory:
+def _metric(
+    key: str,
+    metric: MetricHistory,
+    fitting: _Fitting,
+    label: str | None = None,
+    *,
+    nan: bool = True,
+) -> MetricHistory:
+    label = label or f"metric {metric.key}"
     values, timestamps = metric.values, metric.timestamps
     replaced = np.zeros(len(values), dtype=bool)
     if not fitting.sink.infinities:
@@ -226,21 +301,28 @@ def _metric(key: str, metric: MetricHistory, fitting: _Fitting) -> MetricHistory
         if infinite.any():
             replaced |= infinite
             values = np.where(infinite, np.copysign(_LARGEST, values), values)
-            what = f"metric {metric.key}: {infinite.sum()} infinities as largest float"
+            what = f"{label}: {infinite.sum()} infinities as largest float"
             fitting.losses.append(what)
     if not fitting.sink.negative_zero:
         zero = (values == 0) & np.signbit(values)
         if zero.any():
             replaced |= zero
             values = np.where(zero, 0.0, values)
-            what = f"metric {metric.key}: {zero.sum()} values -0.0 held as 0.0"
+            what = f"{label}: {zero.sum()} values -0.0 held as 0.0"
+            fitting.losses.append(what)
+    if not nan:
+        unknown = np.isnan(values)
+        if unknown.any():
+            replaced |= unknown
+            values = np.where(unknown, 0.0, values)
+            what = f"{label}: {unknown.sum()} values NaN held as 0.0, as MLflow does"
             fitting.losses.append(what)
     if not fitting.sink.negative_times:
         negative = timestamps < 0
         if negative.any():
             replaced |= negative
             timestamps = np.where(negative, 0, timestamps)
-            what = f"metric {metric.key}: {negative.sum()} negative timestamps as 0"
+            what = f"{label}: {negative.sum()} negative timestamps as 0"
             fitting.losses.append(what)
     if not replaced.any():
         return metric if key == metric.key else replace(metric, key=key)
@@ -250,7 +332,7 @@ def _metric(key: str, metric: MetricHistory, fitting: _Fitting) -> MetricHistory
         map(repr, metric.values[replaced].tolist()),
         strict=True,
     )
-    fitting.whole.append({"field": f"metric {metric.key}", "points": list(points)})
+    fitting.whole.append({"field": label, "points": list(points)})
     return history(key, metric.steps, timestamps, values)
 
 
@@ -318,6 +400,30 @@ def _first_time(item: Item) -> int | None:
     return min((time for time in times if time > 0), default=None)
 
 
+def _logged_model(header: Any, fitting: _Fitting) -> LoggedModel:
+    if not fitting.sink.keeps_times and header.creation_time is not None:
+        fitting.losses.append("its times are given by the server")
+        times = [header.creation_time, header.last_updated_time]
+        fitting.whole.append({"field": "times", "text": json.dumps(times)})
+        header = replace(header, creation_time=None, last_updated_time=None)
+    if not fitting.sink.keeps_legacy and header.status_message:
+        fitting.losses.append("its status message is given by the server")
+        message = header.status_message
+        fitting.whole.append({"field": "status_message", "text": message})
+        header = replace(header, status_message=None)
+    fitted: LoggedModel = replace(
+        header,
+        name=fitting.text("logged_model.name", header.name, "model name"),
+        model_type=fitting.optional(
+            "logged_model.model_type", header.model_type, "model type"
+        ),
+        status_message=fitting.optional(
+            "logged_model.status_message", header.status_message, "status message"
+        ),
+    )
+    return fitted
+
+
 def _model(header: Any, fitting: _Fitting) -> RegisteredModel:
     if not fitting.sink.keeps_times and header.creation_time is not None:
         fitting.losses.append("its creation time is given by the server")
@@ -358,6 +464,15 @@ def _version(version: ModelVersion, fitting: _Fitting) -> ModelVersion:
         version = replace(
             version, user=None, status_message=None, storage_location=None
         )
+    facts = fitting.sink.logged_models
+    if version.logged_model is not None and (facts is None or not facts.of_versions):
+        if version.logged_model != version.source_model:  # its source says it, too
+            fitting.losses.append(f"{label}: no place for its logged model")
+            field = f"{label} logged_model"
+            fitting.whole.append({"field": field, "text": version.logged_model.id})
+        version = replace(version, logged_model=None)
+    if facts is None:
+        version = replace(version, source_model=None)
     return replace(
         version,
         description=cut("description"),
@@ -373,12 +488,13 @@ def _version(version: ModelVersion, fitting: _Fitting) -> ModelVersion:
 _TAG_FIELDS = {
     "experiment": "experiment_tag",
     "run": "tag",
-    "logged_model": "tag",
+    "logged_model": "logged_model_tag",
     "registered_model": "registered_model_tag",
     "trace": "tag",
 }
 _HEADERS: dict[type, Callable[[Any, _Fitting], Any]] = {
     Experiment: _experiment,
     Run: _run,
+    LoggedModel: _logged_model,
     RegisteredModel: _model,
 }

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mlmigrate.ahead import reading
 from mlmigrate.artifacts import redact
-from mlmigrate.contract import Capabilities, Selection, Source
+from mlmigrate.contract import Selection, Source
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     Experiment,
@@ -16,15 +16,14 @@ from mlmigrate.model import (
     Finding,
     Item,
     Kind,
+    LoggedModel,
     Note,
     Problem,
     RegisteredModel,
     Run,
 )
 
-#: Reading for a sink that holds everything changes nothing and loses nothing.
-_ANYTHING = Capabilities(keeps_ids=True, surrogates=True)
-_READ: tuple[Kind, ...] = ("experiment", "run", "registered_model")
+_READ: tuple[Kind, ...] = ("experiment", "run", "logged_model", "registered_model")
 #: Equal notes are told once, with the first places that they concern.
 _EXAMPLES = 5
 
@@ -84,6 +83,8 @@ class Inspection:
                 self.datasets += len(item.inputs)
                 self.files += len(item.artifacts)
                 self.bytes += sum(artifact.size for artifact in item.artifacts)
+            case LoggedModel():
+                self.logged_models += 1
             case RegisteredModel():
                 self.registered_models += 1
                 self.model_versions += len(item.versions)
@@ -152,7 +153,7 @@ def inspect(opened: Opened, workers: int | None = None) -> dict[str, Any]:
                     for entry in batch:
                         found.add(entry if isinstance(entry, Failed) else entry.item)
         uncarried = _uncarried(source)
-        found.logged_models = uncarried.get("logged_models", 0)
+        found.logged_models += uncarried.get("logged_models", 0)
         found.traces = uncarried.get("traces", 0)
         found.add_findings(source.findings())
     finally:

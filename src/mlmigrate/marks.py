@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from mlmigrate.contract import Delivery, Mark
 from mlmigrate.digest import tag_hashes
-from mlmigrate.model import Item, Run, Tag
+from mlmigrate.model import Item, LoggedModel, Run, Tag
 
 PREFIX = "mlmigrate."
 ORIGIN = "mlmigrate.origin"
@@ -67,9 +67,9 @@ def mark_of(item: Item, *, digest: str, options: str, source: str) -> Mark:
     return Mark(
         digest=digest,
         options=options,
-        status=header.status if isinstance(header, Run) else None,
+        status=header.status if isinstance(header, Run | LoggedModel) else None,
         end_time=header.end_time if isinstance(header, Run) else None,
-        lifecycle=header.lifecycle if isinstance(header, Run) else None,
+        lifecycle=header.lifecycle if isinstance(header, Run | LoggedModel) else None,
         source=source,
         tags=hashes if len(hashes) <= _LONGEST_TAGS else None,
     )

@@ -20,17 +20,17 @@ from typing import Literal, TypeAlias
 from mlmigrate.contract import Mark
 from mlmigrate.digest import activity, tag_hash
 from mlmigrate.marks import PREFIX, WHOLE, beside, carried, carrying
-from mlmigrate.metrics import missing, union
+from mlmigrate.metrics import by_series, missing, model_additions, union
 from mlmigrate.model import (
     Alias,
     Artifact,
     Experiment,
     Finding,
     Item,
+    LoggedModel,
     MetricHistory,
     ModelVersion,
     Note,
-    Ref,
     RegisteredModel,
     Run,
     Tag,
@@ -55,11 +55,11 @@ class Additions:
 def additions(
     held: Item, incoming: Item, *, mark: Mark | None, same_source: bool
 ) -> Additions:
-    """Return what the copy *held* lacks of the run *incoming*.
+    """Return what the copy *held* lacks of the run or logged model *incoming*.
 
     Args:
         held: the copy, as the sink reads it back.
-        incoming: the run, fitted to the sink.
+        incoming: the run or model, fitted to the sink.
         mark: the copy's mark, None where it is incomplete or was never ours.
         same_source: the copy was made from where *incoming* was read.
     """
@@ -87,9 +87,19 @@ def additions(
         if own is not None and len(missing(metric, own).steps):
             conflicts.append(f"metric {metric.key}")
 
+    new_points, differing = model_additions(held.model_metrics, incoming.model_metrics)
+    conflicts += [f"metric {key}" for key in differing]
+
     held_inputs = {_input_key(entry) for entry in held.inputs}
     new_inputs = [
         entry for entry in incoming.inputs if _input_key(entry) not in held_inputs
+    ]
+    links = {(link.model, link.role): link for link in held.links}
+    new_links = [
+        link
+        for link in incoming.links
+        if (own_link := links.get((link.model, link.role))) is None
+        or (own_link != link and later)
     ]
     sizes = {artifact.path: artifact.size for artifact in held.artifacts}
     new_artifacts = [
@@ -101,7 +111,8 @@ def additions(
     new_tags = _new_tags(held, incoming, mark, later=later)
     header = _header(held.header, incoming.header, mark, later=later)
     changed = header != held.header
-    grown = bool(new_params or new_metrics or new_inputs or new_artifacts or new_tags)
+    new = (new_params, new_metrics, new_points, new_inputs, new_links, new_artifacts)
+    grown = any(new) or bool(new_tags)
     if not grown and not changed and mark is not None:
         return Additions(None)
     if mark is not None:
@@ -115,6 +126,8 @@ def additions(
         tags=tuple(new_tags),
         metrics=tuple(new_metrics),
         inputs=tuple(new_inputs),
+        links=tuple(new_links),
+        model_metrics=tuple(new_points),
         artifacts=tuple(new_artifacts),
     )
     conflict = None
@@ -157,7 +170,12 @@ def _is_written(tag: Tag, mark: Mark | None) -> bool:
     return mark is not None and tag.key.startswith(PREFIX)
 
 
-def _header(held: object, incoming: object, mark: Mark | None, *, later: bool) -> Run:
+def _header(
+    held: object, incoming: object, mark: Mark | None, *, later: bool
+) -> Run | LoggedModel:
+    if isinstance(held, LoggedModel):
+        assert isinstance(incoming, LoggedModel)
+        return _model_header(held, incoming, mark, later=later)
     assert isinstance(held, Run)
     assert isinstance(incoming, Run)
     untouched = mark is None or mark.lifecycle == held.lifecycle
@@ -186,8 +204,33 @@ def _header(held: object, incoming: object, mark: Mark | None, *, later: bool) -
     )
 
 
+def _model_header(
+    held: LoggedModel, incoming: LoggedModel, mark: Mark | None, *, later: bool
+) -> LoggedModel:
+    if not later:
+        return replace(
+            held,
+            status_message=held.status_message or incoming.status_message,
+            model_type=held.model_type or incoming.model_type,
+            source_run=held.source_run or incoming.source_run,
+        )
+    untouched = mark is None or mark.lifecycle == held.lifecycle
+    edited = mark is not None and mark.status != held.status
+    return replace(
+        incoming,
+        experiment=held.experiment,
+        artifact_location=held.artifact_location,
+        lifecycle=incoming.lifecycle if untouched else held.lifecycle,
+        status=held.status if edited else incoming.status,
+        source_run=incoming.source_run or held.source_run,
+        # What the sink itself gives stays.
+        creation_time=incoming.creation_time or held.creation_time,
+        last_updated_time=incoming.last_updated_time or held.last_updated_time,
+    )
+
+
 def combined(versions: Sequence[Item]) -> Item:
-    """Return what a sink holds after all *versions* of one run were copied in order,
+    """Return what a sink holds after all *versions* of one item were copied in order,
     as if the sink had held the first alone.
     """
     result = versions[0]
@@ -197,12 +240,13 @@ def combined(versions: Sequence[Item]) -> Item:
 
 
 def _grown(held: Item, incoming: Item) -> Item:
+    header = held.header
     mark = Mark(
         digest="",
         options="",
-        status=held.header.status if isinstance(held.header, Run) else None,
-        end_time=held.header.end_time if isinstance(held.header, Run) else None,
-        lifecycle=held.header.lifecycle if isinstance(held.header, Run) else None,
+        status=header.status if isinstance(header, Run | LoggedModel) else None,
+        end_time=header.end_time if isinstance(header, Run) else None,
+        lifecycle=header.lifecycle if isinstance(header, Run | LoggedModel) else None,
         tags="".join(tag_hash(tag.key, tag.value) for tag in held.tags),
     )
     found = additions(held, incoming, mark=mark, same_source=False)
@@ -234,6 +278,14 @@ def added(held: Item, new: Item) -> Item:
         tags=tuple({t.key: t for t in (*held.tags, *new.tags)}.values()),
         metrics=tuple(histories.values()),
         inputs=(*held.inputs, *new.inputs),
+        links=tuple(
+            {
+                (each.model, each.role): each for each in (*held.links, *new.links)
+            }.values()
+        ),
+        model_metrics=tuple(
+            by_series((*held.model_metrics, *new.model_metrics)).values()
+        ),
         artifacts=tuple(files.values()),
         versions=tuple(versions.values()),
         aliases=tuple({a.name: a for a in (*new.aliases, *held.aliases)}.values()),
@@ -548,10 +600,3 @@ def _merge_aliases(
                 what = f"alias {alias.name} stays at version {stands}; a source has it"
                 findings.append(Note(f"model {name}", f"{what} at {number}"))
     return [Alias(alias, number) for alias, number in aliases.items()]
-
-
-def with_refs(item: Item, *, experiment: Ref, parent: Ref | None) -> Item:
-    """Return a run with its references replaced by the sink's."""
-    assert isinstance(item.header, Run)
-    header = replace(item.header, experiment=experiment, parent=parent)
-    return replace(item, header=header)

@@ -6,9 +6,16 @@ same bits; every NaN counts as the same NaN, as in MLflow's ``metrics`` table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeAlias
+
 import numpy as np
 
-from mlmigrate.model import Float64s, Int64s, MetricHistory
+from mlmigrate.model import Float64s, Int64s, MetricHistory, ModelMetric
+
+#: What tells a logged model's metrics apart: key, run, dataset's name and digest.
+Series: TypeAlias = tuple[str, str, str | None, str | None]
 
 _NAN_BITS = np.float64(np.nan).view(np.int64)
 
@@ -103,3 +110,83 @@ def latest(metric: MetricHistory) -> int:
         metric.values[first : last + 1], nan=0.0, posinf=np.inf, neginf=-np.inf
     )
     return first + int(np.argmax(values))
+
+
+# -- logged models --------------------------------------------------------------------
+
+
+def series_of(metric: ModelMetric) -> Series:
+    """Return what tells a metric of a logged model from its others."""
+    return metric.history.key, metric.run.id, metric.dataset, metric.dataset_digest
+
+
+def by_series(metrics: Iterable[ModelMetric]) -> dict[Series, ModelMetric]:
+    """Return the metrics of a logged model, those of one series joined."""
+    found: dict[Series, ModelMetric] = {}
+    for metric in metrics:
+        series = series_of(metric)
+        own = found.get(series)
+        joined = metric.history if own is None else union(own.history, metric.history)
+        found[series] = replace(metric, history=joined)
+    return found
+
+
+def model_additions(
+    held: Iterable[ModelMetric], wanted: Iterable[ModelMetric]
+) -> tuple[list[ModelMetric], list[str]]:
+    """Return what *held* lacks of *wanted*, and the keys that differ both ways."""
+    own, lacking, both = by_series(held), [], []
+    for series, metric in by_series(wanted).items():
+        there = own[series].history if series in own else None
+        new = missing(there, metric.history)
+        if not len(new.steps):
+            continue
+        lacking.append(replace(metric, history=new))
+        if there is not None and len(missing(metric.history, there).steps):
+            both.append(metric.history.key)
+    return lacking, both
+
+
+def one_value(metrics: Iterable[ModelMetric]) -> tuple[list[ModelMetric], int]:
+    """Leave one value a key, run, step and time: one on a dataset rather than another,
+    and of several the greatest.
+
+    Returns:
+        What is left, and how many points are not.
+    """
+    groups: dict[tuple[str, str], list[ModelMetric]] = {}
+    order = sorted(by_series(metrics).values(), key=lambda each: each.dataset is None)
+    for metric in order:
+        groups.setdefault(series_of(metric)[:2], []).append(metric)
+    left: list[ModelMetric] = []
+    dropped = 0
+    for group in groups.values():
+        whole = [metric.history for metric in group]
+        places = np.empty(
+            sum(len(each.steps) for each in whole),
+            dtype=[("s", np.int64), ("t", np.int64)],
+        )
+        places["s"] = np.concatenate([each.steps for each in whole])
+        places["t"] = np.concatenate([each.timestamps for each in whole])
+        values = np.concatenate([each.values for each in whole])
+        of = np.repeat(np.arange(len(whole)), [len(each.steps) for each in whole])
+        # The first of each place counts: of the first dataset, the greatest value.
+        rank = np.lexsort((-values, of))
+        _, first = np.unique(places[rank], return_index=True)
+        chosen = np.zeros(len(places), dtype=bool)
+        chosen[rank[first]] = True
+        dropped += len(places) - len(first)
+        for at, metric in enumerate(group):
+            mine = chosen[of == at]
+            if mine.any():
+                left.append(replace(metric, history=_part(metric.history, mine)))
+    return left, dropped
+
+
+def _part(metric: MetricHistory, chosen: np.ndarray) -> MetricHistory:
+    return replace(
+        metric,
+        steps=metric.steps[chosen],
+        timestamps=metric.timestamps[chosen],
+        values=metric.values[chosen],
+    )

@@ -48,7 +48,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """An input of a run; MLflow never lets one change."""
+    """An input of a run or a logged model; MLflow never lets one change."""
 
     key: str
     value: str
@@ -91,8 +91,29 @@ class DatasetInput:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelLink:
+    """A logged model that a run used or made (MLflow >= 3.0)."""
+
+    model: Ref
+    role: Literal["input", "output"]
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelMetric:
+    """Points of one metric of a logged model: those of one run, on one dataset."""
+
+    run: Ref
+    history: MetricHistory
+    dataset: str | None = None  # its name
+    dataset_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file below a run's artifacts; its bytes are opened through the source."""
+    """A file below the artifacts of a run or a logged model; its bytes are opened
+    through the source.
+    """
 
     path: str  # relative, '/'-separated
     size: int  # bytes
@@ -134,6 +155,22 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedModel:
+    """The header of a logged model item (MLflow >= 3.0)."""
+
+    experiment: Ref
+    name: str
+    status: str = "READY"
+    status_message: str | None = None
+    model_type: str | None = None
+    source_run: Ref | None = None
+    creation_time: int | None = None
+    last_updated_time: int | None = None
+    lifecycle: Lifecycle = "active"
+    artifact_location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RegisteredModel:
     """The header of a registered model item."""
 
@@ -147,8 +184,9 @@ class RegisteredModel:
 class ModelVersion:
     """One version of a registered model.
 
-    ``source`` is the text as recorded. Where it leads into a run's artifacts,
-    ``source_run`` and ``source_path`` say where, so that a sink can rewrite it.
+    ``source`` is the text as recorded. Where it leads into the artifacts of a run or of
+    a logged model, ``source_run`` or ``source_model``, and ``source_path``, say where,
+    so that a sink can rewrite it.
     """
 
     version: int
@@ -168,6 +206,8 @@ class ModelVersion:
     status_message: str | None = None
     tags: tuple[Tag, ...] = ()
     mark: str | None = None  # the text of mlmigrate.mark, where it bears one
+    source_model: Ref | None = None
+    logged_model: Ref | None = None  # that it was registered from, where that is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +218,7 @@ class Alias:
     version: int
 
 
-Header: TypeAlias = Experiment | Run | RegisteredModel
+Header: TypeAlias = Experiment | Run | LoggedModel | RegisteredModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +267,8 @@ class Item:
     tags: tuple[Tag, ...] = ()
     metrics: tuple[MetricHistory, ...] = ()
     inputs: tuple[DatasetInput, ...] = ()
+    links: tuple[ModelLink, ...] = ()
+    model_metrics: tuple[ModelMetric, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
     aliases: tuple[Alias, ...] = ()

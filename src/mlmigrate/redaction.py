@@ -16,6 +16,7 @@ from mlmigrate.model import (
     DatasetInput,
     Experiment,
     Item,
+    LoggedModel,
     ModelVersion,
     Note,
     Param,
@@ -87,6 +88,7 @@ _NO_SECRETS = frozenset({"", "none", "null", "true", "false", MASK})
 _TEXTS: dict[type, tuple[str, ...]] = {
     Experiment: ("artifact_location",),
     Run: ("artifact_uri", "source_name"),
+    LoggedModel: ("artifact_location", "status_message"),
     RegisteredModel: ("description",),
     ModelVersion: (
         "description",

@@ -31,11 +31,13 @@ from mlmigrate.model import (
     Finding,
     Item,
     Kind,
+    LoggedModel,
     Problem,
     Ref,
     RegisteredModel,
     Run,
 )
+from mlmigrate.pipeline.deciding import Takes
 from mlmigrate.pipeline.experiments import Groups, read_experiments
 from mlmigrate.pipeline.job import (
     Job,
@@ -45,8 +47,10 @@ from mlmigrate.pipeline.job import (
     open_stores,
     prepare,
 )
+from mlmigrate.pipeline.logged_models import takes_model
 from mlmigrate.pipeline.models import resolve_versions
-from mlmigrate.pipeline.runs import wanted_runs
+from mlmigrate.pipeline.references import resolved
+from mlmigrate.pipeline.runs import wanted
 
 __all__ = ["Different", "Extra", "Missing", "Same", "Verdict", "verify"]
 
@@ -84,7 +88,7 @@ def verify(
 
 @dataclass(slots=True)
 class _Later:
-    """Versions of one run from several places, compared once all are read."""
+    """Versions of one item from several places, compared once all are read."""
 
     versions: list[tuple[int, Ref]]
     copy: Copy | None
@@ -97,7 +101,7 @@ class _Verification:
         self._sources = sources
         self._sink = sink
         self._options = options
-        self._experiments: dict[tuple[int, str], Ref | None] = {}
+        self._job = Job(sources, sink, options, dry=False)
         self._seen: dict[Kind, set[Ref]] = defaultdict(set)
         self._several: set[str] = set()
 
@@ -106,7 +110,16 @@ class _Verification:
         for failure in failed:
             yield Problem(str(failure.ref), failure.why)
         yield from self._verify_experiments(groups)
-        yield from self._verify_runs(groups)
+        filters = self._options.filters
+        yield from self._verify_items(
+            "run", groups, lambda _, run: filters.takes_run(run)
+        )
+        if self._sink.capabilities.logged_models is not None:
+            yield from self._verify_items(
+                "logged_model",
+                groups,
+                lambda at, item: takes_model(self._job, at, item),
+            )
         yield from self._verify_models()
         yield from self._sink.findings()
         for kind, seen in self._seen.items():
@@ -124,12 +137,12 @@ class _Verification:
         yield Total("experiment", len(groups))
         for members in groups.values():
             merged = merge.merge_experiments([item for _, item in members])
-            wanted = self._fitted(merged)
+            expected = self._fitted(merged)
             refs = [Ref("experiment", each) for each in merge.origins_of(merged.origin)]
             found = self._sink.copies(refs)
             copy = next((found[ref] for ref in refs if ref in found), None)
             for at, item in members:
-                self._experiments[at, item.ref.id] = copy.ref if copy else None
+                self._job.experiments[at, item.ref.id] = copy.ref if copy else None
             if copy is None:
                 if self._has_place():
                     yield Missing(merged.ref)
@@ -139,7 +152,7 @@ class _Verification:
             if isinstance(held, Failed):
                 yield Different(merged.ref, "experiment", "readable", held.why)
                 continue
-            yield from self._judge(merged.ref, list(differences(wanted, held)))
+            yield from self._judge(merged.ref, list(differences(expected, held)))
 
     def _has_place(self) -> bool:
         """Tell whether the sink has a place for what is no run."""
@@ -156,18 +169,20 @@ class _Verification:
         for each in found:
             yield replace(each, ref=ref) if isinstance(each, Different) else each
 
-    # -- runs -----------------------------------------------------------------
+    # -- runs and logged models -----------------------------------------------
 
-    def _verify_runs(self, groups: Groups) -> Iterator[Verdict]:
-        self._seen["run"] = set()
-        wanted = wanted_runs(self._sources, groups)
-        times = Counter(ref.id for refs in wanted for ref in refs)
+    def _verify_items(
+        self, kind: Kind, groups: Groups, takes: Takes
+    ) -> Iterator[Verdict]:
+        self._seen[kind] = set()
+        found = wanted(self._sources, groups, kind)
+        times = Counter(ref.id for refs in found for ref in refs)
         self._several = {id for id, count in times.items() if count > 1}
-        yield Total("run", sum(map(len, wanted)))
-        later: dict[str, _Later] = {}
-        with reading(self._sources, wanted, workers=self._options.workers) as read:
+        yield Total(kind, sum(map(len, found)))
+        later: dict[Ref, _Later] = {}
+        with reading(self._sources, found, workers=self._options.workers) as read:
             for at, batch in read:
-                yield from self._verify_batch(at, batch, later)
+                yield from self._verify_batch(at, batch, later, takes)
         for origin, versions in later.items():
             yield from self._verify_versions(origin, versions)
 
@@ -175,7 +190,8 @@ class _Verification:
         self,
         at: int,
         batch: Sequence[Digested | Failed],
-        later: dict[str, _Later],
+        later: dict[Ref, _Later],
+        takes: Takes,
     ) -> Iterator[Verdict]:
         items: list[Item] = []
         for read in batch:
@@ -186,16 +202,18 @@ class _Verification:
             for finding in entry.findings:
                 if isinstance(finding, Problem):
                     yield finding
-            if self._options.filters.takes_run(entry.item):
+            if takes(at, entry.item):
                 items.append(entry.item)
-        found = self._sink.copies([Ref("run", item.origin) for item in items])
+                links = read.item.links
+                self._job.linked.update((at, link.model) for link in links)
+        found = self._sink.copies([_origin(item) for item in items])
         single: list[tuple[Item, Copy]] = []
         for item in items:
-            copy = found.get(Ref("run", item.origin))
+            copy = found.get(_origin(item))
             if copy is not None:
-                self._seen["run"].add(copy.ref)
-            if item.ref.id in self._several or item.origin in later:
-                entry_later = later.setdefault(item.origin, _Later([], copy))
+                self._seen[copy.ref.kind].add(copy.ref)
+            if item.ref.id in self._several or _origin(item) in later:
+                entry_later = later.setdefault(_origin(item), _Later([], copy))
                 entry_later.versions.append((at, item.ref))
             elif copy is None:
                 yield Missing(item.ref)
@@ -203,15 +221,15 @@ class _Verification:
                 single.append((item, copy))
         held = self._sink.read([copy.ref for _, copy in single])
         for (item, copy), back in zip(single, held, strict=True):
-            yield from self._compare_run(at, item, copy, back)
+            yield from self._compare(at, item, copy, back)
 
-    def _compare_run(
+    def _compare(
         self, at: int, item: Item, copy: Copy, held: Item | Failed
     ) -> Iterator[Verdict]:
         if isinstance(held, Failed):
-            yield Different(item.ref, "run", "readable", held.why)
+            yield Different(item.ref, item.ref.kind, "readable", held.why)
             return
-        found = list(differences(item, held))
+        found = list(differences(self._resolved(at, item), held))
         found += self._references(at, item, held)
         if copy.mark is None:
             found.append(Different(item.ref, "tag mlmigrate.mark", "complete", None))
@@ -219,17 +237,24 @@ class _Verification:
             found += self._artifacts(at, item, held)
         yield from self._judge(item.ref, found)
 
+    def _resolved(self, at: int, item: Item) -> Item:
+        """Return an item with the references that its copy should have."""
+        found = resolved(self._job, at, item)
+        return item if found is None else found.item
+
     def _references(self, at: int, item: Item, held: Item) -> list[Different | Extra]:
-        assert isinstance(item.header, Run)
-        assert isinstance(held.header, Run)
+        assert isinstance(item.header, Run | LoggedModel)
+        assert isinstance(held.header, Run | LoggedModel)
         found: list[Different | Extra] = []
-        wanted = self._experiments.get((at, item.header.experiment.id))
-        if wanted != held.header.experiment:
+        home = self._job.experiments.get((at, item.header.experiment.id))
+        if home != held.header.experiment:
             found.append(
                 Different(
-                    item.ref, "experiment", str(wanted), str(held.header.experiment)
+                    item.ref, "experiment", str(home), str(held.header.experiment)
                 )
             )
+        if isinstance(item.header, LoggedModel) or isinstance(held.header, LoggedModel):
+            return found
         parent = item.header.parent
         if parent is None:
             return found
@@ -258,7 +283,7 @@ class _Verification:
                 continue
             try:
                 with source.open(item.ref, path) as one:
-                    wanted = checksum_of(one)
+                    checksum = checksum_of(one)
                 with self._sink.open(held.ref, path) as other:
                     got = checksum_of(other)
             except (OSError, ItemError) as error:
@@ -266,22 +291,22 @@ class _Verification:
                     Different(item.ref, f"artifact {path}", "readable", str(error))
                 )
                 continue
-            if wanted != got:
-                found.append(Different(item.ref, f"artifact {path}", wanted, got))
+            if checksum != got:
+                found.append(Different(item.ref, f"artifact {path}", checksum, got))
         extra = len(own.keys() - {artifact.path for artifact in item.artifacts})
         if extra:
             found.append(Extra("artifact", extra))
         return found
 
-    def _verify_versions(self, origin: str, later: _Later) -> Iterator[Verdict]:
-        """Compare a run that stands in several places with the union of them."""
+    def _verify_versions(self, origin: Ref, later: _Later) -> Iterator[Verdict]:
+        """Compare an item that stands in several places with the union of them."""
         items: list[tuple[int, Item]] = []
         for at, ref in later.versions:
             item = next(iter(self._sources[at][1].read([ref])))
             if isinstance(item, Item):
-                items.append((at, self._fitted(item)))
+                items.append((at, self._resolved(at, self._fitted(item))))
         if not items:  # they went away, or broke, since they were read
-            yield Problem(f"run/{origin}", "can no longer be read from its sources")
+            yield Problem(str(origin), "can no longer be read from its sources")
             return
         first = items[0][1]
         if later.copy is None:
@@ -289,7 +314,7 @@ class _Verification:
             return
         held = self._read_back(later.copy.ref)
         if isinstance(held, Failed):
-            yield Different(first.ref, "run", "readable", held.why)
+            yield Different(first.ref, first.ref.kind, "readable", held.why)
             return
         orders = (items, items[::-1])
         best: list[Different | Extra] | None = None
@@ -311,14 +336,13 @@ class _Verification:
             if not count_different(best):
                 break
         assert best is not None
-        yield from self._judge(Ref("run", origin), best)
+        yield from self._judge(origin, best)
 
     # -- the registry -----------------------------------------------------------
 
     def _verify_models(self) -> Iterator[Verdict]:
         self._seen["registered_model"] = set()
         groups: dict[str, list[Item]] = {}
-        job = Job(self._sources, self._sink, self._options, dry=False)
         for at, (_, source) in enumerate(self._sources):
             for item in source.read(list(source.refs(Selection("registered_model")))):
                 if isinstance(item, Failed):
@@ -327,12 +351,12 @@ class _Verification:
                 for finding in item.findings:
                     if isinstance(finding, Problem):
                         yield finding
-                resolved = resolve_versions(job, at, item)
-                if resolved is None or not self._has_place():
+                own = resolve_versions(self._job, at, item)
+                if own is None or not self._has_place():
                     continue  # the copy tells of what has no place
-                wanted = self._fitted(resolved)
-                assert isinstance(wanted.header, RegisteredModel)
-                groups.setdefault(wanted.header.name, []).append(wanted)
+                expected = self._fitted(own)
+                assert isinstance(expected.header, RegisteredModel)
+                groups.setdefault(expected.header.name, []).append(expected)
         for name, items in groups.items():
             yield from self._verify_model(name, items)
 
@@ -369,6 +393,10 @@ class _Verification:
                 found += differing
         found += one_of(ref, model_values(items), model_values([held]))
         yield from self._judge(ref, found)
+
+
+def _origin(item: Item) -> Ref:
+    return Ref(item.ref.kind, item.origin)
 
 
 def _owners(

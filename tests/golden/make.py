@@ -42,6 +42,7 @@ OLD = "0" * 32
 BARE = "5" * 32
 YOUNG = "9" * 32
 LOST = Loss(Ref("run", OLD), "a tag is carried", carried=True)
+LATER = ("links", "model_metrics", "source_model", "logged_model")
 NAN, INF = float("nan"), float("inf")
 
 
@@ -115,8 +116,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, Ref):
         return str(value)
     if is_dataclass(value):
-        # Marks name the place that was copied from, and the day's release.
-        names = [field.name for field in fields(value) if field.name != "mark"]
+        # Marks name the place that was copied from, and the day's release. What there
+        # was not yet when the first archive was made is told where it is something.
+        names = [
+            field.name
+            for field in fields(value)
+            if field.name != "mark"
+            and (field.name not in LATER or getattr(value, field.name))
+        ]
         return {type(value).__name__: {n: plain(getattr(value, n)) for n in names}}
     if isinstance(value, (tuple, list)):
         return sorted((plain(each) for each in value), key=repr)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from mlmigrate.codec.records import Block, Fetch, decode, findings
 from mlmigrate.codec.rows import Entry, Rows, finding_row, written_schema
-from mlmigrate.codec.schema import COUNTED, TABLES
+from mlmigrate.codec.schema import ADDED, COUNTED, TABLES
 from mlmigrate.codec.text import escape, unescape
 
 __all__ = [
+    "ADDED",
     "COUNTED",
     "TABLES",
     "Block",

@@ -23,11 +23,14 @@ _ARROW = {np.dtype(each): type for type, each in _NUMPY.items()}
 _MOST_BYTES = (1 << 31) - 1
 
 
-def of_numbers(values: np.ndarray) -> pa.Array:
-    """Return an array of numbers, of which none is missing."""
+def of_numbers(values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
+    """Return an array of numbers, of which none, or those in *missing*, are missing."""
     type = _ARROW[values.dtype]
     data = pa.py_buffer(np.ascontiguousarray(values))
-    return pa.Array.from_buffers(type, len(values), [None, data])
+    valid = None
+    if missing is not None and missing.any():
+        valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    return pa.Array.from_buffers(type, len(values), [valid, data])
 
 
 def of_values(values: Sequence[Any], type: pa.DataType) -> pa.Array:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlmigrate.codec.schema import TABLES
+from mlmigrate.codec.schema import POINTS, TABLES
 from mlmigrate.codec.text import unescape
 from mlmigrate.errors import ItemError
-from mlmigrate.metrics import history, union
+from mlmigrate.metrics import by_series, history, union
 from mlmigrate.model import (
     Alias,
     Artifact,
@@ -22,8 +22,11 @@ from mlmigrate.model import (
     Header,
     Item,
     Kind,
+    LoggedModel,
     Loss,
     MetricHistory,
+    ModelLink,
+    ModelMetric,
     ModelVersion,
     Note,
     Param,
@@ -48,14 +51,16 @@ class Block:
         table = table.unify_dictionaries()
         self._items = _numbers(table.column("item"))
         self.columns: dict[str, Any] = {}
+        #: Of each text of a table of points, what its codes stand for; -1 for nothing.
+        self.texts: dict[str, list[str]] = {}
         for column in list(TABLES[name])[2:]:
             data = table.column(column.name)
             if data.null_count and not column.nullable:
                 raise ItemError(f"{name}.{column.name} has rows without a value")
-            if name == "metrics" and column.type != pa.string():
+            if name in POINTS and column.type != pa.string():
                 self.columns[column.name] = data.to_numpy()
-            elif name == "metrics":
-                codes, self.keys = _codes(data)
+            elif name in POINTS:
+                codes, self.texts[column.name] = _codes(data)
                 self.columns[column.name] = codes
             elif column.type == pa.string():
                 self.columns[column.name] = _texts(data)
@@ -89,7 +94,7 @@ def _codes(data: pa.ChunkedArray) -> tuple[Any, list[str]]:
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     keys = [unescape(text) for text in array.dictionary.to_pylist()]
-    return array.indices.to_numpy(), keys
+    return array.indices.fill_null(-1).to_numpy(), keys
 
 
 def _texts(data: pa.ChunkedArray) -> list[str | None]:
@@ -146,8 +151,10 @@ def decode(
             tags=tuple(
                 Tag(*row) for row in block("tags").records(number, "key", "value")
             ),
-            metrics=tuple(_histories(number, block("metrics"))),
+            metrics=tuple(_metrics(ref.kind, number, block)),
             inputs=tuple(_datasets(number, block)),
+            links=tuple(_links(ref.kind, number, block)),
+            model_metrics=tuple(_model_metrics(ref.kind, number, block)),
             artifacts=tuple(artifacts),
             versions=tuple(_versions(number, block)),
             aliases=tuple(
@@ -178,6 +185,11 @@ _COLUMNS: dict[str, tuple[type, str, tuple[str, ...]]] = {
         "runs",
         tuple(column.name for column in list(TABLES["runs"])[3:]),
     ),
+    "logged_model": (
+        LoggedModel,
+        "logged_models",
+        tuple(column.name for column in list(TABLES["logged_models"])[3:]),
+    ),
     "registered_model": (
         RegisteredModel,
         "registered_models",
@@ -201,28 +213,73 @@ def _header(kind: Kind, number: int, block: Fetch) -> Header:
         parent = values.pop("parent_run_id")
         values["experiment"] = Ref("experiment", values.pop("experiment_id"))
         values["parent"] = None if parent is None else Ref("run", parent)
+    if type_ is LoggedModel:
+        source = values.pop("source_run_id")
+        values["experiment"] = Ref("experiment", values.pop("experiment_id"))
+        values["source_run"] = None if source is None else Ref("run", source)
     header: Header = type_(**values)
     return header
 
 
-def _histories(number: int, block: Block) -> Iterator[MetricHistory]:
-    rows = block.rows(number)
-    codes = block.columns["key"][rows]
-    if not len(codes):
+def _metrics(kind: Kind, number: int, block: Fetch) -> Iterator[MetricHistory]:
+    if kind == "logged_model":
         return
-    cuts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
     found: dict[str, MetricHistory] = {}
+    for _, metric in _histories(number, block("metrics"), ()):
+        own = found.get(metric.key)
+        found[metric.key] = metric if own is None else union(own, metric)
+    yield from found.values()
+
+
+def _model_metrics(kind: Kind, number: int, block: Fetch) -> Iterator[ModelMetric]:
+    if kind != "logged_model":
+        return
+    names = ("run_id", "dataset", "dataset_digest")
+    found = []
+    for texts, metric in _histories(number, block("model_metrics"), names):
+        run, dataset, checksum = texts
+        if run is None:
+            raise ItemError("model_metrics.run_id has rows without a value")
+        found.append(ModelMetric(Ref("run", run), metric, dataset, checksum))
+    yield from by_series(found).values()
+
+
+def _histories(
+    number: int, block: Block, names: tuple[str, ...]
+) -> Iterator[tuple[list[str | None], MetricHistory]]:
+    """Yield histories as they stand, each with the texts *names* beside its key."""
+    rows = block.rows(number)
+    columns = [block.columns[name][rows] for name in ("key", *names)]
+    size = len(columns[0])
+    if not size:
+        return
+    changes = np.zeros(size - 1, dtype=bool)
+    for codes in columns:
+        changes |= codes[1:] != codes[:-1]
+    cuts = [0, *(np.flatnonzero(changes) + 1).tolist(), size]
     for low, high in pairwise(cuts):
         part = slice(rows.start + low, rows.start + high)
+        texts = [
+            block.texts[name][codes[low]] if codes[low] >= 0 else None
+            for name, codes in zip(("key", *names), columns, strict=True)
+        ]
         metric = history(
-            block.keys[codes[low]],
+            texts[0] or "",
             block.columns["step"][part].copy(),
             block.columns["timestamp"][part].copy(),
             block.columns["value"][part].copy(),
         )
-        own = found.get(metric.key)
-        found[metric.key] = metric if own is None else union(own, metric)
-    yield from found.values()
+        yield texts[1:], metric
+
+
+def _links(kind: Kind, number: int, block: Fetch) -> Iterator[ModelLink]:
+    if kind != "run":
+        return
+    own = block("model_links").records(number, "model_id", "role", "step")
+    for model, role, step in own:
+        if role not in ("input", "output"):
+            raise ItemError(f"the role of a logged model is {role!r}")
+        yield ModelLink(Ref("logged_model", model), role, step)
 
 
 def _datasets(number: int, block: Fetch) -> Iterator[DatasetInput]:
@@ -238,6 +295,14 @@ def _datasets(number: int, block: Fetch) -> Iterator[DatasetInput]:
         yield DatasetInput(**fields, tags=tuple(tags.get(at, ())))
 
 
+_VERSION_REFS: dict[str, Kind] = {
+    "source_run": "run",
+    "run": "run",
+    "source_model": "logged_model",
+    "logged_model": "logged_model",
+}
+
+
 def _versions(number: int, block: Fetch) -> Iterator[ModelVersion]:
     names = [column.name for column in list(TABLES["model_versions"])[3:]]
     rows = list(block("model_versions").records(number, *names))
@@ -248,9 +313,9 @@ def _versions(number: int, block: Fetch) -> Iterator[ModelVersion]:
             tags.setdefault(version, []).append(Tag(key, value))
     for row in rows:
         values = dict(zip(names, row, strict=True))
-        for name in ("source_run", "run"):
+        for name, kind in _VERSION_REFS.items():
             id = values.pop(f"{name}_id")
-            values[name] = None if id is None else Ref("run", id)
+            values[name] = None if id is None else Ref(kind, id)
         yield ModelVersion(**values, tags=tuple(tags.get(values["version"], ())))
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from mlmigrate.codec.arrays import of_numbers, of_values
-from mlmigrate.codec.schema import TABLES
+from mlmigrate.codec.schema import POINTS, TABLES
 from mlmigrate.codec.text import text_array
 from mlmigrate.errors import ItemError
 from mlmigrate.metrics import value_bits
@@ -18,6 +18,7 @@ from mlmigrate.model import (
     Experiment,
     Finding,
     Item,
+    LoggedModel,
     Loss,
     MetricHistory,
     ModelVersion,
@@ -54,7 +55,7 @@ class Rows:
     def __init__(self, segment: int) -> None:
         self._segment = segment
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}
-        self._histories: list[tuple[int, str, MetricHistory]] = []
+        self._points: dict[str, list[_Points]] = {name: [] for name in POINTS}
         #: Roughly what the rows of each table take.
         self.bytes: dict[str, int] = dict.fromkeys(TABLES, 0)
 
@@ -69,11 +70,10 @@ class Rows:
             _check(table, values)
         for table, values in rows:
             self.put(table, entry.number, values)
-        id = entry.item.ref.id
-        for metric in entry.item.metrics:
-            if len(metric.steps):
-                self._histories.append((entry.number, id, metric))
-                self.bytes["metrics"] += 24 * len(metric.steps)
+        for table, points in _points_of(entry):
+            if len(points[2].steps):
+                self._points[table].append(points)
+                self.bytes[table] += 24 * len(points[2].steps)
 
     def put(self, table: str, number: int, values: tuple[Any, ...]) -> None:
         """Add one row."""
@@ -85,8 +85,8 @@ class Rows:
     def take(self, table: str) -> pa.Table:
         """Return the rows of a table as columns, and forget them."""
         self.bytes[table] = 0
-        if table == "metrics":
-            return self._take_metrics()
+        if table in POINTS:
+            return self._take_points(table)
         rows, self._rows[table] = self._rows[table], []
         schema = TABLES[table]
         columns = list(zip(*rows, strict=True)) or [()] * len(schema)
@@ -100,19 +100,26 @@ class Rows:
             schema=schema,
         )
 
-    def _take_metrics(self) -> pa.Table:
-        histories, self._histories = self._histories, []
+    def _take_points(self, table: str) -> pa.Table:
+        histories, self._points[table] = self._points[table], []
         lengths = np.array([len(metric.steps) for _, _, metric in histories], np.int64)
         numbers = np.array([number for number, _, _ in histories], np.int32)
         rows = int(lengths.sum())
+        width = sum(column.type == pa.string() for column in TABLES[table])
 
-        def repeated(texts: list[str]) -> pa.Array:
+        def repeated(texts: list[str | None]) -> pa.Array:
             codes: dict[str, int] = {}
             each = np.array(
-                [codes.setdefault(text, len(codes)) for text in texts], np.int32
+                [
+                    -1 if text is None else codes.setdefault(text, len(codes))
+                    for text in texts
+                ],
+                np.int32,
             )
+            numbers = np.repeat(each, lengths)
             return pa.DictionaryArray.from_arrays(
-                of_numbers(np.repeat(each, lengths)), text_array(list(codes))
+                of_numbers(np.maximum(numbers, 0), numbers < 0),
+                text_array(list(codes)),
             )
 
         def joined(columns: list[Any], type_: Any) -> Any:
@@ -124,21 +131,37 @@ class Rows:
         columns = [
             of_numbers(np.full(rows, self._segment, np.int32)),
             of_numbers(np.repeat(numbers, lengths)),
-            repeated([id for _, id, _ in histories]),
-            repeated([metric.key for _, _, metric in histories]),
+            *(
+                repeated([texts[at] for _, texts, _ in histories])
+                for at in range(width)
+            ),
             of_numbers(joined([metric.steps for _, _, metric in histories], np.int64)),
             of_numbers(
                 joined([metric.timestamps for _, _, metric in histories], np.int64)
             ),
             of_numbers(values),
         ]
-        return pa.table(columns, schema=written_schema("metrics"))
+        return pa.table(columns, schema=written_schema(table))
+
+
+#: The number of an item, the texts of a table of points, and the points.
+_Points: TypeAlias = tuple[int, tuple[str | None, ...], MetricHistory]
+
+
+def _points_of(entry: Entry) -> Iterator[tuple[str, _Points]]:
+    item, number = entry.item, entry.number
+    for metric in item.metrics:
+        yield "metrics", (number, (item.ref.id, metric.key), metric)
+    for each in item.model_metrics:
+        own, run = each.history, each.run.id
+        texts = (item.ref.id, run, own.key, each.dataset, each.dataset_digest)
+        yield "model_metrics", (number, texts, own)
 
 
 def written_schema(table: str) -> pa.Schema:
     """Return the schema of what `Rows.take` returns: texts that repeat are codes."""
     schema = TABLES[table]
-    if table != "metrics":
+    if table not in POINTS:
         return schema
     coded = pa.dictionary(pa.int32(), pa.string())
     return pa.schema(
@@ -180,6 +203,8 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
             )
         case Run():
             yield "runs", _run_row(id, header)
+        case LoggedModel():
+            yield "logged_models", _logged_model_row(id, header)
         case RegisteredModel():
             yield (
                 "registered_models",
@@ -211,6 +236,8 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
         )
         for tag in dataset.tags:
             yield "dataset_tags", (id, at, tag.key, tag.value)
+    for link in item.links:
+        yield "model_links", (id, link.model.id, link.role, link.step)
     for artifact in item.artifacts:
         checksum = entry.checksums.get(artifact.path)
         yield "artifacts", (id, artifact.path, artifact.size, checksum)
@@ -226,25 +253,28 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def _index_row(entry: Entry) -> tuple[Any, ...]:
     item, header = entry.item, entry.item.header
+    histories = [*item.metrics, *(each.history for each in item.model_metrics)]
+    keys = {metric.key for metric in histories if len(metric.steps)}
     return (
         item.ref.kind,
         item.ref.id,
         item.origin,
         header.name,
-        header.experiment.id if isinstance(header, Run) else None,
+        header.experiment.id if isinstance(header, Run | LoggedModel) else None,
         None if isinstance(header, RegisteredModel) else header.lifecycle,
         entry.digest,
         item.mark,
         entry.source,
         len(item.params),
         len(item.tags),
-        sum(bool(len(metric.steps)) for metric in item.metrics),
-        sum(len(metric.steps) for metric in item.metrics),
+        len(keys),
+        sum(len(metric.steps) for metric in histories),
         len(item.inputs),
         len(item.artifacts),
         len(item.versions),
         len(item.aliases),
         len(item.findings),
+        len(item.links),
     )
 
 
@@ -268,6 +298,22 @@ def _run_row(id: str, run: Run) -> tuple[Any, ...]:
     )
 
 
+def _logged_model_row(id: str, model: LoggedModel) -> tuple[Any, ...]:
+    return (
+        id,
+        model.experiment.id,
+        model.name,
+        model.status,
+        model.status_message,
+        model.model_type,
+        model.source_run.id if model.source_run else None,
+        model.creation_time,
+        model.last_updated_time,
+        model.lifecycle,
+        model.artifact_location,
+    )
+
+
 def _version_row(model: str, version: ModelVersion) -> tuple[Any, ...]:
     return (
         model,
@@ -287,6 +333,8 @@ def _version_row(model: str, version: ModelVersion) -> tuple[Any, ...]:
         version.status,
         version.status_message,
         version.mark,
+        version.source_model.id if version.source_model else None,
+        version.logged_model.id if version.logged_model else None,
     )
 
 

@@ -31,7 +31,7 @@ TABLES: dict[str, pa.Schema] = {
         "kind text, id text, origin text, name text?, experiment_id text?,"
         "lifecycle text?, digest text, mark text?, source text, params int, tags int,"
         "metrics int, points int, datasets int, artifacts int, versions int,"
-        "aliases int, findings int"
+        "aliases int, findings int, links int?"
     ),
     "experiments": _schema(
         "experiment_id text, name text, artifact_location text?, lifecycle text,"
@@ -51,6 +51,17 @@ TABLES: dict[str, pa.Schema] = {
         "source text, schema text?, profile text?"
     ),
     "dataset_tags": _schema("run_id text, dataset int32, key text, value text"),
+    "logged_models": _schema(
+        "model_id text, experiment_id text, name text, status text,"
+        "status_message text?, model_type text?, source_run_id text?,"
+        "creation_time int?, last_updated_time int?, lifecycle text,"
+        "artifact_location text?"
+    ),
+    "model_metrics": _schema(
+        "model_id text, run_id text, key text, dataset text?, dataset_digest text?,"
+        "step int, timestamp int, value real"
+    ),
+    "model_links": _schema("run_id text, model_id text, role text, step int"),
     "artifacts": _schema("run_id text, path text, size int, sha256 text?"),
     "registered_models": _schema(
         "model text, name text, description text?, creation_time int?,"
@@ -60,7 +71,8 @@ TABLES: dict[str, pa.Schema] = {
         "model text, version int, origin text, creation_time int?,"
         "last_updated_time int?, description text?, user text?, stage text,"
         "source text?, source_run_id text?, source_path text?, storage_location text?,"
-        "run_id text?, run_link text?, status text, status_message text?, mark text?"
+        "run_id text?, run_link text?, status text, status_message text?, mark text?,"
+        "source_model_id text?, logged_model_id text?"
     ),
     "version_tags": _schema("model text, version int, key text, value text"),
     "aliases": _schema("model text, alias text, version int"),
@@ -74,12 +86,22 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 
+#: Columns that archives lack which were written before there were logged models.
+ADDED = {
+    ("items", "links"),
+    ("model_versions", "source_model_id"),
+    ("model_versions", "logged_model_id"),
+}
+#: Tables of points: their texts are codes, of which each repeats many times.
+POINTS = ("metrics", "model_metrics")
+
 #: Which column of ``items`` counts an item's rows in a table, and decides whether the
 #: item has any there.
 COUNTED = {
     "params": "params",
     "tags": "tags",
     "metrics": "points",
+    "model_metrics": "points",
     "datasets": "datasets",
     "dataset_tags": "datasets",
     "artifacts": "artifacts",
@@ -87,4 +109,5 @@ COUNTED = {
     "version_tags": "versions",
     "aliases": "aliases",
     "findings": "findings",
+    "model_links": "links",
 }

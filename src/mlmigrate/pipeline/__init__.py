@@ -14,11 +14,13 @@ from mlmigrate.ahead import reading
 from mlmigrate.contract import Recording
 from mlmigrate.locations import Opened
 from mlmigrate.model import Finding
+from mlmigrate.pipeline.deciding import copy_items
 from mlmigrate.pipeline.experiments import copy_experiments, read_experiments
 from mlmigrate.pipeline.job import Event, Job, Options, Total, open_stores
+from mlmigrate.pipeline.logged_models import copy_logged_models
 from mlmigrate.pipeline.models import copy_models
 from mlmigrate.pipeline.recording import beside_items, label_of_all
-from mlmigrate.pipeline.runs import copy_runs, unread, wanted_runs
+from mlmigrate.pipeline.runs import unread, wanted
 
 __all__ = ["Event", "Options", "Total", "copy"]
 
@@ -59,15 +61,16 @@ def _copied(job: Job) -> Generator[Event, None, None]:
     sources, options = job.sources, job.options
     groups, failed = read_experiments(sources, options)
     yield from failed
-    wanted = wanted_runs(sources, groups)
-    total = sum(map(len, wanted))
-    skipped, wanted = unread(job, wanted) if options.quick else ([], wanted)
+    runs = wanted(sources, groups, "run")
+    total = sum(map(len, runs))
+    skipped, runs = unread(job, runs) if options.quick else ([], runs)
     # A sink may take seconds to open or to make: runs are read meanwhile.
-    with reading(sources, wanted, workers=options.workers) as read:
+    with reading(sources, runs, workers=options.workers) as read:
         yield from copy_experiments(job, groups)
         yield Total("run", total)
         yield from skipped
-        yield from copy_runs(job, read)
+        yield from copy_items(job, read, lambda _, run: options.filters.takes_run(run))
+    yield from copy_logged_models(job, groups)
     yield from copy_models(job)
     for _, source in sources:
         yield from source.findings()

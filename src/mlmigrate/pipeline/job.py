@@ -97,7 +97,10 @@ class Job:
     origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
     #: (experiment, name, digest) -> a hash of the rest, as it was met first.
     datasets: dict[tuple[Ref, str, str], bytes] = field(default_factory=dict)
-    planned: dict[str, Ref] = field(default_factory=dict)
+    #: (source, ref) of the logged models that runs which were copied made or used.
+    linked: set[tuple[int, Ref]] = field(default_factory=set)
+    #: Kind and origin -> what a plan would have written.
+    planned: dict[Ref, Ref] = field(default_factory=dict)
     renumbered: list[merge.Renumbered] = field(default_factory=list)
 
 
@@ -175,7 +178,7 @@ def deliver(job: Job, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
 
 
 def origin_of(job: Job, at: int, ref: Ref) -> str:
-    """Return the origin of a run of a source: its id, unless it is itself a copy."""
+    """Return the origin of an item of a source: its id, unless it is itself a copy."""
     known = job.origins.get((at, ref))
     if known is not None:
         return known

@@ -56,14 +56,19 @@ def copy_models(job: Job) -> Iterator[Event]:
 
 
 def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
-    """Return the model with its versions' runs replaced by the sink's; None where a
-    filter leaves none of its runs.
+    """Return the model with its versions' runs and logged models replaced by the
+    sink's; None where a filter leaves none of them.
     """
     versions = []
     for version in item.versions:
         origins = {
-            ref: Ref("run", origin_of(job, at, ref))
-            for ref in (version.run, version.source_run)
+            ref: Ref(ref.kind, origin_of(job, at, ref))
+            for ref in (
+                version.run,
+                version.source_run,
+                version.source_model,
+                version.logged_model,
+            )
             if ref is not None
         }
         found = job.sink.copies(list(origins.values()))
@@ -71,8 +76,8 @@ def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
             ref: found[origin].ref for ref, origin in origins.items() if origin in found
         }
         for ref, origin in origins.items():
-            if origin.id in job.planned:
-                here.setdefault(ref, job.planned[origin.id])
+            if origin in job.planned:
+                here.setdefault(ref, job.planned[origin])
         if job.options.filters.narrow and not here:
             continue
         keep = job.sink.capabilities.keeps_ids
@@ -83,6 +88,14 @@ def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
                 if version.run
                 else None,
                 source_run=here.get(version.source_run) if version.source_run else None,
+                source_model=here.get(version.source_model)
+                if version.source_model
+                else None,
+                logged_model=here.get(
+                    version.logged_model, version.logged_model if keep else None
+                )
+                if version.logged_model
+                else None,
             )
         )
     if job.options.filters.narrow and not versions:

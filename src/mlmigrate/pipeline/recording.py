@@ -15,6 +15,9 @@ from mlmigrate.model import (
 )
 from mlmigrate.pipeline.job import Event, Job, label
 
+#: Items that bear their own findings at a sink.
+_WITH_FINDINGS = ("run", "logged_model")
+
 
 def label_of_all(job: Job) -> str:
     """Name the sources of a copy, which share what is found."""
@@ -30,7 +33,7 @@ def beside_items(event: Event) -> tuple[Finding, ...]:
             return (Problem(str(ref), f"not copied: {why}"),)
         case Conflict(ref, what):
             return (Problem(str(ref), f"not copied: {what}"),)
-        case Copied() | Updated() | Skipped() if event.ref.kind == "run":
+        case Copied() | Updated() | Skipped() if event.ref.kind in _WITH_FINDINGS:
             # Its own stand with it; what it lost on the way does not.
             return tuple(each for each in event.findings if isinstance(each, Loss))
         case Copied() | Updated() | Skipped():

@@ -17,6 +17,7 @@ from mlmigrate.contract import (
     Copy,
     Delivery,
     Glance,
+    ModelFacts,
     Selection,
     Written,
 )
@@ -27,6 +28,7 @@ from mlmigrate.model import (
     Finding,
     Item,
     Lifecycle,
+    LoggedModel,
     Ref,
     Run,
 )
@@ -65,7 +67,7 @@ class MemoryStore:
     """See `mlmigrate.contract.Sink`."""
 
     parallel: Literal["process", "thread"] = "thread"
-    capabilities = Capabilities(keeps_ids=True)
+    capabilities = Capabilities(keeps_ids=True, logged_models=ModelFacts())
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -78,7 +80,7 @@ class MemoryStore:
                 continue
             header = item.header
             if (
-                isinstance(header, Run)
+                isinstance(header, Run | LoggedModel)
                 and selection.experiments is not None
                 and header.experiment.id not in selection.experiments
             ):
@@ -166,7 +168,7 @@ class MemoryStore:
 
     def _new_ref(self, item: Item) -> Ref:
         kind = item.ref.kind
-        id = item.origin if kind == "run" else item.ref.id
+        id = item.origin if kind in ("run", "logged_model") else item.ref.id
         number = 1000
         while Ref(kind, id) in self._held.items:
             id, number = str(number), number + 1

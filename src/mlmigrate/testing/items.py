@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from mlmigrate.model import (
     DatasetInput,
     Experiment,
     Item,
+    LoggedModel,
     MetricHistory,
+    ModelLink,
+    ModelMetric,
     ModelVersion,
     Param,
     Ref,
@@ -27,6 +31,7 @@ from mlmigrate.model import (
 NOW = 1_700_000_000_000
 RUN = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
+MODEL = f"m-{RUN}"
 
 
 def points(key: str, *triples: tuple[int, float], at: int = NOW) -> MetricHistory:
@@ -64,6 +69,39 @@ def run(id: str = RUN, experiment: str = "1", **more: Any) -> Item:
 
 
 _ITEM_FIELDS = {"params", "tags", "metrics", "inputs", "artifacts"}
+_ITEM_FIELDS |= {"links", "model_metrics"}
+
+
+def logged_model(id: str = MODEL, experiment: str = "1", **more: Any) -> Item:
+    """Return a logged model; keywords are fields of the item or of its header."""
+    own = {name: more.pop(name) for name in list(more) if name in _ITEM_FIELDS}
+    header = {
+        "name": "net",
+        "status": "READY",
+        "source_run": Ref("run", RUN),
+        "creation_time": NOW + 10_000,
+        "last_updated_time": NOW + 20_000,
+        **more,
+    }
+    home = Ref("experiment", experiment)
+    return Item(Ref("logged_model", id), LoggedModel(home, **header), id, **own)
+
+
+def link(id: str = MODEL, step: int = 0, role: Any = "output") -> ModelLink:
+    """Return a link of a run to a logged model."""
+    return ModelLink(Ref("logged_model", id), role, step)
+
+
+def model_points(
+    key: str,
+    *triples: tuple[int, float],
+    run: str = RUN,
+    dataset: tuple[str, str] | None = None,
+    at: int = NOW,
+) -> ModelMetric:
+    """Return what *run* measured of a logged model: pairs of step and value."""
+    name, checksum = dataset or (None, None)
+    return ModelMetric(Ref("run", run), points(key, *triples, at=at), name, checksum)
 
 
 def version(model: str, number: int, created: int, **more: Any) -> ModelVersion:
@@ -150,6 +188,49 @@ def everything() -> tuple[list[Item], dict[tuple[Ref, str], bytes]]:
         registered,
     ]
     return items, {(full.ref, path): content for path, content in data.items()}
+
+
+def with_logged_models() -> tuple[list[Item], dict[tuple[Ref, str], bytes]]:
+    """Return `everything`, and logged models that its runs made, used and measured.
+
+    One was made at a step above 0 and is registered; one is deleted and has no run.
+    """
+    items, files = everything()
+    experiment, made, child, registered = items
+    data = {"MLmodel": b"flavors: {}\n", "data/weights ü.bin": bytes(1000)}
+    net = logged_model(
+        model_type="classifier",
+        params=(Param("layers", "3"), Param("empty", "")),
+        tags=(Tag("stage", "größer 🚀"),),
+        model_metrics=(
+            model_points("acc", (0, 0.5), (7, 0.75)),
+            model_points("acc", (7, 0.25), run=OTHER, dataset=("cats", "d1")),
+            model_points("loss", *((step, 1 / (step + 1)) for step in range(200))),
+        ),
+        artifacts=tuple(Artifact(path, len(b)) for path, b in sorted(data.items())),
+    )
+    lost = logged_model(
+        f"m-{OTHER}",
+        name="lost",
+        status="FAILED",
+        status_message="no space",
+        source_run=None,
+        lifecycle="deleted",
+    )
+    made = replace(made, links=(link(step=7), link(lost.ref.id)))
+    child = replace(child, links=(link(role="input"),))
+    of_model = replace(
+        registered.versions[1],
+        source=f"models:/{MODEL}",
+        source_path="",
+        source_model=net.ref,
+        logged_model=net.ref,
+        run=made.ref,
+        storage_location="/gone/models",
+    )
+    registered = replace(registered, versions=(registered.versions[0], of_model))
+    files.update({(net.ref, path): content for path, content in data.items()})
+    return [experiment, made, child, net, lost, registered], files
 
 
 def rows_of(item: Item) -> list[tuple[str, int, int, float]]:

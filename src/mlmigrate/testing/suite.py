@@ -21,11 +21,14 @@ from mlmigrate.testing.items import (
     RUN,
     everything,
     experiment,
+    logged_model,
     model,
     points,
     run,
     version,
+    with_logged_models,
 )
+from mlmigrate.testing.logged_models import LoggedModels, NoLoggedModels
 from mlmigrate.testing.merging import Merging
 from mlmigrate.testing.registry import Registry
 from mlmigrate.testing.repeats import Repeats
@@ -41,6 +44,7 @@ __all__ = [
     "NOW",
     "OTHER",
     "RUN",
+    "FullSinkSuite",
     "MemorySources",
     "Peeked",
     "Result",
@@ -48,17 +52,23 @@ __all__ = [
     "SinkSuite",
     "everything",
     "experiment",
+    "logged_model",
     "memory_sources",
     "model",
     "points",
     "run",
     "version",
+    "with_logged_models",
 ]
 
 
-class RunSinkSuite(RoundTrips, Repeats, Merging, BrokenArtifacts):
+class RunSinkSuite(RoundTrips, Repeats, Merging, BrokenArtifacts, NoLoggedModels):
     """Tests that a sink passes which has a place only for runs."""
 
 
 class SinkSuite(RunSinkSuite, Registry):
-    """Tests that every sink passes; one that cannot keep run ids needs its own."""
+    """Tests that a sink passes which also has a place for registered models."""
+
+
+class FullSinkSuite(SinkSuite, LoggedModels):
+    """Tests that a sink passes which holds all that MLflow has, under its ids."""

@@ -93,7 +93,7 @@ def _versions(records: Iterable[Any]) -> Iterator[ModelVersion]:
         number, origin = as_time(record.get("version")), as_text(record.get("origin"))
         if number is None or origin is None:
             continue
-        texts = {name: as_text(record.get(name)) for name in _TEXTS}
+        texts: dict[str, Any] = {name: as_text(record.get(name)) for name in _TEXTS}
         yield ModelVersion(
             number,
             origin,

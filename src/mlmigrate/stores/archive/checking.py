@@ -26,6 +26,9 @@ _T = TypeVar("_T")
 _HEADERS = {
     "experiments": "experiment",
     "runs": "run",
+    "metrics": "run",
+    "logged_models": "logged_model",
+    "model_metrics": "logged_model",
     "registered_models": "registered_model",
 }
 

@@ -62,9 +62,9 @@ class Index:
         return sum(map(len, self._at.values()))
 
     def refs(self, kind: Kind, experiments: frozenset[str] | None) -> Iterator[Ref]:
-        """Yield the refs of one kind, of runs those of some experiments."""
+        """Yield the refs of one kind, of what has a home those of some experiments."""
         homes = None
-        if kind == "run" and experiments is not None:
+        if kind in ("run", "logged_model") and experiments is not None:
             homes = self.table.column("experiment_id").to_pylist()
         for id, at in self._at[kind].items():
             if homes is None or unescape(homes[at] or "") in (experiments or ()):
@@ -93,7 +93,7 @@ class Index:
             value("digest"),
             cast("Lifecycle", lifecycle),
             None if experiment is None else unescape(experiment),
-            {name: value(name) for name in _COUNTS},
+            {name: value(name) or 0 for name in _COUNTS},
         )
 
     def find(self, origin: Ref) -> Ref | None:

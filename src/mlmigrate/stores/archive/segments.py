@@ -12,7 +12,17 @@ from mlmigrate.codec import COUNTED, TABLES, Block
 from mlmigrate.digest import digest
 from mlmigrate.errors import ItemError
 from mlmigrate.marks import PREFIX
-from mlmigrate.model import Experiment, Failed, Item, Problem, Ref, RegisteredModel, Run
+from mlmigrate.model import (
+    Experiment,
+    Failed,
+    Header,
+    Item,
+    LoggedModel,
+    Problem,
+    Ref,
+    RegisteredModel,
+    Run,
+)
 from mlmigrate.stores.archive.index import Row
 from mlmigrate.stores.archive.manifest import Segment, sum_of
 from mlmigrate.stores.archive.place import Place
@@ -135,12 +145,14 @@ def _counts(item: Item) -> dict[str, int]:
     return {
         "params": len(item.params),
         "tags": len(item.tags),
-        "points": sum(len(metric.steps) for metric in item.metrics),
+        "points": sum(len(metric.steps) for metric in item.metrics)
+        + sum(len(metric.history.steps) for metric in item.model_metrics),
         "datasets": len(item.inputs),
         "artifacts": len(item.artifacts),
         "versions": len(item.versions),
         "aliases": len(item.aliases),
         "findings": len(item.findings),
+        "links": len(item.links),
     }
 
 
@@ -150,15 +162,20 @@ def stub(row: Row, why: str) -> Item:
     problem = Problem(str(row.ref), f"only its name is left: {why}")
     match row.ref.kind:
         case "experiment":
-            header: Experiment | Run | RegisteredModel = Experiment(
-                row.name, lifecycle=row.lifecycle
-            )
+            header: Header = Experiment(row.name, lifecycle=row.lifecycle)
         case "run":
             header = Run(
                 Ref("experiment", row.experiment or ""),
                 row.name or None,
                 status=(mark.status if mark else None) or "RUNNING",
                 end_time=mark.end_time if mark else None,
+                lifecycle=row.lifecycle,
+            )
+        case "logged_model":
+            header = LoggedModel(
+                Ref("experiment", row.experiment or ""),
+                row.name,
+                (mark.status if mark else None) or "UNSPECIFIED",
                 lifecycle=row.lifecycle,
             )
         case _:

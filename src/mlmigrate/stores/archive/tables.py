@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlmigrate.artifacts import short
-from mlmigrate.codec import TABLES, Block, written_schema
+from mlmigrate.codec import ADDED, TABLES, Block, written_schema
 from mlmigrate.errors import ItemError, translated
 
 #: A row group is cut, at the end of an item, at so many bytes of values.
@@ -31,8 +31,9 @@ def writer(path: Path, table: str) -> pq.ParquetWriter:
     schema = written_schema(table)
     encodings = {}
     coded = [column.name for column in schema]
-    if table == "metrics":
-        coded = ["segment", "item", "run_id", "key"]
+    if schema != TABLES[table]:  # a table of points
+        numbers = ("step", "timestamp", "value")
+        coded = [name for name in coded if name not in numbers]
         encodings = dict.fromkeys(_DELTAS, "DELTA_BINARY_PACKED")
         encodings["value"] = "BYTE_STREAM_SPLIT"
     return pq.ParquetWriter(
@@ -70,7 +71,11 @@ class TableFile:
         self.table = table
         self._lock = threading.Lock()
         self._block: tuple[tuple[int, ...], Block] | None = None
-        texts = [c.name for c in TABLES[table] if c.type == pa.string()]
+        texts = [
+            column.name
+            for column in TABLES[table]
+            if column.type == pa.string() and (table, column.name) not in ADDED
+        ]
         with _damage(f"table {table} cannot be read"):
             self._file = pq.ParquetFile(
                 path,
@@ -86,6 +91,8 @@ class TableFile:
         schema = self._file.schema_arrow
         for column in TABLES[self.table]:
             at = schema.get_field_index(column.name)
+            if at < 0 and (self.table, column.name) in ADDED:
+                continue
             if at < 0:
                 raise ValueError(f"there is no column {column.name}")
             type_ = schema.field(at).type
@@ -161,9 +168,15 @@ class TableFile:
     def _read(self, groups: list[int], columns: Sequence[str] | None = None) -> Any:
         names = list(columns or TABLES[self.table].names)
         with _damage(f"table {self.table} cannot be read"):
-            data = self._file.read_row_groups(groups, columns=names, **_READ)
+            there = set(self._file.schema_arrow.names)
+            have = [name for name in names if name in there]
+            data = self._file.read_row_groups(groups, columns=have, **_READ)
             data.validate(full=True)  # codes of no text, text that is none
-        return data
+            for column in TABLES[self.table]:
+                if column.name in names and column.name not in there:
+                    missing = pa.nulls(len(data), column.type)
+                    data = data.append_column(column.name, missing)
+        return data.select(names)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,6 +17,7 @@ from mlmigrate.contract import (
     Copy,
     Delivery,
     Glance,
+    ModelFacts,
     Selection,
     Written,
 )
@@ -49,7 +50,9 @@ _THREADS = 4
 class ArchiveSink:
     """See `mlmigrate.contract.Sink`."""
 
-    capabilities = Capabilities(keeps_ids=True, surrogates=True)
+    capabilities = Capabilities(
+        keeps_ids=True, surrogates=True, logged_models=ModelFacts()
+    )
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
         self._place = place
@@ -229,7 +232,7 @@ class ArchiveSink:
 
     def _new_ref(self, item: Item) -> Ref:
         kind = item.ref.kind
-        id = item.origin if kind == "run" else item.ref.id
+        id = item.origin if kind in ("run", "logged_model") else item.ref.id
         number = 1000
         while self._is_taken(Ref(kind, id)):
             id, number = str(number), number + 1

@@ -1,0 +1,140 @@
+"""References of runs and logged models, as they are at the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from mlmigrate.model import (
+    Finding,
+    Item,
+    LoggedModel,
+    Loss,
+    ModelLink,
+    ModelMetric,
+    Ref,
+    Run,
+)
+from mlmigrate.pipeline.job import Job, origin_of
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An item that refers to items of the sink."""
+
+    item: Item
+    missing_parent: str | None = None  # origin of a parent that the sink lacks
+    left_out: tuple[Finding, ...] = ()  # what refers to an item that the sink lacks
+
+
+def resolved(job: Job, at: int, item: Item) -> Resolved | None:
+    """Return a run or a logged model with its references replaced by the sink's; None
+    where its experiment failed.
+    """
+    header = item.header
+    assert isinstance(header, Run | LoggedModel)
+    experiment = job.experiments.get((at, header.experiment.id))
+    if experiment is None:
+        return None
+    if isinstance(header, LoggedModel):
+        return _model(job, at, item, replace(header, experiment=experiment))
+    parent, missing = _parent(job, at, item, header)
+    return Resolved(
+        replace(
+            item,
+            header=replace(header, experiment=experiment, parent=parent),
+            links=_links(job, at, item),
+        ),
+        missing,
+    )
+
+
+def _model(job: Job, at: int, item: Item, header: LoggedModel) -> Resolved:
+    runs = [metric.run for metric in item.model_metrics]
+    if header.source_run is not None:
+        runs.append(header.source_run)
+    origins, there = _looked_up(job, at, item, runs)
+    facts = job.sink.capabilities.logged_models
+    kept: list[ModelMetric] = []
+    lost: dict[Ref, int] = {}
+    for metric in item.model_metrics:
+        run = there.get(metric.run)
+        if run is None and facts is not None and facts.needs_runs:
+            points = len(metric.history.steps)
+            lost[metric.run] = lost.get(metric.run, 0) + points
+        else:
+            kept.append(replace(metric, run=run or origins[metric.run]))
+    source = header.source_run
+    if source is not None:
+        keeps = job.sink.capabilities.keeps_ids
+        source = there.get(source) or (origins[source] if keeps else None)
+    return Resolved(
+        replace(
+            item,
+            header=replace(header, source_run=source),
+            model_metrics=tuple(kept),
+        ),
+        left_out=tuple(
+            Loss(item.ref, f"{count} points of metrics: {run} is not there", False)
+            for run, count in lost.items()
+        ),
+    )
+
+
+def _links(job: Job, at: int, item: Item) -> tuple[ModelLink, ...]:
+    models = [link.model for link in item.links]
+    # What a run made is at home in its store; what it used may be a copy.
+    for link in item.links:
+        if link.role == "input":
+            origin_of(job, at, link.model)
+    origins, there = _looked_up(job, at, item, models)
+    return tuple(
+        replace(link, model=there.get(link.model) or origins[link.model])
+        for link in item.links
+    )
+
+
+def any_there(job: Job, at: int, item: Item, refs: Iterable[Ref]) -> bool:
+    """Tell whether the sink has, or will have, any of an item's references."""
+    return bool(_looked_up(job, at, item, refs)[1])
+
+
+def _looked_up(
+    job: Job, at: int, item: Item, refs: Iterable[Ref]
+) -> tuple[dict[Ref, Ref], dict[Ref, Ref]]:
+    """Return the origin of each of an item's references, and the copy at the sink of
+    those that are there, or will be.
+    """
+    origins: dict[Ref, Ref] = {}
+    for ref in dict.fromkeys(refs):
+        id = job.origins.get((at, ref), ref.id)
+        if item.mark is not None:  # only a copy has others whose ids are not origins
+            id = origin_of(job, at, ref)
+        origins[ref] = Ref(ref.kind, id)
+    if not origins:
+        return {}, {}
+    found = job.sink.copies(list(origins.values()))
+    there: dict[Ref, Ref] = {}
+    for ref, origin in origins.items():
+        if origin in found:
+            there[ref] = found[origin].ref
+        elif origin in job.planned:
+            there[ref] = job.planned[origin]
+    return origins, there
+
+
+def _parent(
+    job: Job, at: int, item: Item, header: Run
+) -> tuple[Ref | None, str | None]:
+    """Return the parent's ref at the sink, and its origin where it is not there yet."""
+    if header.parent is None:
+        return None, None
+    # Only a run that is itself a copy can have a parent whose id is not its origin.
+    origin = header.parent.id
+    if item.mark is not None:
+        origin = origin_of(job, at, header.parent)
+    wanted = Ref("run", origin)
+    if job.sink.capabilities.keeps_ids:
+        return wanted, None
+    found = job.sink.copies([wanted]).get(wanted)
+    return (found.ref, None) if found is not None else (None, origin)
