@@ -31,7 +31,7 @@ from mlmigrate.stores.archive import lock
 from mlmigrate.stores.archive.checking import check
 from mlmigrate.stores.archive.local import Local
 from mlmigrate.testing.faults import Killed, When
-from mlmigrate.testing.suite import MemorySources, everything, experiment, run
+from mlmigrate.testing.suite import MemorySources, experiment, run, with_logged_models
 
 __all__ = ["cli"]  # a fixture
 
@@ -77,7 +77,7 @@ def test_killed_at_every_step(
     sources: MemorySources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before each file that is moved, put or removed, in the second export, too."""
-    items, files = everything()
+    items, files = with_logged_models()
     source = sources(*items, files=files)
     more = sources(*items, experiment("5", "more"), run("b" * 32, "5"), files=files)
     steps = 10**9

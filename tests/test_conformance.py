@@ -17,7 +17,7 @@ from support import servers
 
 from mlmigrate.model import Item, Ref, Run, Tag
 from mlmigrate.stores import memory
-from mlmigrate.testing.suite import FullSinkSuite, Peeked, SinkSuite
+from mlmigrate.testing.suite import FullSinkSuite, Peeked
 
 
 class TestMemory(FullSinkSuite):
@@ -73,7 +73,7 @@ class TestMemory(FullSinkSuite):
         )
 
 
-class DatabaseSuite(SinkSuite):
+class DatabaseSuite(FullSinkSuite):
     """Looks into MLflow's tables by SQL."""
 
     folder: Path

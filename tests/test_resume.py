@@ -31,12 +31,12 @@ from mlmigrate.stores import memory
 from mlmigrate.testing.faults import Killed, When, failing
 from mlmigrate.testing.suite import (
     MemorySources,
-    everything,
     experiment,
     model,
     points,
     run,
     version,
+    with_logged_models,
 )
 from mlmigrate.verification import Different, Missing, verify
 
@@ -106,7 +106,7 @@ def differences(source: str, sink: str, *options: str) -> list[Any]:
 
 def one_of_each() -> tuple[list[Item], dict[Any, bytes]]:
     """Two experiments, thirty runs (two batches), a parent, models, artifacts."""
-    items, files = everything()
+    items, files = with_logged_models()
     items.append(experiment("2", "second"))
     for number in range(28):
         entry = run(
@@ -133,7 +133,7 @@ class Kills:
         clean = failing(resolve(fresh("clean"), shared={"artifacts": "copy"}))
         list(pipeline.copy(opened, clean, Options()))
         expected = digests(clean.location)
-        assert 34 == len(expected)
+        assert 36 == len(expected)
         assert [] == differences(source, clean.location)
         assert 6 <= clean.calls.count
 

@@ -28,6 +28,8 @@ CHUNK = 1 << 20
 _DRIVE = re.compile(r"^/?[A-Za-z]:[\\/]")
 _RUN_SOURCE = re.compile(r"^runs:/([^/]+)/?(.*)$")
 _IN_RUN = re.compile(r"[/\\]([0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
+_MODEL_SOURCE = re.compile(r"^models:/(m-[0-9a-f]{32})/?(.*)$")
+_IN_MODEL = re.compile(r"[/\\]models[/\\](m-[0-9a-f]{32})[/\\]artifacts(?:[/\\](.*))?$")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -75,6 +77,18 @@ def lift_source(source: str | None) -> tuple[str | None, str | None]:
     where it leads there.
     """
     match = (_RUN_SOURCE.match(source) or _IN_RUN.search(source)) if source else None
+    if match is None:
+        return None, None
+    return match.group(1), (match.group(2) or "").replace("\\", "/")
+
+
+def lift_model(source: str | None) -> tuple[str | None, str | None]:
+    """Split a model version's source into the id of a logged model and a path below its
+    artifacts, where it leads there.
+    """
+    match = (
+        (_MODEL_SOURCE.match(source) or _IN_MODEL.search(source)) if source else None
+    )
     if match is None:
         return None, None
     return match.group(1), (match.group(2) or "").replace("\\", "/")

@@ -406,6 +406,11 @@ def _logged_model(header: Any, fitting: _Fitting) -> LoggedModel:
         times = [header.creation_time, header.last_updated_time]
         fitting.whole.append({"field": "times", "text": json.dumps(times)})
         header = replace(header, creation_time=None, last_updated_time=None)
+    elif fitting.sink.needs_start and header.creation_time is None:
+        created = header.last_updated_time or 0
+        fitting.losses.append("it had no creation time: its last update's, or 0")
+        fitting.whole.append({"field": "creation_time", "text": ""})
+        header = replace(header, creation_time=created)
     if not fitting.sink.keeps_legacy and header.status_message:
         fitting.losses.append("its status message is given by the server")
         message = header.status_message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import md5
 from typing import Any, TypeAlias
 
@@ -16,16 +17,43 @@ from mlmigrate.model import Ref
 
 Tables: TypeAlias = Mapping[str, sa.Table]
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """The tables of a kind of item whose copies bear tags, and their columns."""
+
+    table: str
+    id: str
+    tags: str
+    key: str
+    value: str
+    longest: int  # characters of an id
+
+
+RUNS = Marked("runs", "run_uuid", "tags", "key", "value", 32)
+LOGGED_MODELS = Marked(
+    "logged_models", "model_id", "logged_model_tags", "tag_key", "tag_value", 36
+)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*$")
 
 
 def run_id(origin: str) -> str:
     """Return the run id that a copy gets: its origin where that is one that MLflow
     accepts, otherwise one made from it, always the same.
     """
-    if _RUN_ID.match(origin):
+    return _id(RUNS, origin)
+
+
+def model_id(origin: str) -> str:
+    """Return the id that a copy of a logged model gets, likewise."""
+    return _id(LOGGED_MODELS, origin)
+
+
+def _id(place: Marked, origin: str) -> str:
+    if _ID.match(origin) and len(origin) <= place.longest:
         return origin
-    return md5(origin.encode(), usedforsecurity=False).hexdigest()
+    made = md5(origin.encode(), usedforsecurity=False).hexdigest()
+    return made if place is RUNS else f"m-{made}"
 
 
 def experiment_copies(
@@ -62,35 +90,40 @@ def experiment_copies(
     return found
 
 
-def run_copies(
+def marked_copies(
     connection: sa.Connection,
     tables: Tables,
+    place: Marked,
     origins: Sequence[Ref],
     renamed: Mapping[str, str],
 ) -> dict[Ref, Copy]:
-    """Find the runs of these origins, of which *renamed* names those of other ids."""
-    ids = {renamed.get(ref.id, run_id(ref.id)): ref for ref in origins}
-    runs, tags = tables["runs"], tables["tags"]
-    marked = sa.select(tags.c.run_uuid, tags.c.value).where(
-        tags.c.key == marks.MARK, tags.c.run_uuid.in_(list(ids))
+    """Find the runs or logged models of these origins, of which *renamed* names those
+    of other ids.
+    """
+    ids = {renamed.get(ref.id, _id(place, ref.id)): ref for ref in origins}
+    items, tags = tables[place.table], tables[place.tags]
+    marked = sa.select(tags.c[place.id], tags.c[place.value]).where(
+        tags.c[place.key] == marks.MARK, tags.c[place.id].in_(list(ids))
     )
     texts = {row[0]: row[1] for row in connection.execute(marked)}
-    query = sa.select(runs.c.run_uuid, runs.c.lifecycle_stage)
+    query = sa.select(items.c[place.id], items.c.lifecycle_stage)
     return {
-        ids[id]: Copy(Ref("run", id), marks.load(texts.get(id)), lifecycle or "active")
+        ids[id]: Copy(
+            Ref(ids[id].kind, id), marks.load(texts.get(id)), lifecycle or "active"
+        )
         for id, lifecycle in connection.execute(
-            query.where(runs.c.run_uuid.in_(list(ids)))
+            query.where(items.c[place.id].in_(list(ids)))
         )
     }
 
 
-def renamed_runs(connection: sa.Connection, tables: Tables) -> dict[str, str]:
-    """Return origin -> run id for the runs that bear another id than their origin:
-    those that a server once minted an id for.
+def renamed(connection: sa.Connection, tables: Tables, place: Marked) -> dict[str, str]:
+    """Return origin -> id for the runs or logged models that bear another id than their
+    origin: those that a server once minted an id for.
     """
-    tags = tables["tags"]
-    query = sa.select(tags.c.value, tags.c.run_uuid).where(
-        tags.c.key == marks.ORIGIN, tags.c.value != tags.c.run_uuid
+    tags = tables[place.tags]
+    query = sa.select(tags.c[place.value], tags.c[place.id]).where(
+        tags.c[place.key] == marks.ORIGIN, tags.c[place.value] != tags.c[place.id]
     )
     return {row[0]: row[1] for row in connection.execute(query)}
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from mlmigrate.errors import StoreError
 from mlmigrate.model import Finding, Problem
+from mlmigrate.stores.mlflow_db.links import ENDS
 from mlmigrate.stores.mlflow_db.tables import Tables
 
 #: Tables that are carried over, or that only repeat what others say.
@@ -21,6 +22,10 @@ CARRIED = {
     "input_tags",
     "inputs",
     "latest_metrics",
+    "logged_model_metrics",
+    "logged_model_params",
+    "logged_model_tags",
+    "logged_models",
     "metrics",
     "model_version_tags",
     "model_versions",
@@ -37,6 +42,7 @@ _DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
 _Look: TypeAlias = tuple[str, sa.Select[Any], str]
 
 _RUN = {"run_uuid": "run_uuid"}
+_LOGGED = {"model_id": "model_id"}
 _MODEL = {"name": "name"}
 _VERSION = {"name": "name", "version": "version"}
 #: Rows of the first table mean nothing without the row of another that they name: by
@@ -54,6 +60,9 @@ _OWNED = (
         {"experiment_id": "experiment_id"},
         "experiment",
     ),
+    ("logged_model_params", "logged_models", _LOGGED, "logged model"),
+    ("logged_model_tags", "logged_models", _LOGGED, "logged model"),
+    ("logged_model_metrics", "logged_models", _LOGGED, "logged model"),
     ("registered_model_tags", "registered_models", _MODEL, "model"),
     ("registered_model_aliases", "registered_models", _MODEL, "model"),
     ("model_versions", "registered_models", _MODEL, "model"),
@@ -85,7 +94,7 @@ def findings(tables: Tables) -> Iterator[Finding]:
 
 def counts(tables: Tables) -> Mapping[str, int]:
     """Count what `mlmigrate.inspection` names of the kinds that are not carried."""
-    kinds = {"logged_models": "logged_models", "traces": "trace_info"}
+    kinds = {"traces": "trace_info"}
     return {
         kind: tables.count(table) if table in tables.columns else 0
         for kind, table in kinds.items()
@@ -95,6 +104,19 @@ def counts(tables: Tables) -> Mapping[str, int]:
 def _is_dataset() -> Any:
     return sa.and_(
         sa.column("source_type") == "DATASET", sa.column("destination_type") == "RUN"
+    )
+
+
+def _is_link() -> Any:
+    """Tell rows of `links` from those that this version does not know."""
+    return sa.or_(
+        *(
+            sa.and_(
+                sa.column("source_type") == run_end,
+                sa.column("destination_type") == model_end,
+            )
+            for run_end, model_end in ENDS.values()
+        )
     )
 
 
@@ -112,8 +134,13 @@ def _uncarried(tables: Tables) -> Iterator[_Look]:
 def _linked(tables: Tables) -> Iterator[_Look]:
     unused: Any = None
     if "inputs" in tables.columns:
-        others = _count(sa.table("inputs"), sa.not_(_is_dataset()))
-        yield "inputs", others, "links to models are not carried over"
+        known = sa.or_(_is_dataset(), _is_link())
+        others = _count(sa.table("inputs"), sa.not_(known))
+        yield "inputs", others, "links of an unknown kind are not carried over"
+        runs: Any = sa.select(sa.column("run_uuid")).select_from(sa.table("runs"))
+        lost = sa.and_(_is_link(), sa.column("source_id").not_in(runs))
+        what = "links to logged models belong to no run: not copied"
+        yield "inputs", _count(sa.table("inputs"), lost), what
         used: Any = tables.select("inputs", "source_id").where(_is_dataset())
         unused = sa.column("dataset_uuid").not_in(used)
     if "datasets" in tables.columns:

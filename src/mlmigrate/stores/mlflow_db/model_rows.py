@@ -102,6 +102,8 @@ def _version_source(
 ) -> tuple[str | None, str | None]:
     """Return the source and storage location, rewritten to the copied artifacts."""
     source, storage = version.source, version.storage_location
+    if version.source_model is not None and source is not None:
+        return _model_source(transaction, version.source_model.id, version)
     if version.source_run is None or source is None:
         return source, storage
     runs = transaction.tables["runs"]
@@ -113,4 +115,21 @@ def _version_source(
     below = f"/{version.source_path}" if version.source_path else ""
     if source.startswith("runs:/"):
         return f"runs:/{version.source_run.id}{below}", f"{uri}{below}"
+    return f"{uri}{below}", f"{uri}{below}" if storage else storage
+
+
+def _model_source(
+    transaction: Transaction, id: str, version: ModelVersion
+) -> tuple[str | None, str | None]:
+    """Return the same of a source that leads to a logged model."""
+    source, storage = version.source or "", version.storage_location
+    models = transaction.tables["logged_models"]
+    uri = transaction.connection.scalar(
+        sa.select(models.c.artifact_location).where(models.c.model_id == id)
+    )
+    below = f"/{version.source_path}" if version.source_path else ""
+    if source.startswith("models:/"):
+        return f"models:/{id}{below}", f"{uri}{below}" if uri else storage
+    if not uri:
+        return source, storage
     return f"{uri}{below}", f"{uri}{below}" if storage else storage

@@ -1,17 +1,14 @@
-"""Where the artifacts of a run are, and what lies there."""
+"""Where the artifacts of a run or a logged model are, and what lies there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from mlmigrate.artifacts import Place, Remote, list_folder, locate
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Artifact, Finding, Problem
-from mlmigrate.stores.mlflow_db.values import text
 
 _PROXIED = "mlflow-artifacts:"
 
@@ -24,14 +21,19 @@ class Around:
     maps: tuple[tuple[str, str], ...] = ()  # (old, new) prefixes, given by the user
 
 
-def place(around: Around, id: str, row: Mapping[str, Any], where: str) -> Place:
-    """Find the artifacts of the run *id*, by its row of the table ``runs``.
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """What a database tells of where artifacts are."""
 
-    *where* is what to call the run in findings.
-    """
-    uri = text(row["artifact_uri"])
+    owner: str  # the id of the run or model
+    uri: str | None
+    below: str  # where MLflow puts them below an artifact root
+
+
+def place(around: Around, spot: Spot, where: str) -> Place:
+    """Find artifacts; *where* is what to call their owner in findings."""
+    uri, below = spot.uri, spot.below
     proxied = uri is not None and uri.startswith(_PROXIED)
-    below = f"{row['experiment_id']}/{id}/artifacts"
     if uri is not None and proxied:
         below = unquote(uri.removeprefix(_PROXIED).lstrip("/"))
     layout: list[Path] = []
@@ -44,7 +46,7 @@ def place(around: Around, id: str, row: Mapping[str, Any], where: str) -> Place:
     return locate(
         uri,
         where=where,
-        owner=id,
+        owner=spot.owner,
         layout=layout,
         base=around.folder,
         maps=around.maps,
@@ -52,10 +54,10 @@ def place(around: Around, id: str, row: Mapping[str, Any], where: str) -> Place:
 
 
 def listed(
-    around: Around, id: str, row: Mapping[str, Any], where: str
+    around: Around, spot: Spot, where: str
 ) -> tuple[list[Artifact], list[Finding]]:
-    """List the artifacts of a run; takes what `place` takes."""
-    found = place(around, id, row, where)
+    """List artifacts; takes what `place` takes."""
+    found = place(around, spot, where)
     if found.folder is not None:
         files, problems = list_folder(found.folder, where)
         return files, [*found.findings, *problems]

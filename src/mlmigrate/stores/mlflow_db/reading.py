@@ -20,6 +20,7 @@ from mlmigrate.model import Failed, Finding, Item, Problem, Ref
 from mlmigrate.stores.mlflow_db import (
     experiments,
     leftovers,
+    logged_models,
     registry,
     runs,
     snapshot,
@@ -88,6 +89,8 @@ class DbReader:
                 found = experiments.ids(self._tables)
             case "run":
                 found = runs.ids(self._tables, selection.experiments)
+            case "logged_model":
+                found = logged_models.ids(self._tables, selection.experiments)
             case "registered_model":
                 found = registry.names(self._tables)
             case _:
@@ -120,6 +123,9 @@ class DbReader:
             ids = [ref.id for ref in refs if ref.kind == "run"]
             if ids:
                 found.update(runs.read(self._tables, ids, self._around))
+            ids = [ref.id for ref in refs if ref.kind == "logged_model"]
+            if ids:
+                found.update(logged_models.read(self._tables, ids, self._around))
             for ref in refs:
                 if ref.kind == "experiment":
                     found[ref] = experiments.read(self._tables, ref)
@@ -141,18 +147,22 @@ class DbReader:
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
         with self._tables.lock:
-            place = self._place_of(ref.id)
+            place = self._place_of(ref)
         if place.folder is not None:
             return open_file(place.folder, path)
         if place.uri is not None:
             return Remote(place.uri).open(path)
         raise ItemError(f"{ref}: its artifacts are nowhere to be read")
 
-    def _find_place(self, id: str) -> Place:
-        rows = runs.rows(self._tables, [id])
-        if not rows:
-            raise ItemError(f"{self.location} holds no run {id}")
-        return place(self._around, id, rows[0], f"{self.location} run {id}")
+    def _find_place(self, ref: Ref) -> Place:
+        if ref.kind == "logged_model":
+            spot = logged_models.spot(self._tables, ref.id)
+        else:
+            rows = runs.rows(self._tables, [ref.id])
+            spot = runs.spot(rows[0]) if rows else None
+        if spot is None:
+            raise ItemError(f"{self.location} holds no {ref}")
+        return place(self._around, spot, f"{self.location} {ref}")
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""

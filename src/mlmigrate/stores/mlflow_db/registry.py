@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmigrate import marks
-from mlmigrate.artifacts import lift_source
+from mlmigrate.artifacts import lift_model, lift_source
 from mlmigrate.model import (
     Alias,
     Finding,
@@ -173,6 +173,7 @@ def _version(
     updated = fields["last_updated_time"]
     source = text(fields["source"]) or None
     source_run, source_path = lift_source(source)
+    source_model, below_model = lift_model(source)
     origin = lifted.origin if marks.load(lifted.mark) else None
     run = text(fields["run_id"])
     version = ModelVersion(
@@ -185,7 +186,8 @@ def _version(
         stage=text(fields["current_stage"]) or "None",
         source=source,
         source_run=Ref("run", source_run) if source_run else None,
-        source_path=source_path,
+        source_path=source_path if source_run else below_model,
+        source_model=Ref("logged_model", source_model) if source_model else None,
         storage_location=text(fields["storage_location"]) or None,
         run=Ref("run", run) if run else None,
         run_link=text(fields["run_link"]) or None,

@@ -17,6 +17,7 @@ from mlmigrate.contract import Delivery
 from mlmigrate.metrics import latest
 from mlmigrate.model import DatasetInput, MetricHistory, Ref, Run, Tag
 from mlmigrate.stores.mlflow_db.copies import run_id
+from mlmigrate.stores.mlflow_db.logged_model_rows import add_links
 from mlmigrate.stores.mlflow_db.stored import Stored
 from mlmigrate.stores.mlflow_db.transaction import Transaction
 
@@ -64,6 +65,7 @@ def write_run(transaction: Transaction, delivery: Delivery, stored: Stored) -> R
     transaction.metrics.extend((id, metric) for metric in item.metrics)
     for entry in item.inputs:
         _add_input(transaction, entry, id, int(header.experiment.id))
+    add_links(transaction, id, item.links, new=delivery.into is None)
     return Ref("run", id)
 
 
@@ -132,6 +134,7 @@ def _add_input(
             "source_id": known[key],
             "destination_type": "RUN",
             "destination_id": run,
+            "step": 0,
         },
     )
     for tag in entry.tags:

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from mlmigrate import marks
 from mlmigrate.contract import Glance
 from mlmigrate.model import Finding, Item, Param, Problem, Ref, Run
-from mlmigrate.stores.mlflow_db import inputs, points
+from mlmigrate.stores.mlflow_db import inputs, links, points
 from mlmigrate.stores.mlflow_db.experiments import id_of
-from mlmigrate.stores.mlflow_db.places import Around, listed
+from mlmigrate.stores.mlflow_db.places import Around, Spot, listed
 from mlmigrate.stores.mlflow_db.tables import Tables
 from mlmigrate.stores.mlflow_db.values import escapes, text, time
 
@@ -49,6 +49,12 @@ def rows(tables: Tables, ids: list[str]) -> list[dict[str, Any]]:
     return [dict(zip(_COLUMNS, row, strict=True)) for row in found]
 
 
+def spot(row: Mapping[str, Any]) -> Spot:
+    """Return what a row tells of where the run's artifacts are."""
+    id = str(row["run_uuid"])
+    return Spot(id, text(row["artifact_uri"]), f"{row['experiment_id']}/{id}/artifacts")
+
+
 def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
     """Read some runs: those that are there, at most `tables.IN` at once.
 
@@ -60,13 +66,14 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
     tags = _pairs(tables, "tags", ids)
     metrics = points.read(tables, ids, problems)
     used = inputs.read(tables, ids, problems)
+    models = links.read(tables, ids)
     found: dict[Ref, Item] = {}
     for row in rows(tables, ids):
         id = str(row["run_uuid"])
         ref = Ref("run", id)
         where = f"{tables.location} run {id}"
         lifted = marks.lift(tags[id])
-        artifacts, findings = listed(around, id, row, where)
+        artifacts, findings = listed(around, spot(row), where)
         header = _header(row, dict(tags[id]), lifted.parent, where, findings)
         findings += escapes(where, header, lifted, params[id], metrics[id])
         origin = lifted.origin if marks.load(lifted.mark) else None
@@ -78,6 +85,7 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
             tags=lifted.tags,
             metrics=tuple(metrics[id]),
             inputs=tuple(used[id]),
+            links=tuple(models[id]),
             artifacts=tuple(artifacts),
             mark=lifted.mark,
             findings=(*problems[id], *findings),

@@ -1,4 +1,4 @@
-"""A run's artifacts, below the artifact root of an MLflow database."""
+"""Artifacts of runs and logged models, below the root of an MLflow database."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mlmigrate.artifacts import (
 )
 from mlmigrate.contract import Delivery
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Failed, Run
-from mlmigrate.stores.mlflow_db.copies import run_id
+from mlmigrate.model import Failed, LoggedModel, Run
+from mlmigrate.stores.mlflow_db.copies import model_id, run_id
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A run's artifacts as written: where, and what."""
+    """An item's artifacts as written: where, and what."""
 
     uri: str | None
     checksums: str | None
@@ -36,19 +36,24 @@ def store(delivery: Delivery, root: str | None, limit: int | None) -> Stored | F
     """Copy the artifacts of *delivery* below *root*, unless they are linked or skipped.
 
     Args:
-        delivery: one item; only runs have artifacts.
+        delivery: one item; only runs and logged models have artifacts.
         root: a folder or URL.
         limit: the characters that a URI may have; None for any number.
     """
     item, header = delivery.item, delivery.item.header
-    if not isinstance(header, Run):
-        return Stored(None, None, 0, 0)
+    own = delivery.into.id if delivery.into else None
+    match header:
+        case Run(artifact_uri=held):
+            below = own or run_id(item.origin)
+        case LoggedModel(artifact_location=held):
+            below = f"models/{own or model_id(item.origin)}"
+        case _:
+            return Stored(None, None, 0, 0)
     if delivery.open is None or root is None:
-        return Stored(header.artifact_uri, None, 0, 0)
-    id = delivery.into.id if delivery.into else run_id(item.origin)
-    uri = f"{root}/{header.experiment.id}/{id}/artifacts"
-    if delivery.into is not None and header.artifact_uri:
-        uri = header.artifact_uri
+        return Stored(held, None, 0, 0)
+    uri = f"{root}/{header.experiment.id}/{below}/artifacts"
+    if delivery.into is not None and held:
+        uri = held
     if limit is not None and len(uri) > limit:
         why = f"its artifact URI would have {len(uri)} characters; the column holds"
         return Failed(item.ref, f"{why} {limit}: give a shorter -o artifact-root")

@@ -18,7 +18,14 @@ from typing import Any, BinaryIO, Literal
 import sqlalchemy as sa
 
 from mlmigrate.artifacts import is_local, redact, short
-from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.contract import (
+    Capabilities,
+    Copy,
+    Delivery,
+    ModelFacts,
+    Selection,
+    Written,
+)
 from mlmigrate.errors import UsageError
 from mlmigrate.model import (
     Experiment,
@@ -26,6 +33,7 @@ from mlmigrate.model import (
     Finding,
     Item,
     Kind,
+    LoggedModel,
     Problem,
     Ref,
     RegisteredModel,
@@ -33,6 +41,7 @@ from mlmigrate.model import (
 )
 from mlmigrate.stores.mlflow_db import copies, schema
 from mlmigrate.stores.mlflow_db.experiment_rows import experiment_ids, write_experiment
+from mlmigrate.stores.mlflow_db.logged_model_rows import write_logged_model
 from mlmigrate.stores.mlflow_db.model_rows import write_model
 from mlmigrate.stores.mlflow_db.reading import DbReader
 from mlmigrate.stores.mlflow_db.run_rows import write_run
@@ -57,6 +66,14 @@ _TEXT_COLUMNS = {
     "dataset.source_type": ("datasets", "dataset_source_type"),
     "dataset_tag.key": ("input_tags", "name"),
     "dataset_tag.value": ("input_tags", "value"),
+    "logged_model.name": ("logged_models", "name"),
+    "logged_model.model_type": ("logged_models", "model_type"),
+    "logged_model.status_message": ("logged_models", "status_message"),
+    "logged_model_param.key": ("logged_model_params", "param_key"),
+    "logged_model_tag.key": ("logged_model_tags", "tag_key"),
+    "logged_model_metric.key": ("logged_model_metrics", "metric_name"),
+    "logged_model_metric.dataset": ("logged_model_metrics", "dataset_name"),
+    "logged_model_metric.digest": ("logged_model_metrics", "dataset_digest"),
     "registered_model.name": ("registered_models", "name"),
     "registered_model.description": ("registered_models", "description"),
     "model_version.description": ("model_versions", "description"),
@@ -69,9 +86,13 @@ _TEXT_COLUMNS = {
 }
 
 
+_MARKED: dict[Kind, copies.Marked] = {
+    "run": copies.RUNS,
+    "logged_model": copies.LOGGED_MODELS,
+}
 #: Transactions that are written to PostgreSQL at once.
 _CONNECTIONS = 2
-#: Runs whose artifacts are copied at once.
+#: Items whose artifacts are copied at once.
 _FILES = 8
 #: Run ids in one query.
 _IDS = 500
@@ -109,7 +130,8 @@ class DbSink:
         self._url, self._place = url, place
         #: A schema takes seconds to make: nothing waits for it before it must.
         self._making = schema.begin(place)
-        self._renamed: dict[str, str] | None = None
+        #: Origin -> id of the items whose ids are not their origins, by kind.
+        self._renamed: dict[Kind, dict[str, str]] = {}
 
     @cached_property
     def _made(self) -> bool:
@@ -194,6 +216,7 @@ class DbSink:
                 keeps_ids=True,
                 needs_start=True,
                 negative_zero=False,
+                logged_models=_models(nan=False),
                 one_dataset_a_digest=True,
             )
         text = {}
@@ -208,6 +231,7 @@ class DbSink:
             text=text,
             infinities=not mysql,
             negative_zero=not mysql,
+            logged_models=_models(nan=not mysql),
             one_dataset_a_digest=True,
             folds_keys=mysql,
             nul=mysql,
@@ -243,13 +267,19 @@ class DbSink:
         with self._engine.connect() as connection:
             if refs := wanted["experiment"]:
                 found.update(copies.experiment_copies(connection, tables, refs))
-            if runs := wanted["run"]:
-                if self._renamed is None:
-                    self._renamed = copies.renamed_runs(connection, tables)
-                for at in range(0, len(runs), _IDS):
-                    part = runs[at : at + _IDS]
+            for kind, place in _MARKED.items():
+                refs = wanted[kind]
+                if refs and kind not in self._renamed:
+                    self._renamed[kind] = copies.renamed(connection, tables, place)
+                for at in range(0, len(refs), _IDS):
                     found.update(
-                        copies.run_copies(connection, tables, part, self._renamed)
+                        copies.marked_copies(
+                            connection,
+                            tables,
+                            place,
+                            refs[at : at + _IDS],
+                            self._renamed[kind],
+                        )
                     )
             if models := {ref.id for ref in wanted["registered_model"]}:
                 found.update(copies.model_copies(connection, tables, models))
@@ -328,11 +358,13 @@ class DbSink:
                     ref = write_experiment(transaction, delivery, id, self._root)
                 case Run():
                     ref = write_run(transaction, delivery, stored)
-                    if self._renamed is not None and ref.id != delivery.item.origin:
-                        self._renamed[delivery.item.origin] = ref.id
+                case LoggedModel():
+                    ref = write_logged_model(transaction, delivery, stored)
                 case RegisteredModel():
                     ref = write_model(transaction, delivery, header)
             refs.append(ref)
+            if ref.kind in self._renamed and ref.id != delivery.item.origin:
+                self._renamed[ref.kind][delivery.item.origin] = ref.id
         transaction.flush()
         if connection.dialect.name == "postgresql" and kept:
             _bump_sequence(connection)
@@ -340,17 +372,26 @@ class DbSink:
             yield Written(ref, stored.checksums, stored.files, stored.bytes)
 
     def _store(self, deliveries: Sequence[Delivery]) -> list[Stored | Failed]:
-        limit = None
-        if self._url.get_backend_name() != "sqlite":
-            limit = getattr(self._tables["runs"].c.artifact_uri.type, "length", None)
-
         def store_one(delivery: Delivery) -> Stored | Failed:
+            limit = self._longest_uri(delivery.item.ref.kind)
             return store(delivery, self._root, limit)
 
         if not any(delivery.item.artifacts for delivery in deliveries):
             return list(map(store_one, deliveries))
         with ThreadPoolExecutor(_FILES) as pool:
             return list(pool.map(store_one, deliveries))
+
+    def _longest_uri(self, kind: Kind) -> int | None:
+        if self._url.get_backend_name() == "sqlite":
+            return None
+        column = self._tables["runs"].c.artifact_uri
+        if kind == "logged_model":
+            column = self._tables["logged_models"].c.artifact_location
+        return getattr(column.type, "length", None)
+
+
+def _models(*, nan: bool) -> ModelFacts:
+    return ModelFacts(nan=nan, one_value=True, needs_runs=True, of_versions=False)
 
 
 def _artifact_root(url: sa.URL, options: Mapping[str, Any]) -> str | None:
