@@ -202,7 +202,6 @@ def test_a_field_that_cannot_be_taken_over_is_told(
         ("1", "lifecycle_stage: gone"),
         ("models/m", "creation_timestamp: yesterday"),
         ("models/m/version-1", "creation_timestamp: yesterday"),
-        ("models/m/version-1", "model_id: m-1"),
         ("models/m/version-1", "version: 7"),
     ],
 )

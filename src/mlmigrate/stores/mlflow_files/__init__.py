@@ -6,6 +6,7 @@ The files are read directly: MLflow is never imported, and nothing is changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -44,11 +45,14 @@ from mlmigrate.stores.mlflow_files.inputs import read_inputs, unused_datasets
 from mlmigrate.stores.mlflow_files.layout import (
     ExperimentFolder,
     Layout,
+    ModelFolder,
     RunFolder,
     looks_like_store,
     read_meta_file,
     scan,
 )
+from mlmigrate.stores.mlflow_files.links import read_links
+from mlmigrate.stores.mlflow_files.logged_models import read_logged_model
 from mlmigrate.stores.mlflow_files.records import (
     read_metrics,
     read_old_tags,
@@ -102,6 +106,13 @@ class FileStore:
                     or run.experiment in selection.experiments
                 ):
                     yield Ref("run", run.id)
+        elif selection.kind == "logged_model":
+            for model in self._layout.logged_models.values():
+                if (
+                    selection.experiments is None
+                    or model.experiment in selection.experiments
+                ):
+                    yield Ref("logged_model", model.id)
         elif selection.kind == "registered_model":
             for name in self._layout.models:
                 yield Ref("registered_model", name)
@@ -115,6 +126,8 @@ class FileStore:
                         yield self._read_experiment(ref)
                     case "run":
                         yield self._read_run(ref)
+                    case "logged_model":
+                        yield self._read_logged_model(ref)
                     case "registered_model":
                         yield read_model(
                             ref,
@@ -147,7 +160,7 @@ class FileStore:
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
-        place = self._place_of(ref.id)
+        place = self._place_of(ref)
         if place.folder is not None:
             return open_file(place.folder, path)
         if place.uri is not None:
@@ -246,13 +259,10 @@ class FileStore:
         findings += wrong
         inputs, wrong = read_inputs(path, where)
         findings += wrong
-        artifacts, wrong = self._list_artifacts(ref.id, where)
+        links, wrong = read_links(path, where)
         findings += wrong
-        outputs = path / "outputs"
-        if outputs.is_dir() and any(outputs.iterdir()):
-            findings.append(
-                Problem(where, "its links to logged models are not carried over")
-            )
+        artifacts, wrong = self._list_artifacts(ref, where)
+        findings += wrong
         names = dict(pairs)
         header = Run(
             experiment=Ref("experiment", folder.experiment),
@@ -282,19 +292,40 @@ class FileStore:
             tags=lifted.tags,
             metrics=tuple(metrics),
             inputs=tuple(inputs),
+            links=tuple(links),
             artifacts=tuple(artifacts),
             mark=lifted.mark,
             findings=tuple(findings),
         )
 
-    def _find_place(self, id: str) -> Place:
-        folder = self._layout.runs[id]
+    # -- logged models ----------------------------------------------------------
+
+    def _read_logged_model(self, ref: Ref) -> Item:
+        folder: ModelFolder = self._layout.logged_models[ref.id]
+        where = self._where + folder.path.relative_to(self.root).as_posix()
+        placed = tuple(self._placed(found) for found in folder.findings)
+        artifacts = self._list_artifacts(ref, where)
+        return read_logged_model(
+            ref, replace(folder, findings=placed), where, artifacts
+        )
+
+    # -- artifacts --------------------------------------------------------------
+
+    def _folder_of(self, ref: Ref) -> RunFolder | ModelFolder:
+        if ref.kind == "logged_model":
+            return self._layout.logged_models[ref.id]
+        return self._layout.runs[ref.id]
+
+    def _find_place(self, ref: Ref) -> Place:
+        folder = self._folder_of(ref)
         meta, _ = read_meta_file(folder.path, "")
-        uri = parse.text(meta.get("artifact_uri"))
+        uri = parse.text(meta.get("artifact_uri") or meta.get("artifact_location"))
         where = self._where + folder.path.relative_to(self.root).as_posix()
         return self._place(folder, uri, where)
 
-    def _place(self, folder: RunFolder, uri: str | None, where: str) -> Place:
+    def _place(
+        self, folder: RunFolder | ModelFolder, uri: str | None, where: str
+    ) -> Place:
         layout = [folder.path / "artifacts"]
         if uri and uri.startswith("mlflow-artifacts:"):
             below = unquote(uri.split(":", 1)[1].lstrip("/"))
@@ -316,12 +347,12 @@ class FileStore:
         )
 
     def _passed_over(
-        self, id: str, folder: Path, files: list[Artifact], where: str
+        self, ref: Ref, folder: Path, files: list[Artifact], where: str
     ) -> list[Finding]:
-        """Tell of artifacts in the run's own folder, where others are copied: a store
-        that was copied elsewhere still names the place of the first.
+        """Tell of artifacts in the run's or model's own folder, where others are
+        copied: a store that was copied elsewhere still names the place of the first.
         """
-        own = self._layout.runs[id].path / "artifacts"
+        own = self._folder_of(ref).path / "artifacts"
         if not own.is_dir() or own.samefile(folder):
             return []
         passed = [each for each in list_folder(own, where)[0] if each not in files]
@@ -335,13 +366,13 @@ class FileStore:
         return [Problem(where, what)]
 
     def _list_artifacts(
-        self, id: str, where: str
+        self, ref: Ref, where: str
     ) -> tuple[list[Artifact], list[Finding]]:
-        place = self._place_of(id)
+        place = self._place_of(ref)
         found: list[Finding] = list(place.findings)
         if place.folder is not None:
             files, problems = list_folder(place.folder, where)
-            found += [*problems, *self._passed_over(id, place.folder, files, where)]
+            found += [*problems, *self._passed_over(ref, place.folder, files, where)]
             return [each for each in files if _is_safe(each.path, where, found)], found
         if place.uri is None:
             return [], found

@@ -8,7 +8,9 @@ from typing import Any, Literal
 from mlmigrate.model import Problem
 from mlmigrate.stores.mlflow_files import parse
 
-Kind = Literal["experiment", "run", "model", "version", "dataset", "input"]
+Kind = Literal[
+    "experiment", "run", "logged model", "model", "version", "dataset", "input"
+]
 
 _TIMES = {
     "start_time",
@@ -33,10 +35,23 @@ _FIELDS: dict[Kind, set[str]] = {
         *("run_uuid", "source_name", "source_type", "source_version", "start_time"),
         *("status", "tags", "user_id"),
     },
+    "logged model": {
+        *("artifact_location", "creation_timestamp", "experiment_id"),
+        *("last_updated_timestamp", "lifecycle_stage", "model_id", "model_type"),
+        *("model_uri", "name", "source_run_id", "status", "status_message"),
+    },
     "model": {*_MODEL, "aliases", "latest_versions"},
     "version": {
         *_MODEL,
-        *("aliases", "current_stage", "run_id", "run_link", "source", "status"),
+        *(
+            "aliases",
+            "current_stage",
+            "model_id",
+            "run_id",
+            "run_link",
+            "source",
+            "status",
+        ),
         *("status_message", "storage_location", "user_id", "version"),
     },
     "dataset": {"digest", "name", "profile", "schema", "source", "source_type"},
@@ -87,6 +102,9 @@ def _doubt(key: str, value: Any, kind: Kind) -> str | None:
         return None if key in _NESTED else "is no text: left out"
     if key == "lifecycle_stage" and value not in _LIFECYCLE:
         return "is none of MLflow's: read as active"
+    if kind == "logged model" and key == "status":
+        known = parse.model_status(value) is not None
+        return None if known else "is none of MLflow's: read as UNSPECIFIED"
     if kind == "run" and key == "status" and parse.known_status(value) is None:
         return "is none of MLflow's: read as RUNNING"
     if kind == "run" and key == "source_type" and parse.source_type(value) is None:

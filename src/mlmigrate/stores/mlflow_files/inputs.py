@@ -11,6 +11,7 @@ from mlmigrate.model import DatasetInput, Finding, Problem, Tag
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.checks import doubts
 from mlmigrate.stores.mlflow_files.layout import read_meta_file
+from mlmigrate.stores.mlflow_files.links import links_model
 from mlmigrate.stores.mlflow_files.strays import entries, strangers
 
 
@@ -31,9 +32,7 @@ def read_inputs(path: Path, where: str) -> tuple[list[DatasetInput], list[Findin
             if not problems:
                 findings.append(Problem(place, "names no dataset: not copied"))
             continue
-        if str(meta.get("source_type", "DATASET")).upper().endswith("MODEL"):
-            what = "a logged model as input is not carried over"
-            findings.append(Problem(place, what))
+        if links_model(meta):
             continue
         if "/" in source or source in (".", ".."):
             findings.append(Problem(place, f"names no dataset: {source!r}"))

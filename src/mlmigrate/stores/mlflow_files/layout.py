@@ -3,7 +3,9 @@
 ::
 
     <root>/<experiment>/meta.yaml, tags/<key>, datasets/<id>/meta.yaml
-    <root>/<experiment>/<run>/meta.yaml, params/, metrics/, tags/, inputs/, artifacts/
+    <root>/<experiment>/<run>/meta.yaml, params/, metrics/, tags/, inputs/, outputs/,
+        artifacts/
+    <root>/<experiment>/models/<model>/meta.yaml, params/, metrics/, tags/, artifacts/
     <root>/.trash/<experiment>/…        deleted experiments; runs may lie there, too
     <root>/models/<name>/meta.yaml, tags/, aliases/, version-<n>/meta.yaml, …/tags/
 
@@ -34,6 +36,7 @@ from mlmigrate.stores.mlflow_files.strays import (
 RESERVED = {"tags", "datasets", "traces", "models", "artifacts", "assessments"}
 RECORDS = ("metrics", "params", "tags", "inputs", "outputs")
 RUN_FOLDERS = frozenset({*RECORDS, "artifacts"})
+MODEL_FOLDERS = frozenset({"metrics", "params", "tags", "artifacts"})
 EXPERIMENT_FOLDERS = frozenset({"tags", "datasets", "traces", "models"})
 RUN_ID = re.compile(r"[0-9a-f]{32}$")
 
@@ -60,13 +63,24 @@ class RunFolder:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder that holds a logged model."""
+
+    id: str
+    path: Path
+    experiment: str
+    findings: tuple[Finding, ...] = ()
+
+
 @dataclass(slots=True)
 class Layout:
     """What a scan of a store's folders found."""
 
     experiments: dict[str, ExperimentFolder] = field(default_factory=dict)
     runs: dict[str, RunFolder] = field(default_factory=dict)
-    models: dict[str, Path] = field(default_factory=dict)
+    models: dict[str, Path] = field(default_factory=dict)  # registered
+    logged_models: dict[str, ModelFolder] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     uncarried: Counter[str] = field(default_factory=Counter)  # kind -> items
     #: The meta.yaml of the root, where that is an experiment's own folder.
@@ -97,7 +111,10 @@ def scan(root: Path) -> Layout:
         if name == ".trash":
             continue
         if name in RESERVED and layout.home:
-            if name != "tags":  # which `_adopt_orphans` has them read
+            if name == "models":
+                home = parse.text(layout.home.get("experiment_id")) or "0"
+                _add_logged_models(root / name, home, layout, name)
+            elif name != "tags":  # which `_adopt_orphans` has them read
                 layout.findings += stray(root / name, name)
         elif name == "models" and not (root / name / "meta.yaml").exists():
             _scan_models(root / name, layout)
@@ -192,12 +209,15 @@ def _scan_folder(folder: Path, layout: Layout, root: Path, *, trashed: bool) -> 
             if listed is not None:
                 found.append((name, *listed))
     runs = [name for name, inner, own in found if _is_run(folder / name, inner, own)]
-    if not meta and not runs and "meta.yaml" not in files:
+    logged = "models" in names and _has_logged_models(folder / "models")
+    if not meta and not runs and not logged and "meta.yaml" not in files:
         layout.findings += stray(folder, where)
         return
     if not meta and not problems:
         problems = [Problem(where, "meta.yaml is missing")]
     experiment = _add_experiment(folder, meta, problems, layout, where, trashed=trashed)
+    if "models" in names:
+        _add_logged_models(folder / "models", experiment, layout, f"{where}/models")
     _report_uncarried(folder, names, layout, where)
     for name, inner, own in found:
         if name in runs:
@@ -300,6 +320,43 @@ def _add_lone_run(
     layout.runs[id] = RunFolder(id, folder, experiment, trashed, (finding,))
 
 
+def _has_logged_models(folder: Path) -> bool:
+    names, _ = _listed(folder, Layout(), "") or ([], [])
+    return any(_is_logged_model(folder / name) for name in names)
+
+
+def _is_logged_model(path: Path) -> bool:
+    """A logged model has a meta.yaml or at least one record: artifacts alone are those
+    of a model that a database tells of.
+    """
+    names, files = _listed(path, Layout(), "") or ([], [])
+    return "meta.yaml" in files or any(
+        name in names and any(True for _ in files_below(path / name))
+        for name in MODEL_FOLDERS - {"artifacts"}
+    )
+
+
+def _add_logged_models(
+    folder: Path, experiment: str, layout: Layout, where: str
+) -> None:
+    names, files = _listed(folder, layout, where) or ([], [])
+    layout.findings += strangers(folder, (), files, (), where)
+    for name in names:
+        path, place = folder / name, f"{where}/{name}"
+        if not _is_logged_model(path):
+            layout.findings += stray(path, place)
+            continue
+        findings: list[Finding] = []
+        id = _free(name, layout.logged_models)
+        if id != name:
+            other = layout.logged_models[name].path
+            what = f"logged model {name} stands twice, also in {other}; this is {id}"
+            findings.append(Problem(place, what))
+        inner, own = _listed(path, layout, place) or ([], [])
+        layout.findings += strangers(path, inner, own, MODEL_FOLDERS, place)
+        layout.logged_models[id] = ModelFolder(id, path, experiment, tuple(findings))
+
+
 def _adopt_orphans(layout: Layout, root: Path) -> None:
     """Make the experiments that only runs lying outside of one still name, and the one
     whose own folder the root is.
@@ -327,15 +384,12 @@ def _free(wanted: str, taken: dict[str, Any]) -> str:
 def _report_uncarried(
     folder: Path, names: list[str], layout: Layout, where: str
 ) -> None:
-    kinds = {"models": "logged_models", "traces": "traces"}
-    for kind, label in kinds.items():
-        place = f"{where}/{kind}"
-        listed = _listed(folder / kind, layout, place) if kind in names else None
-        count = len(listed[0]) if listed else 0
-        layout.uncarried[label] += count
-        if count:
-            what = f"{count} {label.replace('_', ' ')} are not carried over"
-            layout.findings.append(Problem(place, what))
+    place = f"{where}/traces"
+    listed = _listed(folder / "traces", layout, place) if "traces" in names else None
+    count = len(listed[0]) if listed else 0
+    layout.uncarried["traces"] += count
+    if count:
+        layout.findings.append(Problem(place, f"{count} traces are not carried over"))
 
 
 def _scan_models(folder: Path, layout: Layout) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
-#: MLflow's integers for ``status`` (RunStatus) and ``source_type`` (SourceType).
+#: MLflow's integers for ``status`` (RunStatus, LoggedModelStatus) and ``source_type``
+#: (SourceType).
 STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 _STATUS_OF_TEXT = {
     text: name for number, name in STATUS.items() for text in (str(number), name)
 }
+MODEL_STATUS = ("UNSPECIFIED", "PENDING", "READY", "FAILED")
 SOURCE_TYPE = {1: "NOTEBOOK", 2: "JOB", 3: "PROJECT", 4: "LOCAL", 1000: "UNKNOWN"}
 
 _MAX_META = 4 << 20  # a real meta.yaml has under 2 KB; schemas and profiles some MB
@@ -152,6 +154,15 @@ def status(value: Any) -> str:
 def known_status(value: Any) -> str | None:
     """Return a run's status, None where *value* is none of MLflow's."""
     return _STATUS_OF_TEXT.get(str(value))
+
+
+def model_status(value: Any) -> str | None:
+    """Return a logged model's status from the integer or the name that its meta has;
+    None where *value* is none of MLflow's.
+    """
+    if isinstance(value, int) and 0 <= value < len(MODEL_STATUS):
+        return MODEL_STATUS[value]
+    return value if value in MODEL_STATUS else None
 
 
 def source_type(value: Any) -> str | None:

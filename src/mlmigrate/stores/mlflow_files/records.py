@@ -19,7 +19,7 @@ from mlmigrate.stores.mlflow_files import parse, points
 from mlmigrate.stores.mlflow_files.strays import SYNC_COPY, is_litter_file
 
 
-def _files(folder: Path) -> Iterator[tuple[str, str]]:
+def files_of(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield (key, path) for every file below *folder*: a key with slashes is a path."""
     stack = [(str(folder), "")]
     while stack:
@@ -55,11 +55,16 @@ def _chunks(path: str) -> Iterator[bytes]:
         os.close(handle)
 
 
-def _bytes(path: str) -> bytes:
+def bytes_of(path: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
     return b"".join(_chunks(path))
 
 
-def _key(name: str, kind: str, where: str, findings: list[Finding]) -> str:
+def key_of(name: str, kind: str, where: str, findings: list[Finding]) -> str:
     r"""Return the key that a file's name is; what is not UTF-8 appears as ``\\xNN``."""
     key, sound = parse.read_text(os.fsencode(name))
     if not sound:
@@ -72,10 +77,10 @@ def read_pairs(folder: Path, where: str) -> tuple[list[tuple[str, str]], list[Fi
     """Read a folder of one file a key: params, tags, aliases."""
     pairs: list[tuple[str, str]] = []
     problems: list[Finding] = []
-    for name, path in _files(folder):
-        key = _key(name, folder.name, where, problems)
+    for name, path in files_of(folder):
+        key = key_of(name, folder.name, where, problems)
         try:
-            value, sound = parse.read_text(_bytes(path))
+            value, sound = parse.read_text(bytes_of(path))
         except OSError as error:
             what = f"{folder.name}/{key} cannot be read: {error.strerror}"
             problems.append(Problem(where, what))
@@ -95,7 +100,7 @@ def read_own_tags(folder: Path) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for key in (ORIGIN, MARK):
         with suppress(OSError):
-            pairs.append((key, parse.read_text(_bytes(str(folder / key)))[0]))
+            pairs.append((key, parse.read_text(bytes_of(str(folder / key)))[0]))
     return pairs
 
 
@@ -135,12 +140,12 @@ _History: TypeAlias = tuple[str, str, MetricHistory, list[str]]
 
 def _histories(folder: Path, where: str, findings: list[Finding]) -> Iterator[_History]:
     """Read the metric files of a folder, some at a time."""
-    files = _files(folder)
+    files = files_of(folder)
     while part := list(islice(files, _TOGETHER)):
         names: list[str] = []
         texts: list[tuple[str, bytes]] = []
         for name, path in part:
-            key = _key(name, "metrics", where, findings)
+            key = key_of(name, "metrics", where, findings)
             try:
                 chunks = _chunks(path)
                 first = next(chunks)

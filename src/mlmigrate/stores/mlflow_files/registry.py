@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mlmigrate import marks
-from mlmigrate.artifacts import lift_source
+from mlmigrate.artifacts import lift_model, lift_source
 from mlmigrate.model import (
     Alias,
     Finding,
@@ -99,6 +99,8 @@ def _read_version(
     created = parse.millis(meta.get("creation_timestamp"))
     source = parse.text(meta.get("source"))
     run, below = lift_source(source)
+    model, below_model = lift_model(source)
+    model_id = parse.text(meta.get("model_id"))
     run_id = parse.text(meta.get("run_id"))
     origin = lifted.origin if marks.load(lifted.mark) else None
     version = ModelVersion(
@@ -111,7 +113,7 @@ def _read_version(
         stage=str(meta.get("current_stage") or "None"),
         source=source,
         source_run=Ref("run", run) if run else None,
-        source_path=below,
+        source_path=below if run else below_model,
         storage_location=parse.text(meta.get("storage_location")),
         run=Ref("run", run_id) if run_id else None,
         run_link=parse.text(meta.get("run_link")),
@@ -119,5 +121,7 @@ def _read_version(
         status_message=parse.text(meta.get("status_message")),
         tags=lifted.tags,
         mark=lifted.mark,
+        source_model=Ref("logged_model", model) if model else None,
+        logged_model=Ref("logged_model", model_id) if model_id else None,
     )
     return version, findings
