@@ -30,7 +30,7 @@ REGISTRY = " (model registry)"
 MULTIPLIER = "neptune.step_multiplier"
 _SYS = "sys/"
 #: What 2.x and 3.x say of a run in the trash.
-_GONE = ("sys/trashed", "sys/archived")
+GONE = ("sys/trashed", "sys/archived")
 #: These have places of their own in a run of MLflow's.
 _PLACED = {"sys/name", "sys/description", "sys/owner", "sys/tags", "sys/group_tags"}
 
@@ -113,7 +113,7 @@ def _header(container: Container, metrics: tuple[MetricHistory, ...]) -> Run:
         start_time=start,
         end_time=None if status == "RUNNING" else _end(container, start, metrics),
         user=container.text("sys/owner") or None,
-        lifecycle="deleted" if any(_is_true(container, p) for p in _GONE) else "active",
+        lifecycle="deleted" if any(_is_true(container, p) for p in GONE) else "active",
     )
 
 

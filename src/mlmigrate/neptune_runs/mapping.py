@@ -105,6 +105,8 @@ def logged(
     salt: str = "",
     typed: bool = False,
     before: Paths | None = None,
+    lowest_step: int = -points.LARGEST_STEP,
+    standing: Mapping[str, FloatSeries] | None = None,
 ) -> Logged:
     """Return *item*, a run, in Neptune's words; its mark is set apart from that.
 
@@ -115,6 +117,11 @@ def logged(
         salt: makes its id another: Neptune keeps those of runs in its trash.
         typed: whether params that are numbers or truth values are such at Neptune.
         before: what the keys of its earlier copy became.
+        lowest_step: the least step that a series takes.
+        standing: the series that are there, where these only grow.
+
+    Raises:
+        ItemError: a series is there that cannot become what it is to be.
     """
     header = item.header
     assert isinstance(header, Run)
@@ -136,7 +143,7 @@ def logged(
     series: dict[str, FloatSeries] = {}
     kept: list[MetricHistory] = []
     for path, metric in zip(metrics, item.metrics, strict=True):
-        divided = points.divide(metric)
+        divided = points.divide(metric, lowest_step, (standing or {}).get(path))
         if len(divided.series.steps):
             series[path] = divided.series
         if divided.aside is not None:

@@ -75,7 +75,7 @@ class Own:
     carried: Mapping[str, str]
     whole: Mapping[str, str]  # the strings that were cut, by their paths
     renamed: Paths
-    aside: int  # points that are kept aside
+    aside: int | None  # points that are kept aside, None where that is not known
 
     @property
     def experiment_id(self) -> str:
@@ -146,7 +146,7 @@ def own(container: Container, read: Callable[[str], bytes]) -> Own | None:
         Paths(
             *(as_texts(renamed.get(n)) for n in ("params", "metrics", "tags", "files"))
         ),
-        as_time(record.get("aside")) or 0,
+        as_time(record.get("aside")),
     )
 
 
@@ -211,10 +211,12 @@ def restored(
     note = _edited(container, "sys/description", said.get(NOTE, ""))
     if note:
         said[NOTE] = note
-    aside = points.load(read(POINTS)) if _has_file(container, POINTS) else {}
+    # Where Neptune deletes no file, points that are no longer aside are still there.
+    kept = found.aside != 0 and _has_file(container, POINTS)
+    aside = points.load(read(POINTS)) if kept else {}
     findings: list[Finding] = list(container.findings)
     where = f"{container.project}/{container.id}"
-    if found.aside > sum(len(metric.steps) for metric in aside.values()):
+    if (found.aside or 0) > sum(len(metric.steps) for metric in aside.values()):
         what = f"{POINTS}, with points that no series takes, is not there, or not whole"
         findings.append(Problem(where, what))
     metrics = tuple(_metrics(container, keys.metrics, aside, where, findings))

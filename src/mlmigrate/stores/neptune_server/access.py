@@ -31,6 +31,7 @@ class Place:
 
     workspace: str
     project: str
+    prefix: str = PREFIX
 
     @property
     def name(self) -> str:
@@ -38,26 +39,31 @@ class Place:
         return f"{self.workspace}/{self.project}"
 
     def __str__(self) -> str:
-        return f"{PREFIX}{self.name}"
+        return f"{self.prefix}{self.name}"
 
 
-def place_of(location: str, prefix: str = PREFIX) -> Place:
+def place_of(location: str) -> Place:
     """Return the project that a location names.
 
     Raises:
         LocationError: it names none.
     """
+    prefix = PREFIX
     parts = location.removeprefix(prefix).rstrip("/").split("/")
     if len(parts) != 2 or not all(map(_NAME.match, parts)):
         raise LocationError(
             f"{location} names no project: give {prefix}WORKSPACE/PROJECT; the address"
             f" of the server is in the token {TOKEN}"
         )
-    return Place(*parts)
+    return Place(parts[0], parts[1], prefix)
 
 
-def check_access() -> None:
-    """Check the token in the environment, and the client.
+def check_access(package: str, extra: str) -> str:
+    """Check the token in the environment, and the client; return the token.
+
+    Args:
+        package: the client's.
+        extra: what of mlmigrate installs it.
 
     Raises:
         StoreError: there is none, it is none of Neptune's, it leads to the service that
@@ -70,11 +76,12 @@ def check_access() -> None:
         )
     if token == "ANONYMOUS" or _is_hosted(address_of(token)):
         raise StoreError(_ENDED)
-    if find_spec("neptune") is None:
+    if find_spec(package) is None:
         raise StoreError(
             "Neptune's servers are reached by its own client, which is not installed:"
-            " pip install 'mlmigrate[neptune]'"
+            f" pip install 'mlmigrate[{extra}]'"
         )
+    return token
 
 
 def address_of(token: str) -> str:

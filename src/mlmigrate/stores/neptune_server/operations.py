@@ -1,71 +1,108 @@
-"""What makes a run at the server as it is to be, as operations of the client's."""
+"""What makes a run at a server as it is to be: operations in no client's words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from mlmigrate.neptune_runs.attributes import FloatSeries, Scalar
+from mlmigrate.neptune_runs.attributes import FloatSeries, Scalar, ScalarType
 from mlmigrate.neptune_runs.items import text_of
-from mlmigrate.neptune_runs.steps import floating
 
 #: Points of one operation.
 _POINTS = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: The client cuts what is below a millisecond, and what a float makes of it.
-_HALF = timedelta(microseconds=500)
 
 
-def changes(wanted: Mapping[str, Scalar], held: Mapping[str, Scalar]) -> Iterator[Any]:
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Put one value there, which is no set."""
+
+    path: str
+    scalar: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class AddWords:
+    """Add members to a set of strings, which need not be there."""
+
+    path: str
+    words: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveWords:
+    """Take members out of a set of strings."""
+
+    path: str
+    words: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Let nothing be read any more of an attribute, which is there.
+
+    A server that deletes none (`Server.only_grows`) empties a string, and leaves all
+    else: whoever reads it must not mind it.
+    """
+
+    path: str
+    type: ScalarType | Literal["file", "float_series"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogPoints:
+    """Add points behind the last of a series, which need not be there."""
+
+    path: str
+    points: FloatSeries
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Put a file there."""
+
+    path: str
+    file: Path
+
+
+Operation: TypeAlias = Assign | AddWords | RemoveWords | Delete | LogPoints | Upload
+
+
+def changes(
+    wanted: Mapping[str, Scalar], held: Mapping[str, Scalar]
+) -> Iterator[Operation]:
     """Yield what makes single values those that are wanted.
 
     To sets is only added: what people put there stays.
     """
-    from neptune.internal import operation as op
-
     for path, scalar in wanted.items():
         there = held.get(path)
         if is_equal(scalar, there):
             continue
-        parts = path.split("/")
-        value = scalar.value
-        if isinstance(value, tuple):
-            if lacking := set(value) - _words(there):
-                yield op.AddStrings(parts, lacking)
+        if isinstance(scalar.value, tuple):
+            if lacking := frozenset(scalar.value) - _words(there):
+                yield AddWords(path, lacking)
             continue
         if there is not None and there.type != scalar.type:
-            yield op.DeleteAttribute(parts)
-        if scalar.type == "datetime" and isinstance(value, int):
-            moment = _EPOCH + timedelta(milliseconds=value) + _HALF
-            yield op.AssignDatetime(parts, moment)
-        elif isinstance(value, bool):
-            yield op.AssignBool(parts, value)
-        elif isinstance(value, int):
-            yield op.AssignInt(parts, value)
-        elif isinstance(value, float):
-            yield op.AssignFloat(parts, value)
-        else:
-            yield op.AssignString(parts, value)
+            yield Delete(path, there.type)
+        yield Assign(path, scalar)
 
 
 def removals(
     wanted: Mapping[str, Scalar],
     held: Mapping[str, Scalar],
     own: Mapping[str, Set[str]],
-) -> Iterator[Any]:
+) -> Iterator[Operation]:
     """Yield what takes those words out of sets that mlmigrate put there, and that are
     no longer wanted.
     """
-    from neptune.internal.operation import RemoveStrings
-
     for path, words in own.items():
         stale = words & _words(held.get(path)) - _words(wanted.get(path))
         if stale:
-            yield RemoveStrings(path.split("/"), set(stale))
+            yield RemoveWords(path, frozenset(stale))
 
 
 def _words(scalar: Scalar | None) -> Set[str]:
@@ -83,12 +120,12 @@ def is_equal(wanted: Scalar, held: Scalar | None) -> bool:
 
 def points(
     wanted: Mapping[str, FloatSeries], held: Mapping[str, FloatSeries]
-) -> Iterator[Any]:
+) -> Iterator[Operation]:
     """Yield what makes series those that are wanted: what they lack at their end, or
     all of them anew.
-    """
-    from neptune.internal import operation as op
 
+    Where series only grow, those that are wanted begin with those that are there.
+    """
     for path, series in wanted.items():
         there = held.get(path)
         begin = 0
@@ -96,38 +133,16 @@ def points(
             if same(series, there):
                 continue
             begin = len(there.steps)
-            if not same(_first(series, begin), there):
-                yield op.DeleteAttribute(path.split("/"))
+            if not same(_part(series, 0, begin), there):
+                yield Delete(path, "float_series")
                 begin = 0
-        yield from _logged(path, series, begin)
+        for at in range(begin, len(series.steps), _POINTS):
+            yield LogPoints(path, _part(series, at, at + _POINTS))
 
 
-def _logged(path: str, series: FloatSeries, begin: int) -> Iterator[Any]:
-    from neptune.internal import operation as op
-
-    steps = floating(series.steps[begin:])
-    times = (series.timestamps[begin:] + 0.5) / 1000  # seconds; see `_HALF`
-    values = series.values[begin:]
-    for at in range(0, len(steps), _POINTS):
-        part = slice(at, at + _POINTS)
-        yield op.LogFloats(
-            path.split("/"),
-            [
-                op.LogSeriesValue(value, step, time)
-                for step, time, value in zip(
-                    steps[part].tolist(),
-                    times[part].tolist(),
-                    values[part].tolist(),
-                    strict=True,
-                )
-            ],
-        )
-
-
-def _first(series: FloatSeries, count: int) -> FloatSeries:
-    return FloatSeries(
-        series.steps[:count], series.timestamps[:count], series.values[:count]
-    )
+def _part(series: FloatSeries, begin: int, end: int) -> FloatSeries:
+    part = slice(begin, end)
+    return FloatSeries(series.steps[part], series.timestamps[part], series.values[part])
 
 
 def same(one: FloatSeries, other: FloatSeries) -> bool:
@@ -139,23 +154,6 @@ def same(one: FloatSeries, other: FloatSeries) -> bool:
     )
 
 
-def upload(path: str, file: Path) -> Any:
-    """Return what puts a file there."""
-    from neptune.internal.operation import UploadFile
-
-    ending = PurePosixPath(path).suffix.removeprefix(".")
-    return UploadFile(path.split("/"), ext=ending, file_path=str(file.absolute()))
-
-
-def assign_text(path: str, text: str) -> Any:
+def assign_text(path: str, text: str) -> Operation:
     """Return what puts a string there."""
-    from neptune.internal.operation import AssignString
-
-    return AssignString(path.split("/"), text)
-
-
-def delete(path: str) -> Any:
-    """Return what deletes an attribute, which must be there."""
-    from neptune.internal.operation import DeleteAttribute
-
-    return DeleteAttribute(path.split("/"))
+    return Assign(path, Scalar("string", text))

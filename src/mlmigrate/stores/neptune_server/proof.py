@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from mlmigrate.errors import ItemError
 from mlmigrate.neptune_runs.mapping import Logged
-from mlmigrate.stores.neptune_server.fetching import Fetched
 from mlmigrate.stores.neptune_server.operations import is_equal, same
+from mlmigrate.stores.neptune_server.server import Fetched
 
 _FIRST_WAIT = 0.1  # seconds
 

@@ -17,12 +17,12 @@ from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text, run_item
 from mlmigrate.neptune_runs.models import model_item, model_of_version
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.own import own, restored
-from mlmigrate.stores.neptune_server.access import place_of
-from mlmigrate.stores.neptune_server.client import Client
-from mlmigrate.stores.neptune_server.fetching import Fetched, Opener, fetch, made
+from mlmigrate.stores.neptune_server.access import Place, place_of
 from mlmigrate.stores.neptune_server.index import Index, Listed, index_of
 from mlmigrate.stores.neptune_server.registry import read_model
+from mlmigrate.stores.neptune_server.server import Fetched, Opener, Server, made
 from mlmigrate.told.experiments import experiment_of
+from mlmigrate.told.models import model_of
 
 #: So many runs' files are known at once.
 _KEPT = 64
@@ -50,11 +50,11 @@ class NeptuneProject:
         """
         place = place_of(location)
         self.location = str(place)
-        self.client = Client(place)
+        self.server: Server = _reached(place)
         try:
-            self.index: Index = index_of(self.client)
+            self.index: Index = index_of(self.server)
         except BaseException:
-            self.client.close()
+            self.server.close()
             raise
         self._as_copies = as_copies
         self._multiplier: int | None = options.get("step-multiplier")
@@ -109,7 +109,7 @@ class NeptuneProject:
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
         self._pool.shutdown(cancel_futures=True)
-        self.client.close()
+        self.server.close()
 
     def _read(self, ref: Ref) -> Item | Failed:
         try:
@@ -118,7 +118,9 @@ class NeptuneProject:
             if ref.kind == "experiment":
                 return experiment_of(self.index.experiments[ref.id], ref)
             if ref.id in self.index.models:
-                return read_model(self.client, ref, self.index.models[ref.id])
+                return read_model(self.server, ref, self.index.models[ref.id])
+            if ref.id in self.index.told_models:
+                return model_of(self.index.told_models[ref.id], ref)
             return self._registered(ref)
         except KeyError:
             return Failed(ref, f"{self.location} holds no such {ref.kind}")
@@ -131,7 +133,7 @@ class NeptuneProject:
         Raises:
             ItemError: it cannot be read.
         """
-        return fetch(self.client, run.uuid, run.kind, temporary=self.temporary)
+        return self.server.fetch(run.id, run.kind, temporary=self.temporary)
 
     def _read_run(self, ref: Ref, run: Listed) -> tuple[Item, Mapping[str, Opener]]:
         found = self.fetched(run)
@@ -162,14 +164,14 @@ class NeptuneProject:
         model: Container | None = None
         versions: list[tuple[int, Ref, Container]] = []
         for origin, each in self.index.runs.items():
-            of = model_of_version(each.id) if each.kind == "model_version" else None
-            mine = each.kind == "model" and each.id == ref.id
+            of = model_of_version(each.name) if each.kind == "model_version" else None
+            mine = each.kind == "model" and each.name == ref.id
             if not mine and (of is None or of[0] != ref.id):
                 continue
             try:
-                found = fetch(self.client, each.uuid, each.kind, series_too=False)
+                found = self.server.fetch(each.id, each.kind, series_too=False)
             except ItemError as error:
-                findings.append(Problem(each.id, f"cannot be read: {error}"))
+                findings.append(Problem(each.name, f"cannot be read: {error}"))
                 continue
             if of is None:
                 model = found.container
@@ -178,6 +180,14 @@ class NeptuneProject:
         if model is None and not versions:
             raise KeyError(ref.id)
         return model_item(ref, model, versions, findings)
+
+
+def _reached(place: Place) -> Server:
+    """Reach a project by the client of its API: each takes long to import."""
+    from mlmigrate.stores.neptune_server.v2.client import Client
+
+    reached: Server = Client(place)
+    return reached
 
 
 def _of_neptune(

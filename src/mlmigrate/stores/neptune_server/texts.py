@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import md5
 from pathlib import Path
-from typing import Any
 
 from mlmigrate.errors import ItemError
 from mlmigrate.neptune_runs.mapping import LONGEST_STRING
-from mlmigrate.stores.neptune_server.fetching import Fetched
+from mlmigrate.stores.neptune_server.operations import (
+    Delete,
+    Operation,
+    Upload,
+    assign_text,
+)
+from mlmigrate.stores.neptune_server.server import Fetched
 
 #: What the path of such a file ends with.
 _FILE = "_file"
@@ -36,8 +42,11 @@ def texts_below(fetched: Fetched, prefix: str) -> Iterator[str]:
     )
 
 
-def put(fetched: Fetched, path: str, text: str, folder: Path) -> list[Any]:
+def put(fetched: Fetched, path: str, text: str, folder: Path) -> list[Operation]:
     """Return the operations that put a text there.
+
+    What became a file stays one: not every server can delete it, and a file is what is
+    read where there is one.
 
     Args:
         fetched: what the container has.
@@ -45,16 +54,14 @@ def put(fetched: Fetched, path: str, text: str, folder: Path) -> list[Any]:
         text: in ASCII, as JSON is.
         folder: for a file.
     """
-    from mlmigrate.stores.neptune_server import operations
-
-    there = f"{path}{_FILE}" in fetched.files
-    if len(text) <= LONGEST_STRING:
-        gone = [operations.delete(f"{path}{_FILE}")] if there else []
-        return [*gone, operations.assign_text(path, text)]
-    file = folder / "text"
+    if len(text) <= LONGEST_STRING and f"{path}{_FILE}" not in fetched.files:
+        return [assign_text(path, text)]
+    file = folder / md5(path.encode(), usedforsecurity=False).hexdigest()
     file.write_text(text, encoding="ascii")
-    gone = [operations.delete(path)] if path in fetched.container.scalars else []
-    return [*gone, operations.upload(f"{path}{_FILE}", file)]
+    todo: list[Operation] = [Upload(f"{path}{_FILE}", file)]
+    if fetched.container.text(path):
+        todo.append(Delete(path, "string"))
+    return todo
 
 
 def is_there(fetched: Fetched, texts: Mapping[str, str]) -> str:

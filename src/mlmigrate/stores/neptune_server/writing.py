@@ -41,12 +41,13 @@ from mlmigrate.neptune_runs.mapping import (
 )
 from mlmigrate.neptune_runs.own import Added, own, restored, without
 from mlmigrate.stores.neptune_server import operations, registry
-from mlmigrate.stores.neptune_server.fetching import Fetched, fetch
-from mlmigrate.stores.neptune_server.index import Listed, experiment_path
+from mlmigrate.stores.neptune_server.index import Listed, experiment_path, model_path
 from mlmigrate.stores.neptune_server.proof import differs, prove
 from mlmigrate.stores.neptune_server.reading import NeptuneProject
+from mlmigrate.stores.neptune_server.server import Fetched
 from mlmigrate.stores.neptune_server.texts import put, text_of
 from mlmigrate.told.experiments import experiment_id, experiment_record, grown
+from mlmigrate.told.models import next_record
 from mlmigrate.told.values import pruned
 
 
@@ -59,7 +60,7 @@ class NeptuneSink:
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
         self._reader = NeptuneProject(location, options, as_copies=True)
         self.location = self._reader.location
-        self._client, self._index = self._reader.client, self._reader.index
+        self._server, self._index = self._reader.server, self._reader.index
         self._salt: str = options.get("id-salt") or ""
         self._typed = options.get("typed-params") == "yes"
         self._settle = float(options.get("settle", 10))
@@ -107,7 +108,8 @@ class NeptuneSink:
         told = {run.experiment for run in self._index.runs.values()}
         for id in list(self._index.untold):
             try:
-                self._tell_of(self._index.experiments[id])
+                record = self._index.experiments[id]
+                self._tell(experiment_path(str(record["name"])), record)
                 del self._index.untold[id]
             except ItemError as error:
                 if id not in told:
@@ -121,18 +123,24 @@ class NeptuneSink:
                 return self._write_experiment(delivery)
             if ref.kind == "registered_model":
                 with self._lock:  # two of one name would be two models
-                    name, notes = registry.write_model(
-                        self._client,
-                        delivery,
-                        self._index.models,
-                        settle=self._settle,
-                    )
-                    self._index.drop(self._index.models[name])
-                at = Ref("registered_model", name)
-                return Written(at, findings=tuple(notes))
+                    return self._write_model(delivery)
             return self._write_run(delivery)
         except (OSError, ItemError) as error:
             return Failed(ref, f"cannot be written: {short(error)}")
+
+    def _write_model(self, delivery: Delivery) -> Written:
+        index = self._index
+        if self._server.has_models:
+            name, notes = registry.write_model(
+                self._server, delivery, index.models, settle=self._settle
+            )
+            index.drop(index.models[name])
+            return Written(Ref("registered_model", name), findings=tuple(notes))
+        name = delivery.item.ref.id if delivery.into is None else delivery.into.id
+        record = {**next_record(index.told_models.get(name), delivery), "name": name}
+        self._tell(model_path(name), record)
+        index.told_models[name] = record
+        return Written(Ref("registered_model", name))
 
     def _write_experiment(self, delivery: Delivery) -> Written:
         """Let the project tell of an experiment; its runs do so, too."""
@@ -146,7 +154,7 @@ class NeptuneSink:
                 id = delivery.into.id
                 record = grown(self._index.experiments[id], record)
             try:
-                self._tell_of(record)
+                self._tell(experiment_path(str(record["name"])), record)
                 self._index.untold.pop(id, None)
             except ItemError as error:
                 self._index.untold[id] = str(error)
@@ -155,38 +163,38 @@ class NeptuneSink:
             self._index.experiments[id] = record
         return Written(Ref("experiment", id), findings=notes)
 
-    def _tell_of(self, record: Mapping[str, Any]) -> None:
-        """Let the project tell of an experiment.
+    def _tell(self, path: str, record: Mapping[str, Any]) -> None:
+        """Let the project tell of an experiment or a model.
 
         Raises:
             ItemError: it does not take it, or gives it back otherwise.
         """
-        path = experiment_path(str(record["name"]))
         text = json.dumps(pruned(record), sort_keys=True)  # as runs tell it
-        project = self._client.project
-        held = fetch(self._client, project, "run", series_too=False)
+        read = partial(self._server.fetch, self._server.teller, "run", series_too=False)
+        held = read()
         with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-            refused = self._client.send(project, put(held, path, text, Path(folder)))
+            todo = put(held, path, text, Path(folder))
+            refused = self._server.send(self._server.teller, todo)
 
         def wrong(found: Fetched) -> str:
             there = text_of(found, path) == text
             return "" if there else f"what is told of {record['name']} is not there"
 
-        prove(
-            partial(fetch, self._client, project, "run", series_too=False),
-            wrong,
-            settle=self._settle,
-            refused=refused,
-        )
+        prove(read, wrong, settle=self._settle, refused=refused)
 
     # -- runs -------------------------------------------------------------------
 
     def _write_run(self, delivery: Delivery) -> Written | Failed:
         item = delivery.item
+        header = item.header
+        assert isinstance(header, Run)
         custom = custom_id(item.origin, self._salt)
+        if custom == self._server.teller:
+            custom = custom_id(item.origin, f"{custom}{self._salt}")
         known = self._index.runs.get(delivery.into.id) if delivery.into else None
-        uuid = known.uuid if known else self._client.create_run(custom)
-        held = fetch(self._client, uuid, "run", temporary=self._reader.temporary)
+        id = known.id if known else self._server.create_run(custom, header.start_time)
+        read = partial(self._server.fetch, id, "run", temporary=self._reader.temporary)
+        held = read()
         before = _before(held, item.origin, custom)
         if before.item is not None and delivery.into is not None:
             merged = without(merge.added(before.item, item), before.added, item)
@@ -206,6 +214,8 @@ class NeptuneSink:
             salt=self._salt,
             typed=self._typed,
             before=before.paths,
+            lowest_step=self._server.lowest_step,
+            standing=held.container.floats if self._server.only_grows else None,
         )
         if before.is_renamed and header.name == before.name:
             # By people at Neptune, and the source has still the name that it had.
@@ -223,29 +233,27 @@ class NeptuneSink:
             except (OSError, ItemError) as error:
                 why = f"its artifacts could not be copied: {short(error)}"
                 return Failed(item.ref, why)
-            refused = self._send(
-                uuid, written, held, places, folder, words=before.words
-            )
+            refused = self._send(id, written, held, places, folder, words=before.words)
         combined = combined_checksum(checksums) if delivery.into is None else None
         sizes = {artifact.path: artifact.size for artifact in merged.artifacts}
         wanted = {path: sizes[inner] for path, inner in written.files.items()}
         found = prove(
-            partial(fetch, self._client, uuid, "run", temporary=self._reader.temporary),
+            read,
             differs(written, wanted),
             settle=self._settle,
             refused=refused,
         )
         mark = replace(delivery.mark, checksums=combined if files else None)
         said = {MARK: Scalar("string", marks.dump(mark)), **_shown(written, found)}
-        self._mark(uuid, found, said)
-        self._note(uuid, found, merged, marks.dump(mark))
+        self._mark(id, found, said)
+        self._note(id, found, merged, marks.dump(mark))
         ref = Ref("run", merged.origin)
         losses = tuple(Loss(ref, what, carried=True) for what in written.aside)
         return Written(ref, combined, len(files), size, losses)
 
     def _send(
         self,
-        uuid: str,
+        id: str,
         written: Logged,
         held: Fetched,
         places: Mapping[str, str],
@@ -256,57 +264,58 @@ class NeptuneSink:
         """Send what a run lacks; return what the server refused."""
         there = held.container
         # It is no whole copy from now on.
-        first = [operations.delete(MARK)] if MARK in there.scalars else []
-        refused = self._client.send(
-            uuid, [*first, *operations.changes(written.scalars, there.scalars)]
+        first = [operations.Delete(MARK, "string")] if there.text(MARK) else []
+        refused = self._server.send(
+            id, [*first, *operations.changes(written.scalars, there.scalars)]
         )
         blobs = folder / "own"
         blobs.mkdir()
-        uploads = []
+        uploads: list[operations.Operation] = []
         for number, (path, data) in enumerate(written.blobs.items()):
             if path in held.files and held.read(path) == data:
                 continue
             place = blobs / f"{number}{Path(path).suffix}"
             place.write_bytes(data)
-            uploads.append(operations.upload(path, place))
-        gone = [
-            operations.delete(path)
-            for path in (RECORD, RECORD_FILE, POINTS)
-            if (path in there.scalars or path in held.files)
-            and path not in written.scalars
-            and path not in written.blobs
+            uploads.append(operations.Upload(path, place))
+        gone: list[operations.Operation] = [
+            operations.Delete(path, "file")
+            for path in (RECORD_FILE, POINTS)
+            if path in held.files and path not in written.blobs
         ]
+        if there.text(RECORD) and RECORD not in written.scalars:
+            gone.append(operations.Delete(RECORD, "string"))
         gone += operations.removals(written.scalars, there.scalars, words)
-        refused += self._client.send(uuid, [*gone, *uploads])
-        refused += self._client.send(
-            uuid, [*operations.points(written.series, there.floats)]
+        # What is read in the place of what goes is there before that goes.
+        refused += self._server.send(id, [*uploads, *gone])
+        refused += self._server.send(
+            id, [*operations.points(written.series, there.floats)]
         )
-        refused += self._client.send(
-            uuid,
+        refused += self._server.send(
+            id,
             [
-                operations.upload(path, folder / "artifacts" / places[inner])
+                operations.Upload(path, folder / "artifacts" / places[inner])
                 for path, inner in written.files.items()
                 if inner in places
             ],
         )
         return refused
 
-    def _mark(self, uuid: str, found: Fetched, said: Mapping[str, Scalar]) -> None:
+    def _mark(self, id: str, found: Fetched, said: Mapping[str, Scalar]) -> None:
         todo = [*operations.changes(said, found.container.scalars)]
-        refused = self._client.send(uuid, todo)
+        refused = self._server.send(id, todo)
 
         def wrong(back: Fetched) -> str:
             there = all(back.container.scalars.get(p) == s for p, s in said.items())
             return "" if there else "its mark is not there"
 
         prove(
-            partial(fetch, self._client, uuid, "run", series_too=False),
+            partial(self._server.fetch, id, "run", series_too=False),
             wrong,
             settle=self._settle,
             refused=refused,
         )
 
-    def _note(self, uuid: str, found: Fetched, item: Item, mark: str) -> None:
+    def _note(self, id: str, found: Fetched, item: Item, mark: str) -> None:
         """Note how a run stands now."""
         header = item.header
         assert isinstance(header, Run)
@@ -315,7 +324,7 @@ class NeptuneSink:
             self._index.put(
                 Listed(
                     "run",
-                    uuid,
+                    id,
                     found.container.id,
                     item.origin,
                     header.experiment.id,

@@ -11,15 +11,18 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from mlmigrate.artifacts import short
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound, translated
 from mlmigrate.neptune_runs.attributes import ContainerKind
+from mlmigrate.neptune_runs.points import LARGEST_STEP
 from mlmigrate.stores.neptune_server import silence
 from mlmigrate.stores.neptune_server.access import TOKEN, Place, check_access
+from mlmigrate.stores.neptune_server.operations import Operation
+from mlmigrate.stores.neptune_server.server import Entry, Fetched
+from mlmigrate.stores.neptune_server.v2.operations import of_client
 
 T = TypeVar("T")
 
@@ -57,21 +60,12 @@ def told(error: Exception) -> str:
     return short(ItemError(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A run, a model or a version, as a listing shows it."""
-
-    uuid: str
-    values: Mapping[str, Any]
-
-    def text(self, path: str) -> str:
-        """Return the value of a string attribute, '' where there is none."""
-        found = self.values.get(path)
-        return found if isinstance(found, str) else ""
-
-
 class Client:
-    """What is asked of one project."""
+    """One project; see `mlmigrate.stores.neptune_server.server.Server`."""
+
+    has_models = True
+    only_grows = False
+    lowest_step = -LARGEST_STEP
 
     def __init__(self, place: Place) -> None:
         """Reach the project.
@@ -80,7 +74,7 @@ class Client:
             StoreError: no server can be reached by the token, or it refuses us.
             StoreNotFound: it has no such project.
         """
-        check_access()
+        check_access("neptune", "neptune")
         from neptune.core.components.operation_storage import OperationStorage
         from neptune.exceptions import ProjectNotFound
         from neptune.internal.backends.hosted_neptune_backend import (
@@ -104,7 +98,8 @@ class Client:
                     f"{place}: the server has no such project, or shows it to others"
                     " only: make it there, or give another"
                 ) from None
-            self.project: str = project.id
+            # Its own attributes are asked for as those of a run are.
+            self.teller: str = project.id
             # Files are named by whole paths: nothing is ever put there.
             folder = tempfile.TemporaryDirectory(prefix="mlmigrate-")
             opened.callback(folder.cleanup)
@@ -118,14 +113,10 @@ class Client:
     # -- what is there ----------------------------------------------------------
 
     def entries(self, kind: ContainerKind, columns: Sequence[str]) -> Iterator[Entry]:
-        """List what is in the project, also what is in its trash.
-
-        Raises:
-            StoreError: it cannot be listed.
-        """
+        """See `Server.entries`."""
         with translated(lambda error: StoreError(f"{self.place}: {told(error)}")):
             for entry in self._backend.search_leaderboard_entries(
-                project_id=self.project,
+                project_id=self.teller,
                 types=[getattr(self._types, _API[kind])],
                 columns=["sys/id", *columns],
                 sort_by="sys/id",
@@ -136,7 +127,21 @@ class Client:
                 values = {
                     each.path: each.properties.get("value") for each in entry.attributes
                 }
-                yield Entry(entry.id, values)
+                name = values.get("sys/id") or entry.id
+                yield Entry(entry.id, str(name), values)
+
+    def fetch(
+        self,
+        id: str,
+        kind: ContainerKind,
+        *,
+        temporary: str | None = None,
+        series_too: bool = True,
+    ) -> Fetched:
+        """See `Server.fetch`."""
+        from mlmigrate.stores.neptune_server.v2.fetching import fetch
+
+        return fetch(self, id, kind, temporary=temporary, series_too=series_too)
 
     def attributes(self, uuid: str) -> list[Any]:
         """Return all attributes of a container, as the API has them.
@@ -209,7 +214,7 @@ class Client:
             ItemError: they cannot be listed.
         """
         with asking(f"artifact {hash}"):
-            found = self._backend.list_artifact_files(self.project, hash)
+            found = self._backend.list_artifact_files(self.teller, hash)
             return [file.to_dto() for file in found]
 
     def file(self, uuid: str, path: str, *, temporary: str | None) -> BinaryIO:
@@ -257,49 +262,30 @@ class Client:
 
     # -- what is made -----------------------------------------------------------
 
-    def create_run(self, custom_id: str) -> str:
-        """Make a run, or find the one that has this id; return its UUID.
-
-        Raises:
-            ItemError: the server refuses it.
-        """
+    def create_run(self, custom_id: str, created: int | None) -> str:
+        """See `Server.create_run`; when it was made the server says itself."""
         with asking(f"run {custom_id}"):
-            found = self._backend.create_run(self.project, custom_run_id=custom_id)
+            found = self._backend.create_run(self.teller, custom_run_id=custom_id)
         return str(found.id)
 
     def create_model(self, key: str) -> str:
-        """Make a model; return its UUID.
-
-        Raises:
-            ItemError: the server refuses it, or there is one with this key.
-        """
+        """See `Server.create_model`."""
         with asking(f"model {key}"):
-            return str(self._backend.create_model(self.project, key).id)
+            return str(self._backend.create_model(self.teller, key).id)
 
     def create_version(self, model: str) -> str:
-        """Make a version of a model, given by its UUID; return its UUID.
-
-        Raises:
-            ItemError: the server refuses it.
-        """
+        """See `Server.create_version`."""
         with asking(f"a version of model {model}"):
-            return str(self._backend.create_model_version(self.project, model).id)
+            return str(self._backend.create_model_version(self.teller, model).id)
 
-    def send(self, uuid: str, operations: Sequence[Any]) -> list[str]:
-        """Do operations of the client's; return what the server refused of them.
-
-        It may refuse what it has: where an answer was lost the client sends again. Only
-        what is read back tells.
-
-        Raises:
-            ItemError: the server does not answer.
-        """
+    def send(self, id: str, operations: Sequence[Operation]) -> list[str]:
+        """See `Server.send`."""
         refused: list[str] = []
-        left = list(operations)
+        left = [of_client(operation) for operation in operations]
         while left:
-            with asking(f"run {uuid}"):
+            with asking(f"run {id}"):
                 done, errors = self._backend.execute_operations(
-                    container_id=uuid,
+                    container_id=id,
                     container_type=self._types.RUN,
                     operations=left[:_OPERATIONS],
                     operation_storage=self._storage,
