@@ -123,6 +123,10 @@ def _is_neptune_server(location: str) -> bool:
     return location.startswith("neptune://")
 
 
+def _is_neptune3_server(location: str) -> bool:
+    return location.startswith("neptune3://")
+
+
 def _is_neptune_folder(location: str) -> bool:
     return location.startswith("neptune-offline:")
 
@@ -252,6 +256,19 @@ _ID_SALT = Option(
     str,
     None,
     "a text that makes all run ids others: a server's trash keeps those of its runs",
+)
+
+_NEPTUNE_SERVER = (
+    _STEP_MULTIPLIER,
+    _ID_SALT,
+    _TYPED_PARAMS,
+    Option("threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"),
+    Option(
+        "settle",
+        _seconds,
+        10.0,
+        "seconds in which the server is to show what it took",
+    ),
 )
 
 ADAPTERS: tuple[Adapter, ...] = (
@@ -388,20 +405,17 @@ ADAPTERS: tuple[Adapter, ...] = (
         source=True,
         sink=True,
         holds="everything, of the 2.x API, read back before it counts",
-        options=(
-            _STEP_MULTIPLIER,
-            _ID_SALT,
-            _TYPED_PARAMS,
-            Option(
-                "threads", _at_least_one, None, "runs at once [8 reading, 6 writing]"
-            ),
-            Option(
-                "settle",
-                _seconds,
-                10.0,
-                "seconds in which the server is to show what it took",
-            ),
-        ),
+        options=_NEPTUNE_SERVER,
+    ),
+    Adapter(
+        "neptune3_server",
+        "mlmigrate.stores.neptune_server",
+        "neptune3://WORKSPACE/PROJECT (likewise, of the 3.x API)",
+        _is_neptune3_server,
+        source=True,
+        sink=True,
+        holds="everything, of the 3.x API, read back before it counts",
+        options=_NEPTUNE_SERVER,
     ),
     Adapter(
         "neptune_offline",

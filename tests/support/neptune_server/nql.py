@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -132,13 +132,21 @@ def computed(attribute: Attribute, mode: str) -> float | None:
     finite = [value for value in attribute.values if math.isfinite(value)]
     if mode == "last" or not finite:
         return attribute.values[-1] if mode == "last" and attribute.values else None
-    mean = math.fsum(finite) / len(finite)
+    mean = _mean(finite)
     return {
         "min": min(finite),
         "max": max(finite),
         "average": mean,
-        "variance": math.fsum((value - mean) ** 2 for value in finite) / len(finite),
+        "variance": _mean((value - mean) * (value - mean) for value in finite),
     }.get(mode)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    try:
+        return math.fsum(known) / len(known)
+    except OverflowError:
+        return math.inf
 
 
 def _of_type(attribute: Attribute, wanted: str) -> bool:

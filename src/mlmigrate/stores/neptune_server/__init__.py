@@ -1,7 +1,8 @@
-"""Adapter ``neptune_server``: a project at a Neptune server of the 2.x API.
+"""Adapters ``neptune_server`` and ``neptune3_server``: a project at a Neptune server.
 
-Location ``neptune://WORKSPACE/PROJECT``; the token in ``NEPTUNE_API_TOKEN`` holds the
-address of the server. Neptune's own hosted service has ended: a token that leads there
+Location ``neptune://WORKSPACE/PROJECT`` for the 2.x API, ``neptune3://…`` for that of
+3.x: a token does not tell. The token in ``NEPTUNE_API_TOKEN`` holds the address of the
+server. Neptune's own hosted service has ended: a token that leads there
 is refused with a word on what can still be copied.
 
 As a source it gives what archives of neptune-exporter give (see

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mlmigrate.errors import LocationError, StoreError
 
 PREFIX = "neptune://"
+PREFIX3 = "neptune3://"
 TOKEN = "NEPTUNE_API_TOKEN"
 _NAME = re.compile(r"[^/\s?#]+\Z")
 _ENDED = (
@@ -48,7 +49,7 @@ def place_of(location: str) -> Place:
     Raises:
         LocationError: it names none.
     """
-    prefix = PREFIX
+    prefix = PREFIX3 if location.startswith(PREFIX3) else PREFIX
     parts = location.removeprefix(prefix).rstrip("/").split("/")
     if len(parts) != 2 or not all(map(_NAME.match, parts)):
         raise LocationError(

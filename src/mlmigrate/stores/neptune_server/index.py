@@ -278,4 +278,6 @@ def _time(value: Any) -> int | None:
             value = datetime.fromisoformat(value)
         except ValueError:
             return None
-    return millis(value) if isinstance(value, datetime) else None
+    if isinstance(value, datetime):
+        return millis(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

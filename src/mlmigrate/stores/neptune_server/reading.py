@@ -17,7 +17,7 @@ from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text, run_item
 from mlmigrate.neptune_runs.models import model_item, model_of_version
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.own import own, restored
-from mlmigrate.stores.neptune_server.access import Place, place_of
+from mlmigrate.stores.neptune_server.access import PREFIX3, Place, place_of
 from mlmigrate.stores.neptune_server.index import Index, Listed, index_of
 from mlmigrate.stores.neptune_server.registry import read_model
 from mlmigrate.stores.neptune_server.server import Fetched, Opener, Server, made
@@ -184,6 +184,10 @@ class NeptuneProject:
 
 def _reached(place: Place) -> Server:
     """Reach a project by the client of its API: each takes long to import."""
+    if place.prefix == PREFIX3:
+        from mlmigrate.stores.neptune_server.v3.client import Client3
+
+        return Client3(place)
     from mlmigrate.stores.neptune_server.v2.client import Client
 
     reached: Server = Client(place)
