@@ -56,14 +56,14 @@ def store(
     # The registry asks the store that is set, not the one of the client.
     mlflow.set_tracking_uri(uri)
     try:
-        yield written(uri, location, tmp_path)
+        place = (tmp_path / "artifacts of the source").as_uri()
+        yield written(uri, location, tmp_path, place)
     finally:
         mlflow.set_tracking_uri(before)
 
 
-def written(uri: str, location: str, tmp_path: Path) -> Written:
+def written(uri: str, location: str, tmp_path: Path, place: str | None) -> Written:
     client = MlflowClient(uri, uri)
-    place = (tmp_path / "artifacts of the source").as_uri()
     experiment = client.create_experiment("vision", artifact_location=place)
     run = client.create_run(experiment, run_name="train").info.run_id
     judge = client.create_run(experiment, run_name="judge").info.run_id
@@ -102,6 +102,17 @@ def written(uri: str, location: str, tmp_path: Path) -> Written:
     client.set_terminated(run)
     client.set_terminated(judge)
     return Written(uri, location, run, judge, ready, failed, deleted)
+
+
+@pytest.fixture
+def at_server(server: str, tmp_path: Path) -> Iterator[Written]:
+    """A server, filled through its API."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    try:
+        yield written(server, server, tmp_path, None)
+    finally:
+        mlflow.set_tracking_uri(before)
 
 
 FIELDS = (
@@ -195,6 +206,30 @@ def _may_be_told(each: Any) -> bool:
     return not isinstance(each, Problem | Loss | Failed) or (
         isinstance(each, Problem) and "the datasets that 1 points name" in each.what
     )
+
+
+def test_from_a_server(at_server: Written, tmp_path: Path) -> None:
+    """All but the deleted one, which a server shows to nobody."""
+    sink = f"sqlite:///{tmp_path / 'sink.db'}"
+    result = copied(at_server.uri, sink)
+    told = [*result.of(Failed), *result.findings()]
+    ours, theirs = MlflowClient(sink), MlflowClient(at_server.uri)
+
+    assert [each for each in told if not _may_be_told(each)] == []
+    assert result.counts("logged_model") == {"copied": 2}
+    assert differences(at_server.uri, sink) == []
+    for id in (at_server.ready, at_server.failed):
+        own, there = ours.get_logged_model(id), theirs.get_logged_model(id)
+        assert [getattr(own, field) or None for field in FIELDS] == [
+            getattr(there, field) or None for field in FIELDS
+        ]
+    (output,) = ours.get_run(at_server.run).outputs.model_outputs
+    (used,) = ours.get_run(at_server.judge).inputs.model_inputs
+    assert (output.model_id, output.step, used.model_id) == (
+        *(at_server.ready, 4),
+        at_server.ready,
+    )
+    assert set(copied(at_server.uri, sink).counts(None)) == {"skipped"}
 
 
 def test_counted(store: Written) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlmigrate import marks
-from mlmigrate.artifacts import lift_source
+from mlmigrate.artifacts import lift_model, lift_source
 from mlmigrate.model import DatasetInput, Lifecycle, ModelVersion, Ref, Tag
 from mlmigrate.stores.mlflow_server.rest import Json
 
@@ -117,6 +117,8 @@ def version_of(entry: Json) -> ModelVersion:
     created = millis(entry.get("creation_timestamp"))
     source = text(entry.get("source"))
     run, below = lift_source(source)
+    model, below_model = lift_model(source)
+    model_id = text(entry.get("model_id"))
     own_run = text(entry.get("run_id"))
     origin = lifted.origin if marks.load(lifted.mark) else None
     version = ModelVersion(
@@ -129,7 +131,7 @@ def version_of(entry: Json) -> ModelVersion:
         stage=str(entry.get("current_stage") or "None"),
         source=source,
         source_run=Ref("run", run) if run else None,
-        source_path=below,
+        source_path=below if run else below_model,
         run=Ref("run", own_run) if own_run else None,
         run_link=text(entry.get("run_link")),
         tags=lifted.tags,
@@ -139,6 +141,8 @@ def version_of(entry: Json) -> ModelVersion:
         version,
         status=str(entry.get("status") or "READY"),
         status_message=text(entry.get("status_message")),
+        source_model=Ref("logged_model", model) if model else None,
+        logged_model=Ref("logged_model", model_id) if model_id else None,
     )
 
 

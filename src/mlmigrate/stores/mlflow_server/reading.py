@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 from mlmigrate import marks
@@ -16,7 +17,6 @@ from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import (
     Alias,
     Artifact,
-    DatasetInput,
     Experiment,
     Failed,
     Finding,
@@ -29,7 +29,7 @@ from mlmigrate.model import (
     RegisteredModel,
     Run,
 )
-from mlmigrate.stores.mlflow_server import answers, uncarried
+from mlmigrate.stores.mlflow_server import answers, logged_models, uncarried
 from mlmigrate.stores.mlflow_server.files import Files
 from mlmigrate.stores.mlflow_server.histories import (
     MOST_AT_ONCE,
@@ -112,6 +112,11 @@ class Reader:
                 id = answers.run_id(run)
                 self._keep(id, run)
                 yield Ref("run", id)
+        elif selection.kind == "logged_model":
+            wanted = selection.experiments
+            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
+            for model in logged_models.search(self._rest, ids):
+                yield Ref("logged_model", str(model["info"]["model_id"]))
         elif selection.kind == "registered_model":
             for model in self.models():
                 yield Ref("registered_model", model["name"])
@@ -143,6 +148,14 @@ class Reader:
                 **({"filter": filter} if filter else {}),
             }
             yield from self._rest.posted_pages("runs/search", "runs", body)
+
+    @cached_property
+    def has_logged_models(self) -> bool:
+        """Whether runs may have links to logged models. A search of runs does not tell
+        of those that they used: each must then be got.
+        """
+        models = logged_models.search(self._rest, self.experiment_ids())
+        return next(models, None) is not None
 
     def models(self) -> Iterator[Json]:
         """Yield all registered models, without the prompts."""
@@ -241,6 +254,8 @@ class Reader:
             return self._read_experiment(ref)
         if ref.kind == "run":
             return self._read_run(ref, known or {})
+        if ref.kind == "logged_model":
+            return self._read_logged_model(ref)
         if ref.kind == "registered_model":
             return self._read_model(ref)
         raise ItemError(f"{self._rest.base}: {ref.kind}s are not read over REST")
@@ -294,7 +309,7 @@ class Reader:
         """Read one run as it was at one moment: what is being written is read again."""
         with self._lock:
             found = self._kept.pop(ref.id, None)
-        if found is None:
+        if found is None or self.has_logged_models:
             found = self.run(ref.id)
         for _ in range(_READS):
             item = self._run_item(ref, found, known)
@@ -325,8 +340,7 @@ class Reader:
             if key not in known
         ]
         findings: list[Finding] = []
-        inputs = self._inputs(found, where, findings)
-        artifacts = self._list_artifacts(ref.id, where, findings)
+        artifacts = self._list_artifacts(ref, where, findings)
         metrics = [known[key] for key in keys if key in known]
         for key, future in futures:
             try:
@@ -355,31 +369,35 @@ class Reader:
             ),
             tags=lifted.tags,
             metrics=tuple(metrics),
-            inputs=inputs,
+            inputs=tuple(
+                answers.dataset_of(entry)
+                for entry in (found.get("inputs") or {}).get("dataset_inputs") or ()
+            ),
+            links=logged_models.links_of(found),
             artifacts=artifacts,
             mark=lifted.mark or None,
             findings=tuple(findings),
         )
 
-    def _inputs(
-        self, found: Json, where: str, findings: list[Finding]
-    ) -> tuple[DatasetInput, ...]:
-        inputs = found.get("inputs") or {}
-        links = len(inputs.get("model_inputs") or ())
-        links += len((found.get("outputs") or {}).get("model_outputs") or ())
-        if links:
-            what = f"its {links} links to logged models are not carried over"
-            findings.append(Problem(where, what))
-        return tuple(
-            answers.dataset_of(entry) for entry in inputs.get("dataset_inputs") or ()
-        )
+    # -- logged models ----------------------------------------------------------
+
+    def logged_model(self, id: str) -> Json:
+        """Get one logged model that is not deleted."""
+        return cast(Json, self._rest.get(logged_models.place(id))["model"])
+
+    def _read_logged_model(self, ref: Ref) -> Item:
+        found = self.logged_model(ref.id)
+        findings: list[Finding] = []
+        where = f"{self._rest.base}: logged model {ref.id}"
+        artifacts = self._list_artifacts(ref, where, findings)
+        return logged_models.item_of(ref, found, artifacts, findings)
 
     def _list_artifacts(
-        self, id: str, where: str, findings: list[Finding]
+        self, ref: Ref, where: str, findings: list[Finding]
     ) -> tuple[Artifact, ...]:
         try:
             return tuple(
-                sorted(self.files.listed(id), key=lambda artifact: artifact.path)
+                sorted(self.files.listed(ref), key=lambda artifact: artifact.path)
             )
         except ItemError as error:
             findings.append(
@@ -413,12 +431,7 @@ class Reader:
         versions = []
         findings: list[Finding] = []
         for entry in self.versions(ref.id):
-            version = answers.version_of(entry)
-            if entry.get("model_id"):
-                what = f"its link to logged model {entry['model_id']} is not carried"
-                where = f"{self._rest.base}: {ref.id} version {version.version}"
-                findings.append(Problem(where, f"{what} over"))
-            versions.append(version)
+            versions.append(answers.version_of(entry))
         return Item(
             ref,
             RegisteredModel(

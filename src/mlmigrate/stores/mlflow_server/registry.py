@@ -259,7 +259,7 @@ class Registry:
         if (version.source or "").startswith("runs:/"):
             root = f"runs:/{owner}"
         else:
-            root = self._reader.files.uri(owner).rstrip("/")
+            root = self._reader.files.uri(version.source_run).rstrip("/")
         source = f"{root}/{version.source_path}" if version.source_path else root
         checked = root.startswith(("runs:", "mlflow-artifacts:", "/", "file:"))
         return source, run or (owner if checked else None)

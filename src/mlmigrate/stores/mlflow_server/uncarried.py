@@ -23,7 +23,6 @@ def findings(rest: Rest, experiments: Sequence[str]) -> Iterator[Finding]:
     where = rest.base
     kinds = (
         ("prompts", _prompts(rest)),
-        ("logged models", _logged_models(rest, experiments)),
         ("traces", _any_traces(rest, experiments)),
     )
     for name, entries in kinds:
@@ -45,13 +44,6 @@ def _prompts(rest: Rest) -> Iterator[Json]:
         "max_results": 1000,
     }
     return rest.pages("registered-models/search", "registered_models", query)
-
-
-def _logged_models(rest: Rest, experiments: Sequence[str]) -> Iterator[Json]:
-    for at in range(0, len(experiments), EXPERIMENTS_A_SEARCH):
-        ids = experiments[at : at + EXPERIMENTS_A_SEARCH]
-        body = {"experiment_ids": ids, "max_results": 50}
-        yield from rest.posted_pages("logged-models/search", "models", body)
 
 
 def _any_traces(rest: Rest, experiments: Sequence[str]) -> Iterator[Json]:

@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from pathlib import Path
-from typing import BinaryIO, cast
-from urllib.parse import unquote
+from typing import cast
 
 from mlmigrate import marks
-from mlmigrate.artifacts import (
-    Remote,
-    combined_checksum,
-    is_local,
-    local_path,
-    mapped,
-    safe_join,
-    write_file,
-)
+from mlmigrate.artifacts import combined_checksum
 from mlmigrate.contract import Delivery, Written
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import (
-    Artifact,
     DatasetInput,
     Failed,
     Finding,
@@ -48,14 +36,8 @@ from mlmigrate.stores.mlflow_server.experiments import (
 from mlmigrate.stores.mlflow_server.index import Index, KnownRun, known_run
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.registry import Registry
-from mlmigrate.stores.mlflow_server.rest import (
-    Body,
-    Json,
-    Refused,
-    Rest,
-    creating,
-    quoted,
-)
+from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
+from mlmigrate.stores.mlflow_server.uploads import Uploads
 
 #: On a run whose artifacts were linked, not copied: where they are.
 LINKED = "mlmigrate.artifact_uri"
@@ -64,13 +46,6 @@ _METRICS_A_BATCH = 1000
 _OTHERS_A_BATCH = 100
 _BYTES_A_BATCH = 900_000
 _INPUTS_A_BATCH = 100
-
-#: How MLflow answers to artifacts whose names it takes for an attack.
-_NO_SUCH_NAMES = (400, 404)
-
-_Begin = Callable[[], BinaryIO]
-#: Writes one artifact, opened by the second argument: -> (SHA-256, bytes).
-_Put = Callable[[Artifact, _Begin], tuple[str, int]]
 
 
 @dataclass(slots=True)
@@ -99,11 +74,9 @@ class Writer:
     ) -> None:
         self._rest = rest
         self._reader = reader
-        self._maps = maps
+        self._uploads = Uploads(rest, reader.files, maps)
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-write")
         self._datasets_lock = threading.Lock()
-        self._disk_lock = threading.Lock()
-        self._same_disk = False
         self.index = Index(reader)
         self._experiments = Experiments(rest, reader, self.index)
         self._registry = Registry(rest, reader, fire_webhooks=fire_webhooks)
@@ -325,7 +298,10 @@ class Writer:
         for at in range(0, len(item.inputs), _INPUTS_A_BATCH):
             self._log_inputs(work.id, item.inputs[at : at + _INPUTS_A_BATCH])
         if item.artifacts and work.delivery.open is not None:
-            self._write_artifacts(work, str(held["info"].get("artifact_uri") or ""))
+            uri = str(held["info"].get("artifact_uri") or "")
+            work.checksums, work.bytes = self._uploads.write(
+                Ref("run", work.id), uri, work.delivery, work.findings
+            )
 
     def _log_inputs(self, id: str, inputs: Sequence[DatasetInput]) -> None:
         """Write dataset inputs, one run after the other.
@@ -372,102 +348,10 @@ class Writer:
             if not refusal.absent:  # an answer was lost, and it is gone already
                 raise
 
-    # -- artifacts ----------------------------------------------------------------
-
-    def _write_artifacts(self, work: _Work, uri: str) -> None:
-        put = self._put(work.id, uri)
-        delivery = work.delivery
-        ref = delivery.read_ref or delivery.item.ref
-        for artifact in delivery.item.artifacts:
-            safe_join(Path("/"), artifact.path)
-            begin = _opener(delivery, ref, artifact)
-            try:
-                checksum, size = put(artifact, begin)
-            except Refused as refusal:
-                if refusal.status not in _NO_SUCH_NAMES:
-                    raise
-                what = f"artifact {artifact.path}: its name was refused: {refusal}"
-                work.findings.append(Loss(delivery.item.ref, what, carried=False))
-                continue
-            work.checksums[artifact.path] = checksum
-            work.bytes += size
-
-    def _put(self, id: str, uri: str) -> _Put:
-        """Return what writes one artifact of a run.
-
-        Raises:
-            ItemError: nothing here may be written to.
-        """
-        target = mapped(uri, self._maps) or uri
-        root = answers.proxied_root(target)
-        if root is not None:
-            return lambda artifact, begin: self._upload(root, artifact, begin)
-        if is_local(target):
-            return self._put_local(id, uri, target)
-        remote = Remote(target, tracking_uri=self._rest.base)
-
-        def put(artifact: Artifact, begin: _Begin) -> tuple[str, int]:
-            with begin() as source:
-                return remote.write(artifact.path, source)
-
-        return put
-
-    def _upload(self, root: str, artifact: Artifact, begin: _Begin) -> tuple[str, int]:
-        path, size = artifact.path, artifact.size
-        if unquote(path) != path:
-            raise Refused(400, "", "the server would decode it into another")
-        place = f"/api/2.0/mlflow-artifacts/artifacts/{quoted(f'{root}/{path}')}"
-        body = self._rest.upload(place, lambda: Body(begin(), size, sha256()))
-        return body.checksum, body.sent
-
-    def _put_local(self, id: str, uri: str, target: str) -> _Put:
-        folder = Path(local_path(target))
-        is_mapped = target != uri
-        if not is_mapped and not self._rest.loopback:
-            raise ItemError(
-                f"{self._rest.base} keeps artifacts at {uri}, on its own disk, which is"
-                " not this one: start it with --serve-artifacts, or mount that folder"
-                " here and say so with -o map-artifacts=OLD=NEW, or copy with"
-                " --artifacts skip"
-            )
-        if id not in folder.parts or not folder.is_absolute():
-            raise ItemError(f"the server names {uri} for artifacts: not written to")
-
-        def put(artifact: Artifact, begin: _Begin) -> tuple[str, int]:
-            with begin() as source:
-                done = write_file(folder, artifact.path, source)
-            self._check_same_disk(id, folder, artifact.path)
-            return done
-
-        return put
-
-    def _check_same_disk(self, id: str, folder: Path, path: str) -> None:
-        """Check that the server sees the first artifact that we write to a disk.
-
-        A tunnel makes another machine look like this one.
-        """
-        with self._disk_lock:
-            if self._same_disk:
-                return
-            if path not in {one.path for one in self._reader.files.listed(id)}:
-                (folder / path).unlink()
-                raise ItemError(
-                    f"{self._rest.base} does not see what is written to {folder}: it"
-                    " runs on another machine (a tunnel?); start it with"
-                    " --serve-artifacts, or give -o map-artifacts=OLD=NEW"
-                )
-            self._same_disk = True
-
 
 def _name_tag(item: Item) -> str | None:
     found = (tag.value for tag in item.tags if tag.key == answers.RUN_NAME)
     return next(found, None)
-
-
-def _opener(delivery: Delivery, ref: Ref, artifact: Artifact) -> _Begin:
-    opening = delivery.open
-    assert opening is not None
-    return lambda: opening(ref, artifact.path)
 
 
 # -- records to requests ----------------------------------------------------------
