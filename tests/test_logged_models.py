@@ -232,6 +232,29 @@ def test_from_a_server(at_server: Written, tmp_path: Path) -> None:
     assert set(copied(at_server.uri, sink).counts(None)) == {"skipped"}
 
 
+def test_into_a_server(store: Written, server: str) -> None:
+    """All but the deleted one, under new ids that everything refers to."""
+    result = copied(store.location, server)
+    client = MlflowClient(server, server)
+    run = client.search_runs(
+        [client.get_experiment_by_name("vision").experiment_id],
+        "attributes.run_name = 'train'",
+    )[0]
+    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    version = client.get_model_version_by_alias("net", "live")
+
+    assert result.of(Failed) == []
+    assert result.counts("logged_model") == {"copied": 2}
+    assert model.tags["mlmigrate.origin"] == store.ready
+    assert (output.step, model.source_run_id) == (4, run.info.run_id)
+    assert model.params == {"layers": "3", "lr": "0.1"}
+    assert len(model.metrics) == 6
+    assert version.source == f"models:/{model.model_id}"
+    assert differences(store.location, server) == []
+    assert set(copied(store.location, server).counts(None)) == {"skipped"}
+
+
 def test_counted(store: Written) -> None:
     assert inspect(resolve(store.location))["logged_models"] == 3
 

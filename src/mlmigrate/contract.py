@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
-from mlmigrate.model import Failed, Finding, Item, Kind, Lifecycle, Ref
+from mlmigrate.model import (
+    Failed,
+    Finding,
+    Item,
+    Kind,
+    Lifecycle,
+    ModelLink,
+    Ref,
+)
 
 ArtifactsMode: TypeAlias = Literal["copy", "link", "skip"]
 
@@ -34,12 +42,14 @@ class Selection:
 class ModelFacts:
     """Facts about the place that a sink has for logged models."""
 
-    nan: bool = True
-    """A metric may have the value NaN."""
+    nan: Literal["kept", "zero", "left out"] = "kept"
+    """What becomes of a point whose value is NaN."""
     one_value: bool = False
     """A metric has one value a run, step and time, whatever the dataset."""
     needs_runs: bool = False
     """A metric names a run that is there."""
+    deleted: bool = True
+    """There are deleted ones, which are found again."""
     of_versions: bool = True
     """A version may name its logged model beside its source."""
 
@@ -126,6 +136,8 @@ class Delivery:
     artifacts: ArtifactsMode = "copy"
     read_ref: Ref | None = None  # the ref by which `open` knows the item
     missing_parent: str | None = None  # origin of a parent that the sink lacks
+    #: Links to logged models that the sink lacks yet: their refs bear the origins.
+    missing_links: tuple[ModelLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ from mlmigrate.model import (
 
 #: How many characters an item may carry in its tags.
 _MOST_CARRIED = 200_000
+#: On a logged model, the versions that were registered from it: what gives ids itself
+#: also writes this itself, when it is given those versions.
+_REGISTERED = "mlflow.modelVersions"
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -136,7 +139,10 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     fitting = _Fitting(item, sink)
     header = _HEADERS[type(item.header)](item.header, fitting)
     params = _params(item, fitting)
-    tags = _tags(item.tags, fitting, _TAG_FIELDS[item.ref.kind], "")
+    kept = item.tags
+    if item.ref.kind == "logged_model" and not sink.keeps_ids:
+        kept = tuple(tag for tag in kept if tag.key != _REGISTERED)
+    tags = _tags(kept, fitting, _TAG_FIELDS[item.ref.kind], "")
     keys = fitting.keys("metric.key", [metric.key for metric in item.metrics], "metric")
     metrics = [
         _metric(key, metric, fitting)
@@ -243,7 +249,12 @@ def _model_metrics(
     for metric in metrics:
         own = metric.history
         label = f"metric {own.key} of {metric.run}"
-        points = _metric(keys[own.key], own, fitting, label, nan=facts.nan)
+        if facts.nan == "left out":
+            own = _without_nan(own, fitting, label)
+            if not len(own.steps):
+                continue
+        zero = facts.nan == "zero"
+        points = _metric(keys[own.key], own, fitting, label, nan_is_zero=zero)
         name, checksum = metric.dataset, metric.dataset_digest
         found.append(
             replace(
@@ -263,6 +274,23 @@ def _model_metrics(
     fitting.losses.append(f"{dropped} points of metrics: others of their run and step")
     fitting.whole.append({"field": "metrics", "metrics": list(map(_plain, found))})
     return tuple(left)
+
+
+def _without_nan(metric: MetricHistory, fitting: _Fitting, label: str) -> MetricHistory:
+    unknown = np.isnan(metric.values)
+    if not unknown.any():
+        return metric
+    fitting.losses.append(f"{label}: {unknown.sum()} values NaN left out")
+    times = metric.timestamps[unknown].tolist()
+    points = zip(metric.steps[unknown].tolist(), times, strict=True)
+    fitting.whole.append({"field": label, "nan": list(points)})
+    known = ~unknown
+    return replace(
+        metric,
+        steps=metric.steps[known],
+        timestamps=metric.timestamps[known],
+        values=metric.values[known],
+    )
 
 
 def _plain(metric: ModelMetric) -> list[Any]:
@@ -291,7 +319,7 @@ def _metric(
     fitting: _Fitting,
     label: str | None = None,
     *,
-    nan: bool = True,
+    nan_is_zero: bool = False,
 ) -> MetricHistory:
     label = label or f"metric {metric.key}"
     values, timestamps = metric.values, metric.timestamps
@@ -310,7 +338,7 @@ def _metric(
             values = np.where(zero, 0.0, values)
             what = f"{label}: {zero.sum()} values -0.0 held as 0.0"
             fitting.losses.append(what)
-    if not nan:
+    if nan_is_zero:
         unknown = np.isnan(values)
         if unknown.any():
             replaced |= unknown
@@ -411,6 +439,10 @@ def _logged_model(header: Any, fitting: _Fitting) -> LoggedModel:
         fitting.losses.append("it had no creation time: its last update's, or 0")
         fitting.whole.append({"field": "creation_time", "text": ""})
         header = replace(header, creation_time=created)
+    if not fitting.sink.keeps_legacy and header.status == "UNSPECIFIED":
+        fitting.losses.append("its status, UNSPECIFIED, is PENDING there")
+        fitting.whole.append({"field": "status", "text": header.status})
+        header = replace(header, status="PENDING")
     if not fitting.sink.keeps_legacy and header.status_message:
         fitting.losses.append("its status message is given by the server")
         message = header.status_message

@@ -49,7 +49,7 @@ from mlmigrate.pipeline.job import (
 )
 from mlmigrate.pipeline.logged_models import takes_model
 from mlmigrate.pipeline.models import resolve_versions
-from mlmigrate.pipeline.references import resolved
+from mlmigrate.pipeline.references import has_place, resolved
 from mlmigrate.pipeline.runs import wanted
 
 __all__ = ["Different", "Extra", "Missing", "Same", "Verdict", "verify"]
@@ -118,7 +118,9 @@ class _Verification:
             yield from self._verify_items(
                 "logged_model",
                 groups,
-                lambda at, item: takes_model(self._job, at, item),
+                lambda at, item: (
+                    takes_model(self._job, at, item) and has_place(self._job, item)
+                ),
             )
         yield from self._verify_models()
         yield from self._sink.findings()

@@ -37,7 +37,7 @@ from mlmigrate.pipeline.job import (
     prepare,
     read_one,
 )
-from mlmigrate.pipeline.references import resolved
+from mlmigrate.pipeline.references import has_place, resolved
 
 #: A group is worth a transaction: of so many items or points.
 _GROUP_ITEMS = 100
@@ -179,6 +179,9 @@ def _decide(job: Job, at: int, entry: Prepared, copy: Copy | None) -> _Decided:
     if job.experiments.get((at, header.experiment.id)) is None:
         return [Failed(item.ref, f"its experiment {header.experiment.id} failed")]
     found = None
+    if isinstance(header, LoggedModel) and not has_place(job, item):
+        what = "a deleted logged model has no place at the sink"
+        return [Loss(item.ref, what, carried=False)]
     if isinstance(header, LoggedModel):  # its metrics' runs may still be on their way
         found = resolved(job, at, item)
         assert found is not None
@@ -213,6 +216,7 @@ def _decide(job: Job, at: int, entry: Prepared, copy: Copy | None) -> _Decided:
         artifacts=options.artifacts,
         read_ref=entry.item.ref,
         missing_parent=found.missing_parent,
+        missing_links=found.missing_links,
     )
     if copy is None:
         return delivery, entry
@@ -253,9 +257,26 @@ def _decide_update(
                 return _keep_both(job, at, entry, found.conflict)
             case "newest":
                 pass
+    if found.item is None and delivery.missing_links:
+        item = _nothing_of(delivery.item, held)
+        return replace(delivery, item=item, into=copy.ref), entry
     if found.item is None:
         return [Skipped(entry.item.ref, copy.ref, entry.findings)]
     return replace(delivery, item=found.item, into=copy.ref), entry
+
+
+def _nothing_of(item: Item, held: Item) -> Item:
+    """Return a run that adds nothing to its copy but its links that wait."""
+    return replace(
+        item,
+        header=held.header,
+        params=(),
+        tags=(),
+        metrics=(),
+        inputs=(),
+        links=(),
+        artifacts=(),
+    )
 
 
 def _elsewhere(header: Header) -> Header:

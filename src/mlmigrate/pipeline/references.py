@@ -24,6 +24,7 @@ class Resolved:
 
     item: Item
     missing_parent: str | None = None  # origin of a parent that the sink lacks
+    missing_links: tuple[ModelLink, ...] = ()  # likewise
     left_out: tuple[Finding, ...] = ()  # what refers to an item that the sink lacks
 
 
@@ -39,14 +40,24 @@ def resolved(job: Job, at: int, item: Item) -> Resolved | None:
     if isinstance(header, LoggedModel):
         return _model(job, at, item, replace(header, experiment=experiment))
     parent, missing = _parent(job, at, item, header)
+    links, waiting = _links(job, at, item)
     return Resolved(
         replace(
             item,
             header=replace(header, experiment=experiment, parent=parent),
-            links=_links(job, at, item),
+            links=links,
         ),
         missing,
+        waiting,
     )
+
+
+def has_place(job: Job, item: Item) -> bool:
+    """Tell whether the sink has a place for a logged model."""
+    facts = job.sink.capabilities.logged_models
+    header = item.header
+    assert isinstance(header, LoggedModel)
+    return facts is not None and (facts.deleted or header.lifecycle == "active")
 
 
 def _model(job: Job, at: int, item: Item, header: LoggedModel) -> Resolved:
@@ -81,17 +92,24 @@ def _model(job: Job, at: int, item: Item, header: LoggedModel) -> Resolved:
     )
 
 
-def _links(job: Job, at: int, item: Item) -> tuple[ModelLink, ...]:
+def _links(
+    job: Job, at: int, item: Item
+) -> tuple[tuple[ModelLink, ...], tuple[ModelLink, ...]]:
+    """Return the links that can be made, and those whose model is not there yet."""
     models = [link.model for link in item.links]
     # What a run made is at home in its store; what it used may be a copy.
     for link in item.links:
         if link.role == "input":
             origin_of(job, at, link.model)
     origins, there = _looked_up(job, at, item, models)
-    return tuple(
-        replace(link, model=there.get(link.model) or origins[link.model])
-        for link in item.links
-    )
+    ready: list[ModelLink] = []
+    waiting: list[ModelLink] = []
+    for link in item.links:
+        here = there.get(link.model)
+        lasting = here is not None or job.sink.capabilities.keeps_ids
+        own = replace(link, model=here or origins[link.model])
+        (ready if lasting else waiting).append(own)
+    return tuple(ready), tuple(waiting)
 
 
 def any_there(job: Job, at: int, item: Item, refs: Iterable[Ref]) -> bool:

@@ -216,7 +216,7 @@ class DbSink:
                 keeps_ids=True,
                 needs_start=True,
                 negative_zero=False,
-                logged_models=_models(nan=False),
+                logged_models=_models(nan="zero"),
                 one_dataset_a_digest=True,
             )
         text = {}
@@ -231,7 +231,7 @@ class DbSink:
             text=text,
             infinities=not mysql,
             negative_zero=not mysql,
-            logged_models=_models(nan=not mysql),
+            logged_models=_models(nan="zero" if mysql else "kept"),
             one_dataset_a_digest=True,
             folds_keys=mysql,
             nul=mysql,
@@ -390,7 +390,7 @@ class DbSink:
         return getattr(column.type, "length", None)
 
 
-def _models(*, nan: bool) -> ModelFacts:
+def _models(*, nan: Literal["kept", "zero"]) -> ModelFacts:
     return ModelFacts(nan=nan, one_value=True, needs_runs=True, of_versions=False)
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from mlmigrate import marks
 from mlmigrate.artifacts import lift_model, lift_source
-from mlmigrate.model import DatasetInput, Lifecycle, ModelVersion, Ref, Tag
+from mlmigrate.model import (
+    DatasetInput,
+    Lifecycle,
+    ModelLink,
+    ModelVersion,
+    Ref,
+    Tag,
+)
 from mlmigrate.stores.mlflow_server.rest import Json
 
 RUN_NAME = "mlflow.runName"
@@ -24,6 +31,9 @@ RESTORED = "mlmigrate.restored"
 #: On an active experiment while another is restored or deleted: the promise for that
 #: one, which takes no tags as long as it is deleted, as ``what@id``.
 RESTORING = "mlmigrate.restoring"
+
+#: On a run that waits for logged models: a JSON list of [role, origin, step].
+WAITING = "mlmigrate.links"
 
 PROXIED = "mlflow-artifacts"
 
@@ -65,6 +75,24 @@ def named_there(info: Json, pairs: list[tuple[str, str]]) -> list[tuple[str, str
         return pairs
     others = [(key, value) for key, value in pairs if key != RUN_NAME]
     return others if said.tag is None else [*others, (RUN_NAME, said.tag)]
+
+
+def waiting_tag(links: Iterable[ModelLink]) -> Tag:
+    """Return the tag of a run that waits for logged models, whose refs are origins."""
+    entries = [[link.role, link.model.id, link.step] for link in links]
+    return Tag(WAITING, json.dumps(entries, separators=(",", ":")))
+
+
+def waiting_links(tags: Mapping[str, str]) -> list[ModelLink]:
+    """Return the links that `waiting_tag` says."""
+    try:
+        return [
+            ModelLink(Ref("logged_model", str(origin)), role, int(step))
+            for role, origin, step in json.loads(tags.get(WAITING) or "[]")
+            if role in ("input", "output")
+        ]
+    except (ValueError, TypeError):
+        return []
 
 
 def run_id(run: Json) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy
-from mlmigrate.model import Lifecycle, Ref
+from mlmigrate.model import Lifecycle, ModelLink, Ref
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, filter_text
@@ -61,7 +61,7 @@ class KnownExperiment:
 
 @dataclass(slots=True)
 class KnownRun:
-    """A run at the sink that mlmigrate made."""
+    """A run or a logged model at the sink."""
 
     id: str
     mark: str | None
@@ -82,6 +82,8 @@ class Index:
         self._experiments: dict[str, KnownExperiment] | None = None
         self._runs: dict[str, KnownRun] | None = None
         self._unresolved: dict[str, str] = {}
+        self._waiting: dict[str, list[ModelLink]] = {}
+        self._models: dict[str, KnownRun] | None = None
 
     # -- experiments --------------------------------------------------------------
 
@@ -181,6 +183,48 @@ class Index:
         if marks.UNRESOLVED in tags:
             self._unresolved[known.id] = tags[marks.UNRESOLVED]
 
+        if waiting := answers.waiting_links(tags):
+            self._waiting[known.id] = waiting
+
+    # -- logged models --------------------------------------------------------------
+
+    def waiting_links(self) -> dict[str, list[ModelLink]]:
+        """Return the runs that wait for logged models: run id -> links to origins."""
+        with self._lock:
+            self._loaded()
+            return {run: list(links) for run, links in self._waiting.items()}
+
+    def note_links(self, run: str, links: Sequence[ModelLink]) -> None:
+        """Remember which logged models a run still waits for."""
+        with self._lock:
+            self._loaded()
+            self._waiting.pop(run, None)
+            if links:
+                self._waiting[run] = list(links)
+
+    def model_of(self, origin: str) -> KnownRun | None:
+        """Find the logged model that bears an origin, or whose id it is."""
+        with self._lock:
+            if self._models is None:
+                self._models = {}
+                found = self._reader.logged_models(list(self.experiments()))
+                for model in found:
+                    info = model["info"]
+                    tags, id = answers.pairs_of(info), str(info["model_id"])
+                    known = KnownRun(id, tags.get(marks.MARK) or None, "active")
+                    own = tags.get(marks.ORIGIN) or id
+                    held = self._models.get(own)
+                    if held is None or known.preferred_to(held):
+                        self._models[own] = known
+            return self._models.get(origin)
+
+    def note_model(self, origin: str, known: KnownRun) -> None:
+        """Remember what was just written."""
+        with self._lock:
+            self.model_of(origin)
+            assert self._models is not None
+            self._models[origin] = known
+
     # -- copies -------------------------------------------------------------------
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
@@ -201,6 +245,11 @@ class Index:
                     )
                 elif _RUN_ID.match(ref.id):
                     rest.append(ref.id)
+            elif ref.kind == "logged_model":
+                model = self.model_of(ref.id)
+                if model is not None:
+                    own = Ref("logged_model", model.id)
+                    found[ref] = Copy(own, marks.load(model.mark))
             elif ref.kind == "registered_model":
                 models.append(ref.id)
         for run in self._own_runs(rest):

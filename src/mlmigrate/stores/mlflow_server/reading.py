@@ -157,6 +157,14 @@ class Reader:
         models = logged_models.search(self._rest, self.experiment_ids())
         return next(models, None) is not None
 
+    def logged_models(self, experiments: Sequence[str]) -> Iterator[Json]:
+        """Yield the logged models of some experiments, without the deleted."""
+        return logged_models.search(self._rest, experiments)
+
+    def note_logged_models(self) -> None:
+        """Take notice that there are logged models now."""
+        self.__dict__["has_logged_models"] = True
+
     def models(self) -> Iterator[Json]:
         """Yield all registered models, without the prompts."""
         query = {"max_results": 1000}

@@ -246,6 +246,8 @@ class Registry:
                     f"version {version.version} names run {run} now: the server wants"
                     " the run that its source lies in"
                 )
+        if version.source_model is not None:
+            body["model_id"] = version.source_model.id
         if version.run_link:
             body["run_link"] = version.run_link
         return body
@@ -253,6 +255,12 @@ class Registry:
     def _source(self, version: ModelVersion) -> tuple[str, str | None]:
         """Return the source as it is at the sink, and the run to name with it."""
         run = version.run.id if version.run else None
+        if version.source_model is not None:
+            model = version.source_model
+            below = f"/{version.source_path}" if version.source_path else ""
+            if (version.source or "").startswith("models:/"):
+                return f"models:/{model.id}{below}", run
+            return f"{self._reader.files.uri(model).rstrip('/')}{below}", run
         if version.source_run is None or version.source_path is None:
             return version.source or "", run
         owner = version.source_run.id

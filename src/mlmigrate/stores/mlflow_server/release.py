@@ -12,6 +12,7 @@ from mlmigrate.stores.mlflow_server.rest import Refused, Rest
 _VERSION = re.compile(r"(\d+)\.(\d+)(\.\w+)*")
 _DATASETS = (2, 4)
 _ALIASES = (2, 3)
+_LOGGED_MODELS = (3, 0)
 _SEARCHES_EXPERIMENTS = (1, 28)
 _NEWEST = (1_000, 0)
 
@@ -83,4 +84,7 @@ def narrowed(current: Capabilities, release: Release) -> Capabilities:
         text=text,
         dataset_inputs=release.number >= _DATASETS,
         aliases=release.number >= _ALIASES,
+        logged_models=(
+            current.logged_models if release.number >= _LOGGED_MODELS else None
+        ),
     )

@@ -34,6 +34,7 @@ from mlmigrate.stores.mlflow_server.experiments import (
     restore_run,
 )
 from mlmigrate.stores.mlflow_server.index import Index, KnownRun, known_run
+from mlmigrate.stores.mlflow_server.model_writing import LoggedModels
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.registry import Registry
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
@@ -79,6 +80,9 @@ class Writer:
         self._datasets_lock = threading.Lock()
         self.index = Index(reader)
         self._experiments = Experiments(rest, reader, self.index)
+        self._models = LoggedModels(
+            rest, reader, self.index, self._experiments, self._uploads
+        )
         self._registry = Registry(rest, reader, fire_webhooks=fire_webhooks)
 
     def close(self) -> None:
@@ -89,7 +93,7 @@ class Writer:
         """See `mlmigrate.contract.Sink.write`."""
         futures: list[Future[Written | Failed]] = []
         for delivery in deliveries:
-            if delivery.item.ref.kind == "run":
+            if delivery.item.ref.kind in ("run", "logged_model"):
                 futures.append(self._pool.submit(self._write_one, delivery))
             else:
                 done: Future[Written | Failed] = Future()
@@ -104,6 +108,8 @@ class Writer:
                     return self._experiments.write(delivery)
                 case "run":
                     return self._write_run(delivery)
+                case "logged_model":
+                    return self._models.write(delivery)
                 case "registered_model":
                     return self._registry.write(delivery)
                 case kind:
@@ -122,6 +128,7 @@ class Writer:
             except ItemError as error:
                 what = f"its parent {origin} cannot be linked: {error}"
                 findings.append(Note(f"run/{id}", what))
+        findings += self._models.finish()
         self._experiments.finish()
         self._reader.forget_all()
         return findings
@@ -162,7 +169,12 @@ class Writer:
             # Of a copy that was added to, only a part was read just now.
             whole = None if delivery.into else combined_checksum(work.checksums)
             mark = replace(mark, checksums=whole)
-        self._finish_run(work, held, marks.own_tags(delivery, mark=mark))
+        *own, last = marks.own_tags(delivery, mark=mark)
+        if delivery.missing_links:
+            own.append(answers.waiting_tag(delivery.missing_links))
+        self._finish_run(work, held, [*own, last])
+        if delivery.missing_links:
+            self.index.note_links(work.id, delivery.missing_links)
         self.index.note_run(
             item.origin,
             KnownRun(work.id, marks.dump(mark), header.lifecycle),
@@ -297,6 +309,7 @@ class Writer:
             self._rest.post("runs/log-batch", {"run_id": work.id, **batch})
         for at in range(0, len(item.inputs), _INPUTS_A_BATCH):
             self._log_inputs(work.id, item.inputs[at : at + _INPUTS_A_BATCH])
+        self._models.log_links(work.id, item.links)
         if item.artifacts and work.delivery.open is not None:
             uri = str(held["info"].get("artifact_uri") or "")
             work.checksums, work.bytes = self._uploads.write(

@@ -1,0 +1,325 @@
+"""Logged models into an MLflow server, which gives them ids and times of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from support import faults, servers
+from support.copies import copied, differences
+
+from mlmigrate import marks, pipeline
+from mlmigrate.digest import digest
+from mlmigrate.locations import resolve
+from mlmigrate.model import (
+    Artifact,
+    Failed,
+    Item,
+    LoggedModel,
+    Loss,
+    Param,
+    Problem,
+    Ref,
+    Tag,
+)
+from mlmigrate.pipeline import Options
+from mlmigrate.testing.faults import Killed, failing
+from mlmigrate.testing.items import (
+    MODEL,
+    NOW,
+    OTHER,
+    RUN,
+    experiment,
+    link,
+    logged_model,
+    model_points,
+    run,
+    with_logged_models,
+)
+from mlmigrate.testing.suite import MemorySources, Result
+
+
+def models_at(url: str) -> dict[str, Any]:
+    """Return the logged models by their origins, as MLflow's client sees them."""
+    client = MlflowClient(url)
+    homes = [each.experiment_id for each in client.search_experiments()]
+    found = client.search_logged_models(homes)
+    return {model.tags[marks.ORIGIN]: model for model in found}
+
+
+def runs_at(url: str) -> dict[str, Any]:
+    """Return the active runs by their origins."""
+    client = MlflowClient(url)
+    homes = [each.experiment_id for each in client.search_experiments()]
+    return {
+        found.data.tags[marks.ORIGIN]: client.get_run(found.info.run_id)
+        for found in client.search_runs(homes)
+    }
+
+
+def losses(result: Result) -> list[str]:
+    """Return what is gone."""
+    found = [each for each in result.findings() if isinstance(each, Loss)]
+    return [str(each.ref) for each in found if not each.carried]
+
+
+def linked(held: Any) -> Sequence[tuple[str, int]]:
+    return sorted((each.model_id, each.step) for each in held.outputs.model_outputs)
+
+
+def at_a_server() -> tuple[list[Item], dict[tuple[Ref, str], bytes]]:
+    """Return items of each kind; a server does not take the status of a version."""
+    items, files = with_logged_models()
+    registered = items.pop()
+    versions = (replace(each, status="READY") for each in registered.versions)
+    return [*items, replace(registered, versions=tuple(versions))], files
+
+
+@pytest.fixture
+def everything_at(sources: MemorySources) -> str:
+    items, files = at_a_server()
+    return sources(*items, files=files)
+
+
+def test_everything_but_what_is_deleted(everything_at: str, server: str) -> None:
+    result = copied(everything_at, server)
+    models, runs = models_at(server), runs_at(server)
+    model = models[MODEL]
+    own = {key: value for key, value in model.tags.items() if "ml" not in key[:2]}
+    points = {(m.key, m.step, m.value, m.run_id, m.dataset_name) for m in model.metrics}
+    made = runs[RUN].info.run_id
+
+    assert result.of(Failed) == []
+    assert losses(result) == [f"logged_model/m-{OTHER}"]
+    assert list(models) == [MODEL]
+    assert (model.name, str(model.status)) == ("net", "READY")
+    assert (model.model_type, model.source_run_id) == ("classifier", made)
+    assert model.params == {"layers": "3", "empty": ""}
+    assert own == {"stage": "größer 🚀"}
+    assert {("acc", 0, 0.5, made, None), ("acc", 7, 0.75, made, None)} < points
+    assert len(points) == 203
+    assert linked(runs[RUN]) == [(model.model_id, 7)]
+    assert json.loads(runs[RUN].data.tags["mlmigrate.links"]) == [
+        ["output", f"m-{OTHER}", 0]
+    ]
+    assert differences(everything_at, server) == []
+    again = copied(everything_at, server)
+    assert set(again.counts(None)) == {"skipped"}
+    assert losses(again) == [f"logged_model/m-{OTHER}"]
+
+
+def test_a_version_leads_to_the_copy(everything_at: str, server: str) -> None:
+    copied(everything_at, server)
+    client = MlflowClient(server, server)
+    sources = {v.source for v in client.search_model_versions("name = 'classifier'")}
+
+    assert f"models:/{models_at(server)[MODEL].model_id}" in sources
+
+
+def test_artifacts(everything_at: str, server: str, tmp_path: Any) -> None:
+    copied(everything_at, server)
+    found = models_at(server)[MODEL]
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)
+    try:
+        uri = f"models:/{found.model_id}"
+        folder = mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path))
+    finally:
+        mlflow.set_tracking_uri(before)
+
+    assert (tmp_path / "MLmodel").read_bytes() == b"flavors: {}\n", folder
+
+
+def test_back_again(
+    everything_at: str, server: str, sources: MemorySources, sqlite_uri: str
+) -> None:
+    """Copied on, they have their old ids again, and their links."""
+    copied(everything_at, server)
+    copied(server, sqlite_uri)
+    run = MlflowClient(sqlite_uri).get_run(RUN)
+
+    assert models_at(sqlite_uri).keys() == {MODEL}
+    assert linked(run) == [(MODEL, 7)]
+    assert run.info.run_id == models_at(sqlite_uri)[MODEL].source_run_id
+    assert differences(server, sqlite_uri) == []
+
+
+def test_it_grows(sources: MemorySources, server: str) -> None:
+    young = logged_model(
+        status="PENDING",
+        params=(Param("a", "1"),),
+        model_metrics=(model_points("acc", (0, 0.5)),),
+        artifacts=(Artifact("a", 1),),
+    )
+    files = {(young.ref, "a"): b"1"}
+    origin = sources(experiment(), run(), young, files=files)
+    copied(origin, server)
+    grown = logged_model(
+        last_updated_time=NOW + 90_000,
+        params=(Param("a", "1"), Param("b", "2")),
+        tags=(Tag("good", "yes"),),
+        model_metrics=(
+            model_points("acc", (0, 0.5), (1, 0.75)),
+            model_points("acc", (0, 0.9), run=OTHER, dataset=("cats", "d1")),
+        ),
+        artifacts=(Artifact("a", 1), Artifact("b", 2)),
+    )
+    judge = run(OTHER, links=(link(role="input"),), lifecycle="deleted")
+    made = run(links=(link(step=3),), end_time=NOW + 70_000)
+    sources.put(origin, grown, judge, made, files={(grown.ref, "b"): b"22"})
+    result = copied(origin, server)
+    model = models_at(server)[MODEL]
+
+    assert result.counts("logged_model") == {"updated": 1}
+    assert str(model.status) == "READY"
+    assert model.params == {"a": "1", "b": "2"}
+    assert model.tags["good"] == "yes"
+    assert {(m.key, m.step, m.value, m.dataset_name) for m in model.metrics} == {
+        ("acc", 0, 0.5, None),
+        ("acc", 1, 0.75, None),
+        ("acc", 0, 0.9, "cats"),
+    }
+    assert linked(runs_at(server)[RUN]) == [(model.model_id, 3)]
+    assert differences(origin, server) == []
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+
+
+def test_a_model_that_comes_later_is_linked(
+    sources: MemorySources, server: str
+) -> None:
+    """Also to a run that is deleted, and that has nothing else that is new."""
+    links = (link(step=2), link(f"m-{OTHER}", role="input"))
+    early = sources(experiment(), run(links=links, lifecycle="deleted"))
+    copied(early, server)
+    late = sources(experiment(), logged_model(source_run=None))
+    copied(late, server)
+    (held,) = _read(server, "run")
+    (model,) = models_at(server).values()
+
+    assert [(each.model.id, each.step) for each in held.links] == [(model.model_id, 2)]
+    assert getattr(held.header, "lifecycle", "") == "deleted"
+    last = sources(experiment(), logged_model(f"m-{OTHER}", source_run=None))
+    copied(last, server)
+    (held,) = _read(server, "run")
+    assert {each.role for each in held.links} == {"output", "input"}
+
+
+def test_odd_values(sources: MemorySources, server: str) -> None:
+    """NaN would become a 0 of the run's own: it is left out, and carried."""
+    odd = model_points("odd", (0, float("nan")), (1, float("inf")), (2, 0.5))
+    item = logged_model(
+        model_metrics=(odd,), status="UNSPECIFIED", status_message="why"
+    )
+    origin = sources(experiment(), run(), item)
+    result = copied(origin, server)
+    (held,) = _read(server, "run")
+
+    assert losses(result) == []
+    assert [m.step for m in models_at(server)[MODEL].metrics] == [1, 2]
+    assert [len(metric.steps) for metric in held.metrics] == [2]
+    assert differences(origin, server) == []
+
+
+LOST = [faults.drop(), faults.lie(502), faults.truncate()]
+
+
+@pytest.mark.parametrize("fault", LOST, ids=lambda fault: fault.kind.name)
+def test_a_lost_answer_makes_nothing_twice(
+    everything_at: str, server: str, fault: faults.Fault
+) -> None:
+    with faults.fault_proxy(server) as proxy:
+        proxy.plan = faults.any_of(
+            faults.on("POST", "/logged-models", fault),
+            faults.on("POST", "/params", fault),
+            faults.on("POST", "/outputs", fault),
+            faults.on("PATCH", "/tags", fault),
+        )
+        result = copied(everything_at, proxy.url)
+        assert sum(proxy.faults.values()) == 4
+    assert result.of(Failed) == []
+    assert len(_read(server, "logged_model")) == 1
+    assert differences(everything_at, server) == []
+
+
+def test_killed_at_every_call(
+    sources: MemorySources, reusable_server: servers.ReusableServer
+) -> None:
+    """And run again, it is as if it had not been."""
+    items, files = at_a_server()
+    items = [item for item in items if item.ref.id != f"m-{OTHER}"]
+    url, origin = reusable_server.url, sources(*items, files=files)
+    reusable_server.reset()
+    clean = failing(resolve(url, shared={"artifacts": "copy"}))
+    list(pipeline.copy([resolve(origin)], clean, Options()))
+    expected = _told(url)
+    for call in range(4, clean.calls.count + 1):
+        reusable_server.reset()
+        sink = resolve(url, shared={"artifacts": "copy"})
+        with pytest.raises(Killed):
+            stopped = failing(sink, call, "half")
+            list(pipeline.copy([resolve(origin)], stopped, Options()))
+        list(pipeline.copy([resolve(origin)], sink, Options()))
+
+        assert expected == _told(url), call
+        assert differences(origin, url) == [], call
+
+
+def test_an_older_server_has_no_place_for_them(
+    everything_at: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlmigrate.stores import mlflow_server
+    from mlmigrate.stores.mlflow_server.release import Release
+
+    old = Release((2, 22), "MLflow 2.22.0")
+    monkeypatch.setattr(mlflow_server, "release_of", lambda _: old)
+    result = copied(everything_at, server)
+
+    assert [*result.of(Failed), *result.of(Problem)] == []
+    assert losses(result) == [f"logged_model/{MODEL}", f"logged_model/m-{OTHER}"]
+
+
+def _read(url: str, kind: Any) -> list[Item]:
+    from mlmigrate.contract import Selection
+
+    store = resolve(url).source()
+    try:
+        found = list(store.read(list(store.refs(Selection(kind)))))
+        return [item for item in found if isinstance(item, Item)]
+    finally:
+        store.close()
+
+
+def _told(url: str) -> list[str]:
+    """Return what stands there, without what a server gives itself."""
+    found = []
+    for kind in ("run", "logged_model"):
+        for item in _read(url, kind):
+            header: Any = item.header
+            if isinstance(header, LoggedModel):
+                header = replace(
+                    header, creation_time=None, last_updated_time=None, source_run=None
+                )
+            else:
+                header = replace(header, parent=None)
+            roles = [
+                replace(each, model=Ref("logged_model", "")) for each in item.links
+            ]
+            points = [
+                replace(each, run=Ref("run", str(len(each.history.steps))))
+                for each in item.model_metrics
+            ]
+            tags = (tag for tag in item.tags if not tag.key.startswith("mlflow."))
+            bare = replace(
+                item,
+                header=header,
+                tags=tuple(tags),
+                links=tuple(roles),
+                model_metrics=tuple(points),
+            )
+            found.append(digest(bare))
+    return sorted(found)
