@@ -122,3 +122,25 @@ def test_what_plain_tools_see(archive: Path) -> None:
         "": "no key",
         "nul\0": "lone \U0010ffffd800, \U0010ffffffff and 🚀",
     } == params
+
+
+@pytest.fixture
+def with_models(tmp_path: Path) -> Path:
+    place = Path(__file__).parent / "golden" / "format-1-logged-models"
+    shutil.copytree(place, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def test_logged_models_are_read_as_they_were_written(with_models: Path) -> None:
+    """Their points by run and dataset, their artifacts, and links of runs."""
+    found, findings = held(with_models / "archive")
+    expected = json.loads((with_models / "expected.json").read_text())
+
+    assert expected["live"] == found
+    assert expected["findings"] == findings
+
+
+def test_an_archive_of_logged_models_is_whole(with_models: Path, cli: Cli) -> None:
+    code, said = cli("check", with_models / "archive", "--json")
+
+    assert (0, [], []) == (code, said["damaged"], said["notes"])

@@ -3,9 +3,9 @@ How the archive beside this file was made. It is kept for ever: not made again.
 
     python tests/golden/make.py FOLDER
 
-writes such an archive of the format of today, and what it holds as plain JSON, which
-comes from the items themselves, not from reading the archive. A later format gets a
-folder of its own; this one must stay readable.
+or with `logged-models` behind it, writes such an archive of the format of today, and
+what it holds as plain JSON, which comes from the items themselves, not from reading the
+archive. A later format gets a folder of its own; these must stay readable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ from mlmigrate.model import (
 )
 from mlmigrate.pipeline import Options
 from mlmigrate.stores import memory
-from mlmigrate.testing.suite import NOW, RUN, MemorySources, everything
+from mlmigrate.testing.suite import (
+    NOW,
+    RUN,
+    MemorySources,
+    everything,
+    with_logged_models,
+)
 
 OLD = "0" * 32
 BARE = "5" * 32
@@ -143,6 +149,9 @@ def told(items: list[Item], files: dict[tuple[Ref, str], bytes]) -> Any:
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    if sys.argv[2:] == ["logged-models"]:
+        logged_models(folder)
+        return
     archive = f"archive:{folder / 'archive'}"
     sources = MemorySources()
     items, files = first()
@@ -166,6 +175,16 @@ def main() -> None:
         # What was lost is also told beside the items.
         "findings": [plain(each) for each in (LOST, *STRAY)],
     }
+    text = json.dumps(expected, indent=1, sort_keys=True)
+    (folder / "expected.json").write_text(text + "\n")
+
+
+def logged_models(folder: Path) -> None:
+    """Write an archive of the first release that has logged models."""
+    sources = MemorySources()
+    items, files = with_logged_models()
+    mlmigrate.copy([sources(*items, files=files)], f"archive:{folder / 'archive'}")
+    expected = {"live": told(items, files), "findings": []}
     text = json.dumps(expected, indent=1, sort_keys=True)
     (folder / "expected.json").write_text(text + "\n")
 
