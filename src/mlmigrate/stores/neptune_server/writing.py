@@ -263,6 +263,13 @@ class NeptuneSink:
     ) -> list[str]:
         """Send what a run lacks; return what the server refused."""
         there = held.container
+        if not there.text(ORIGIN):
+            # By it what was begun is found again: a server may refuse all that comes
+            # with one value that it does not like.
+            whose = {path: written.scalars[path] for path in (ORIGIN, RUN_ID)}
+            todo = [*operations.changes(whose, there.scalars)]
+            if refused := self._server.send(id, todo):
+                raise ItemError(refused[0])
         # It is no whole copy from now on.
         first = [operations.Delete(MARK, "string")] if there.text(MARK) else []
         refused = self._server.send(
