@@ -22,11 +22,17 @@ from mlflow.entities import (
 from support.copies import copied, differences
 from support.corpus import CorpusStore
 
+from mlmigrate import copy, verify
 from mlmigrate.contract import Selection
+from mlmigrate.filters import Filters
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
-from mlmigrate.model import Failed, Item, Loss, Problem
+from mlmigrate.model import Failed, Item, Loss, Problem, Ref
+from mlmigrate.pipeline import Options
 from mlmigrate.report import Report
+from mlmigrate.stores import memory
+from mlmigrate.testing.items import OTHER, experiment, link, logged_model, run
+from mlmigrate.testing.suite import MemorySources
 
 
 @dataclass
@@ -282,6 +288,45 @@ def test_what_has_no_place_is_foretold(store: Written, tmp_path: Path) -> None:
         f"logged_model/{id}" for id in (store.ready, store.failed, store.deleted)
     }
     assert report.exit_code == 3
+
+
+FOLLOWING = [
+    (Filters(), {"ready", "failed", "deleted"}),
+    (Filters(runs=("name=train",)), {"ready"}),  # made it
+    (Filters(runs=("name=judge",)), {"ready"}),  # measured and used it
+    (Filters(runs=("name=nobody",)), set()),
+    (Filters(experiments=("vision",)), {"ready", "failed", "deleted"}),
+    (Filters(experiments=("Default",)), set()),
+    (Filters(deleted="skip"), {"ready", "failed"}),
+]
+
+
+@pytest.mark.parametrize(("filters", "wanted"), FOLLOWING)
+def test_logged_models_follow_their_runs(
+    sources: MemorySources, filters: Filters, wanted: set[str]
+) -> None:
+    """What is left out is neither copied, nor lost, nor missed."""
+    home, other = experiment(name="vision"), experiment("2", "Default")
+    made = run(name="train", links=(link("m-ready"),))
+    judge = run(OTHER, name="judge", links=(link("m-ready", role="input"),))
+    models = [
+        logged_model("m-ready"),
+        logged_model("m-failed", source_run=None),
+        logged_model("m-deleted", source_run=None, lifecycle="deleted"),
+    ]
+    origin = sources(home, other, made, judge, *models)
+    chosen = Options(filters=filters)
+    sink = sources()
+    report = copy([origin], sink, chosen)
+    held = {ref.id for ref in memory.contents(sink).items if _of_models(ref)}
+
+    assert held == {f"m-{name}" for name in wanted}
+    assert report.copied["logged_model"] == len(wanted)
+    assert verify([origin], sink, chosen).exit_code == 0
+
+
+def _of_models(ref: Ref) -> bool:
+    return ref.kind == "logged_model"
 
 
 # -- damage ---------------------------------------------------------------------------
