@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tree
 from support.copies import copied, differences
+from support.neptune3_server import Neptune3Server
 from support.neptune_archives import (
     NeptuneArchive,
     T,
@@ -881,6 +882,17 @@ class TestCopies:
         copied("neptune://team/back", back)
 
         assert [] == differences(whole.location, "neptune://team/back")
+        assert [] == differences(whole.location, back)
+
+    def test_a_neptune_server_of_3x_takes_it_and_gives_it_back(
+        self, whole: NeptuneArchive, tmp_path: Path, neptune3_loopback: Neptune3Server
+    ) -> None:
+        copied(whole.location, "neptune3://team/back")
+        back = f"sqlite:///{tmp_path / 'back.db'}"
+
+        copied("neptune3://team/back", back)
+
+        assert [] == differences(whole.location, "neptune3://team/back")
         assert [] == differences(whole.location, back)
 
 

@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import neptune_clients as nc
 from support import tree
+from support.copies import copied, differences
+from support.neptune3_server import Neptune3Server
 
 import mlmigrate
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError
-from mlmigrate.model import Item, Note, Problem, Ref, Run
+from mlmigrate.model import Failed, Item, Note, Problem, Ref, Run
 from mlmigrate.stores.neptune_offline import OfflineRuns, open_source, schema
 from mlmigrate.stores.neptune_offline.gathered import Gathered
 from mlmigrate.stores.neptune_offline.made import Counted
@@ -96,6 +98,16 @@ def problems(item: Item) -> list[str]:
 
 def lines(data: bytes) -> list[Any]:
     return [json.loads(line) for line in data.decode().splitlines()]
+
+
+def test_a_server_of_3x_takes_it(
+    client: Path, neptune3_loopback: Neptune3Server
+) -> None:
+    origin, sink = f"neptune-offline:{client.parent}", "neptune3://ws/proj"
+    assert [] == copied(origin, sink).of(Failed)
+    assert [] == differences(origin, sink)
+    again = copied(origin, sink)
+    assert {"skipped"} == set(again.counts())
 
 
 def test_all_that_the_client_logged_arrives(client: Path) -> None:

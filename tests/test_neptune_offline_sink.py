@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from support.copies import copied, differences
+from support.neptune3_server import Neptune3Server
 from support.neptune_server import NeptuneServer
 
 from mlmigrate.discover import scan
@@ -32,6 +33,7 @@ from mlmigrate.testing.suite import (
 )
 
 SERVER = "neptune://team/proj"
+SERVER3 = "neptune3://team/proj"
 
 
 def folder_of(location: str, id: str = RUN) -> Path | None:
@@ -328,6 +330,21 @@ class TestSending:
         assert project.run(RUN)["mlmigrate/origin"] == RUN
         assert [] == differences(origin, SERVER)
         assert {"skipped": 2} == copied(origin, SERVER).counts()
+
+    def test_a_server_of_3x_takes_it(
+        self, sources: MemorySources, sink: str, neptune3_loopback: Neptune3Server
+    ) -> None:
+        items, files = everything()
+        origin = sources(*items, files=files)
+        copied(origin, sink)
+
+        first, second = copied(sink, SERVER3), copied(sink, SERVER3)
+
+        assert [] == first.of(Failed)
+        assert {"skipped": 2} == second.counts()
+        assert 3 == len(neptune3_loopback.projects["team/proj"].runs)
+        assert [] == differences(origin, SERVER3)
+        assert {"skipped": 2} == copied(origin, SERVER3).counts()
 
     def test_neptunes_own_sync_takes_it(
         self, sources: MemorySources, sink: str, neptune_loopback: NeptuneServer

@@ -132,6 +132,8 @@ class _Handler(FailingHandler):
             if name == "submit":
                 said = ingestion.parse(body)
                 variables = ingestion.facts(said)
+            elif name == "upload":
+                pass  # it may be of JSON, and may be a part of it
             elif name and self.headers.get("Content-Type") == "application/json":
                 said = json.loads(body)
                 variables = {**query, "body": said}
