@@ -269,6 +269,18 @@ class TestRefused:
         (loss,) = [each for each in result.findings() if isinstance(each, Loss)]
         assert not loss.carried
 
+    def test_a_file(
+        self, sources: MemorySources, neptune3_loopback: Neptune3Server
+    ) -> None:
+        """It is said why, and no signed address is shown."""
+        run, files = full()
+        origin = sources(suite.experiment(), run, files=files)
+        neptune3_loopback.plant("upload", refuse(403), times=None)
+        (failed,) = copy(origin).of(Failed)
+        assert "HTTP 403" in failed.why
+        assert "sig=" not in failed.why
+        assert not marked(neptune3_loopback)
+
 
 class TestLag:
     def test_what_shows_later(

@@ -27,9 +27,11 @@ from support.neptune3_server import (
     Preview,
     add_run,
     client_environment,
+    drop,
     files,
     floats,
     histograms,
+    refuse,
     strings,
     truncate,
 )
@@ -269,6 +271,14 @@ class TestRuns:
             list(store.read([ref]))
             neptune3_loopback.plant("download", truncate(), times=1)
             assert b"x" * 9999 == store.open(ref, "f").read()
+
+    def test_a_server_that_answers_late(
+        self, neptune3_loopback: Neptune3Server
+    ) -> None:
+        add_run(neptune3_loopback, "team/proj", "a", {"n": 1})
+        neptune3_loopback.plant("get_client_config", refuse(503), times=2)
+        neptune3_loopback.plant("exchange_api_token", drop(), times=1)
+        assert 1 == len(items())
 
     def test_many_runs(self, neptune3_loopback: Neptune3Server) -> None:
         for number in range(1100):

@@ -887,6 +887,7 @@ class TestCopies:
     def test_a_neptune_server_of_3x_takes_it_and_gives_it_back(
         self, whole: NeptuneArchive, tmp_path: Path, neptune3_loopback: Neptune3Server
     ) -> None:
+        pytest.importorskip("neptune_scale")
         copied(whole.location, "neptune3://team/back")
         back = f"sqlite:///{tmp_path / 'back.db'}"
 

@@ -334,6 +334,7 @@ class TestSending:
     def test_a_server_of_3x_takes_it(
         self, sources: MemorySources, sink: str, neptune3_loopback: Neptune3Server
     ) -> None:
+        pytest.importorskip("neptune_scale")
         items, files = everything()
         origin = sources(*items, files=files)
         copied(origin, sink)

@@ -57,7 +57,7 @@ WORDS, GROUP_WORDS = "neptune.tags", "neptune.group_tags"
 #: The client cuts longer strings (`neptune.attributes.atoms.string`).
 LONGEST_STRING = 16_384
 _LONGEST_ID = 36  # a longer custom id is ignored
-_LATEST = 253_402_300_799_999  # milliseconds: the end of 9999, as `datetime` has it
+LATEST = 253_402_300_799_999  # milliseconds: the end of 9999, as `datetime` has it
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -216,7 +216,7 @@ class _Moment:
 
 def _moment(time: int | None) -> _Moment | None:
     """Return a time that Neptune has; others are in the record only."""
-    return _Moment(time) if time is not None and 0 <= time <= _LATEST else None
+    return _Moment(time) if time is not None and 0 <= time <= LATEST else None
 
 
 def _scalar(value: Any) -> Scalar:

@@ -3,7 +3,8 @@
 What a run lacks is sent in turn: its single values, its record among them, then its
 points, then its files. Then all of it is read back and compared; and last comes the
 mark, which is read back too. Killed in between, it bears no mark, and the next copy
-sends what is lacking: a run is found by its custom id, which it is made with.
+sends what is lacking: a run is found by its custom id, which it is made with, and by
+its origin, which is sent first.
 """
 
 from __future__ import annotations

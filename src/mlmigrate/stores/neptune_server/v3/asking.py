@@ -46,6 +46,24 @@ def asked(what: str, ask: Callable[[], Any], *, passing: tuple[int, ...] = ()) -
     raise AssertionError("it counts for ever")
 
 
+def connected(token: str) -> Any:
+    """Return the client's way to the server that a token leads to, once that answers.
+
+    Raises:
+        Exception: it refuses us, or does not answer: of many kinds.
+    """
+    import httpx
+    from neptune_scale.exceptions import NeptuneUnexpectedResponseError
+    from neptune_scale.net.api_client import ApiClient
+
+    for wait in _WAITS[:3]:
+        try:
+            return ApiClient(api_token=token)
+        except (httpx.RequestError, NeptuneUnexpectedResponseError):
+            time.sleep(wait)
+    return ApiClient(api_token=token)
+
+
 def _answer(ask: Callable[[], Any], *, is_last: bool) -> Any:
     """Return the answer, None where there is none and it is to be asked again."""
     import httpx

@@ -12,12 +12,12 @@ from typing import Any
 from mlmigrate.artifacts import short
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound, translated
 from mlmigrate.neptune_runs.attributes import ContainerKind, Scalar
-from mlmigrate.neptune_runs.mapping import FORMAT, FORMAT_PATH
+from mlmigrate.neptune_runs.mapping import FORMAT, FORMAT_PATH, LATEST
 from mlmigrate.stores.neptune_server import silence
 from mlmigrate.stores.neptune_server.access import TOKEN, Place, check_access
 from mlmigrate.stores.neptune_server.operations import Assign, Operation, Upload
 from mlmigrate.stores.neptune_server.server import Entry, Fetched
-from mlmigrate.stores.neptune_server.v3.asking import asked
+from mlmigrate.stores.neptune_server.v3.asking import asked, connected
 from mlmigrate.stores.neptune_server.v3.fetching import fetch, scalar_of
 from mlmigrate.stores.neptune_server.v3.operations import moment, requests
 from mlmigrate.stores.neptune_server.v3.storage import Storage
@@ -57,11 +57,10 @@ class Client3:
         self._lock = Lock()
         with ExitStack() as opened, translated(_unreachable, passing=(StoreError,)):
             from neptune_api.api.backend import get_project
-            from neptune_scale.net.api_client import ApiClient
 
             silence.hold()
             opened.callback(silence.release)
-            self._api: Any = ApiClient(api_token=token)
+            self._api: Any = connected(token)
             opened.callback(self._api.close)
             self.backend: Any = self._api.backend
             answer = asked(
@@ -167,7 +166,7 @@ class Client3:
 
         with translated(lambda error: ItemError(f"run {custom_id}: {short(error)}")):
             run = Run(family=custom_id)
-            if created is not None and created >= 0:
+            if created is not None and 0 <= created <= LATEST:
                 run.creation_time.CopyFrom(moment(created))
             operation = RunOperation(
                 project=self.place.name, run_id=custom_id, create=run

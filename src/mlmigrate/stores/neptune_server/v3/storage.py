@@ -69,14 +69,14 @@ class Storage:
             signed = next(self._signed([(where, size)], "write"))
             try:
                 with translated(
-                    lambda error: ItemError(f"file {upload.path}: {short(error)}"),
+                    lambda error: ItemError(f"file {upload.path}: {_said(error)}"),
                     passing=(ItemError, NeptuneRetryableError),
                 ):
                     self._put(signed, upload.file, kind)
                 return
             except NeptuneRetryableError as error:
                 if not left:
-                    said = short(error.__cause__ or error)
+                    said = _said(error.__cause__ or error)
                     raise ItemError(f"file {upload.path}: {said}") from error
             time.sleep(0.1 * 3 ** (_TRIES - 1 - left))
 
@@ -138,6 +138,8 @@ class Storage:
             with self._http.stream(
                 "GET", signed.url, headers={"Range": "bytes=0-0"}
             ) as answer:
+                if not answer.is_success:
+                    answer.read()
                 return answer
 
         answer = asked(f"file {signed.path}", ask, passing=(404, 416))
@@ -204,6 +206,13 @@ class Storage:
                 if path not in given:
                     raise ItemError(f"{what}: none of {path}")
                 yield given[path]
+
+
+def _said(error: BaseException) -> str:
+    """Return what an error says, but no signed address: who has it has the file."""
+    answer = getattr(error, "response", None)
+    status = getattr(answer, "status_code", None)
+    return short(error) if status is None else f"HTTP {status}"
 
 
 def _place(run: str, upload: Upload) -> str:
