@@ -271,7 +271,7 @@ class TestTables:
             any_row = {
                 f.name: "x" if f.type == pa.string() else 1 for f in whole.schema
             }
-            any_row |= {"carried": True} if "carried" in any_row else {}
+            any_row |= dict.fromkeys({"carried", "valid"} & any_row.keys(), True)
             whole = pa.Table.from_pylist([any_row], schema=whole.schema)
         for at, field in enumerate(whole.schema):
             if field.type != pa.string():

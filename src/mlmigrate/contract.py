@@ -78,6 +78,8 @@ class Capabilities:
     """Runs may have dataset inputs."""
     logged_models: ModelFacts | None = None
     """What is held of logged models; None where there is no place for them."""
+    traces: bool = False
+    """There is a place for traces, under their own ids."""
     aliases: bool = True
     """Versions of registered models may have aliases."""
     one_dataset_a_digest: bool = False

@@ -18,6 +18,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Run,
+    Trace,
 )
 
 
@@ -65,11 +66,21 @@ _HEADER_FIELDS = {
         "lifecycle",
     ),
     RegisteredModel: ("name", "description", "creation_time"),
+    Trace: (
+        "state",
+        "request_time",
+        "execution_duration",
+        "client_request_id",
+        "request_preview",
+        "response_preview",
+        "source_run",
+    ),
 }
 #: What a sink may give where the source has nothing.
 _GIVEN = (
     *("name", "user", "deleted_time"),
     *("creation_time", "last_updated_time"),
+    *("request_preview", "response_preview"),
 )
 _VERSION_FIELDS = (
     "creation_time",
@@ -154,6 +165,41 @@ def differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
             )
     if inputs:
         yield Extra("dataset", len(inputs))
+    if isinstance(wanted.header, Trace):
+        yield from _trace_differences(ref, wanted, held)
+
+
+def _trace_differences(
+    ref: Ref, wanted: Item, held: Item
+) -> Iterator[Different | Extra]:
+    yield from _pairs(
+        ref,
+        "metadata",
+        {pair.key: pair.value for pair in wanted.metadata},
+        {pair.key: pair.value for pair in held.metadata},
+    )
+    for word, ones, others in (
+        ("span", wanted.spans, held.spans),
+        ("assessment", wanted.assessments, held.assessments),
+        ("link", wanted.trace_links, held.trace_links),
+    ):
+        own = {_key(each): each for each in others}
+        for record in ones:
+            other = own.pop(_key(record), None)
+            if other is None:
+                yield Different(ref, f"{word} {record.id}", "there", None)
+                continue
+            for name in record.__slots__:
+                one, two = getattr(record, name), getattr(other, name)
+                if one != two and (one is not None or word == "span"):
+                    field = f"{word} {record.id} {name}"
+                    yield Different(ref, field, _said(one), _said(two))
+        if own:
+            yield Extra(word, len(own))
+
+
+def _key(record: Any) -> tuple[str, str]:
+    return record.id, getattr(record, "kind", "")
 
 
 def _said(value: Any) -> Any:

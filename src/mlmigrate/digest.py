@@ -22,6 +22,7 @@ from mlmigrate.model import (
     MetricHistory,
     Run,
     Tag,
+    Trace,
 )
 
 #: What a version says only since MLflow 3: the digests of others stay what they were.
@@ -55,6 +56,11 @@ def digest(item: Item) -> str:
     ):
         _feed(sink, ["model metric", series_of(linked), len(linked.history.steps)])
         _feed_columns(sink, linked.history)
+    if isinstance(item.header, Trace):
+        _feed(sink, sorted([pair.key, pair.value] for pair in item.metadata))
+        for records in (item.spans, item.assessments, item.trace_links):
+            plain = sorted(map(asdict, records), key=_by_id)
+            _feed(sink, plain)
     return sink.hexdigest()
 
 
@@ -72,8 +78,8 @@ def tag_hash(key: str, value: str) -> str:
 
 
 def activity(item: Item) -> int:
-    """Return the last time at which something happened in a run or to a logged model,
-    0 if unknown.
+    """Return the last time at which something happened in a run, or to a logged model
+    or a trace, 0 if unknown.
     """
     match item.header:
         case Run(start_time=start, end_time=end):
@@ -81,10 +87,19 @@ def activity(item: Item) -> int:
         case LoggedModel(creation_time=start, last_updated_time=end):
             times = [start or 0, end or 0]
             histories = [metric.history for metric in item.model_metrics]
+        case Trace(request_time=start, execution_duration=length):
+            times = [(start or 0) + (length or 0)]
+            times += [(span.end_time or 0) // 1_000_000 for span in item.spans]
+            times += [each.updated or 0 for each in item.assessments]
+            histories = []
         case _:
             return 0
     times += [int(each.timestamps.max()) for each in histories if len(each.steps)]
     return max(times)
+
+
+def _by_id(record: dict[str, Any]) -> tuple[str, str]:
+    return record["id"], record.get("kind", "")
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection, Source
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
+    KINDS,
     Experiment,
     Failed,
     Finding,
@@ -21,9 +22,10 @@ from mlmigrate.model import (
     Problem,
     RegisteredModel,
     Run,
+    Trace,
 )
 
-_READ: tuple[Kind, ...] = ("experiment", "run", "logged_model", "registered_model")
+_READ: tuple[Kind, ...] = KINDS
 #: Equal notes are told once, with the first places that they concern.
 _EXAMPLES = 5
 
@@ -83,6 +85,8 @@ class Inspection:
                 self.datasets += len(item.inputs)
                 self.files += len(item.artifacts)
                 self.bytes += sum(artifact.size for artifact in item.artifacts)
+            case Trace():
+                self.traces += 1
             case LoggedModel():
                 self.logged_models += 1
             case RegisteredModel():
@@ -154,7 +158,7 @@ def inspect(opened: Opened, workers: int | None = None) -> dict[str, Any]:
                         found.add(entry if isinstance(entry, Failed) else entry.item)
         uncarried = _uncarried(source)
         found.logged_models += uncarried.get("logged_models", 0)
-        found.traces = uncarried.get("traces", 0)
+        found.traces += uncarried.get("traces", 0)
         found.add_findings(source.findings())
     finally:
         source.close()

@@ -15,7 +15,16 @@ from typing import Any, TypeAlias
 
 from mlmigrate.contract import Delivery, Mark
 from mlmigrate.digest import tag_hashes
-from mlmigrate.model import Item, LoggedModel, Run, Tag
+from mlmigrate.model import (
+    Assessment,
+    Header,
+    Item,
+    Lifecycle,
+    LoggedModel,
+    Run,
+    Tag,
+    Trace,
+)
 
 PREFIX = "mlmigrate."
 ORIGIN = "mlmigrate.origin"
@@ -63,16 +72,33 @@ def mark_of(item: Item, *, digest: str, options: str, source: str) -> Mark:
     of the item as the source has it.
     """
     header = item.header
-    hashes = tag_hashes(item.tags)
+    hashes = tag_hashes([*item.tags, *map(stand_in, item.assessments)])
+    status, lifecycle = state_of(header)
     return Mark(
         digest=digest,
         options=options,
-        status=header.status if isinstance(header, Run | LoggedModel) else None,
+        status=status,
         end_time=header.end_time if isinstance(header, Run) else None,
-        lifecycle=header.lifecycle if isinstance(header, Run | LoggedModel) else None,
+        lifecycle=lifecycle,
         source=source,
         tags=hashes if len(hashes) <= _LONGEST_TAGS else None,
     )
+
+
+def state_of(header: Header) -> tuple[str | None, Lifecycle | None]:
+    """Return the status and the lifecycle stage that the mark of a copy holds."""
+    match header:
+        case Run() | LoggedModel():
+            return header.status, header.lifecycle
+        case Trace():
+            return header.state, "active"
+    return None, None
+
+
+def stand_in(assessment: Assessment) -> Tag:
+    """Return a tag that stands for an assessment among the tags of a mark."""
+    state = f"{assessment.updated} {assessment.valid} {assessment.value}"
+    return Tag(f"{PREFIX}assessment.{assessment.id}", state)
 
 
 def dump(mark: Mark) -> str:

@@ -19,11 +19,12 @@ from typing import Literal, TypeAlias
 
 from mlmigrate.contract import Mark
 from mlmigrate.digest import activity, tag_hash
-from mlmigrate.marks import PREFIX, WHOLE, beside, carried, carrying
+from mlmigrate.marks import PREFIX, WHOLE, beside, carried, carrying, stand_in, state_of
 from mlmigrate.metrics import by_series, missing, model_additions, union
 from mlmigrate.model import (
     Alias,
     Artifact,
+    Assessment,
     Experiment,
     Finding,
     Item,
@@ -33,7 +34,9 @@ from mlmigrate.model import (
     Note,
     RegisteredModel,
     Run,
+    Span,
     Tag,
+    Trace,
 )
 
 OnConflict: TypeAlias = Literal["fail", "newest", "keep-both"]
@@ -55,11 +58,11 @@ class Additions:
 def additions(
     held: Item, incoming: Item, *, mark: Mark | None, same_source: bool
 ) -> Additions:
-    """Return what the copy *held* lacks of the run or logged model *incoming*.
+    """Return what the copy *held* lacks of a run, a logged model or a trace.
 
     Args:
         held: the copy, as the sink reads it back.
-        incoming: the run or model, fitted to the sink.
+        incoming: the same, fitted to the sink.
         mark: the copy's mark, None where it is incomplete or was never ours.
         same_source: the copy was made from where *incoming* was read.
     """
@@ -109,10 +112,23 @@ def additions(
         or (sizes[artifact.path] != artifact.size and later)
     ]
     new_tags = _new_tags(held, incoming, mark, later=later)
+    metadata = {pair.key: pair.value for pair in held.metadata}
+    new_metadata = [
+        pair
+        for pair in incoming.metadata
+        if pair.key not in metadata or (metadata[pair.key] != pair.value and later)
+    ]
+    new_spans = _new_spans(held, incoming, later=later)
+    new_assessments = _new_assessments(held, incoming, mark, later=later)
+    linked = {(each.kind, each.id) for each in held.trace_links}
+    new_trace_links = [
+        each for each in incoming.trace_links if (each.kind, each.id) not in linked
+    ]
     header = _header(held.header, incoming.header, mark, later=later)
     changed = header != held.header
     new = (new_params, new_metrics, new_points, new_inputs, new_links, new_artifacts)
-    grown = any(new) or bool(new_tags)
+    of_trace = (new_metadata, new_spans, new_assessments, new_trace_links)
+    grown = any(new) or any(of_trace) or bool(new_tags)
     if not grown and not changed and mark is not None:
         return Additions(None)
     if mark is not None:
@@ -129,6 +145,10 @@ def additions(
         links=tuple(new_links),
         model_metrics=tuple(new_points),
         artifacts=tuple(new_artifacts),
+        metadata=tuple(new_metadata),
+        spans=tuple(new_spans),
+        assessments=tuple(new_assessments),
+        trace_links=tuple(new_trace_links),
     )
     conflict = None
     if conflicts:
@@ -141,13 +161,57 @@ def _input_key(entry: object) -> tuple[str, str]:
     return (getattr(entry, "name"), getattr(entry, "digest"))  # noqa: B009
 
 
+def _new_spans(held: Item, incoming: Item, *, later: bool) -> list[Span]:
+    """Return the spans that are new, or have gone on since."""
+    own = {span.id: span for span in held.spans}
+    return [
+        span
+        for span in incoming.spans
+        if (standing := own.get(span.id)) is None
+        or (standing != span and later and span.content)
+    ]
+
+
+def _new_assessments(
+    held: Item, incoming: Item, mark: Mark | None, *, later: bool
+) -> list[Assessment]:
+    """Return the assessments that are new, or were changed where they came from; what
+    was changed or removed at the sink stays so.
+    """
+    own = {each.id: each for each in held.assessments}
+    written = _written(mark)
+    new = []
+    for each in incoming.assessments:
+        standing = own.get(each.id)
+        if standing == each:
+            continue
+        if standing is None:
+            if _hash(each) not in written:
+                new.append(each)
+        elif later and (
+            mark is None or mark.tags is None or _hash(standing) in written
+        ):
+            new.append(each)
+    return new
+
+
+def _hash(assessment: Assessment) -> str:
+    tag = stand_in(assessment)
+    return tag_hash(tag.key, tag.value)
+
+
+def _written(mark: Mark | None) -> set[str]:
+    """Return the hashes of what was written with a mark."""
+    if mark is None or mark.tags is None:
+        return set()
+    return {mark.tags[at : at + 8] for at in range(0, len(mark.tags), 8)}
+
+
 def _new_tags(
     held: Item, incoming: Item, mark: Mark | None, *, later: bool
 ) -> list[Tag]:
     own = {tag.key: tag.value for tag in held.tags}
-    written = set()
-    if mark is not None and mark.tags is not None:
-        written = {mark.tags[at : at + 8] for at in range(0, len(mark.tags), 8)}
+    written = _written(mark)
     new = []
     for tag in incoming.tags:
         if own.get(tag.key) == tag.value or _is_written(tag, mark):
@@ -172,7 +236,10 @@ def _is_written(tag: Tag, mark: Mark | None) -> bool:
 
 def _header(
     held: object, incoming: object, mark: Mark | None, *, later: bool
-) -> Run | LoggedModel:
+) -> Run | LoggedModel | Trace:
+    if isinstance(held, Trace):
+        assert isinstance(incoming, Trace)
+        return _trace_header(held, incoming, mark, later=later)
     if isinstance(held, LoggedModel):
         assert isinstance(incoming, LoggedModel)
         return _model_header(held, incoming, mark, later=later)
@@ -229,6 +296,24 @@ def _model_header(
     )
 
 
+def _trace_header(
+    held: Trace, incoming: Trace, mark: Mark | None, *, later: bool
+) -> Trace:
+    if not later:
+        return replace(held, source_run=held.source_run or incoming.source_run)
+    edited = mark is not None and mark.status != held.state
+    return replace(
+        incoming,
+        experiment=held.experiment,
+        artifact_location=held.artifact_location,
+        state=held.state if edited else incoming.state,
+        source_run=incoming.source_run or held.source_run,
+        # Previews that the sink itself makes of spans stay.
+        request_preview=incoming.request_preview or held.request_preview,
+        response_preview=incoming.response_preview or held.response_preview,
+    )
+
+
 def combined(versions: Sequence[Item]) -> Item:
     """Return what a sink holds after all *versions* of one item were copied in order,
     as if the sink had held the first alone.
@@ -241,13 +326,15 @@ def combined(versions: Sequence[Item]) -> Item:
 
 def _grown(held: Item, incoming: Item) -> Item:
     header = held.header
+    status, lifecycle = state_of(header)
+    tags = [*held.tags, *map(stand_in, held.assessments)]
     mark = Mark(
         digest="",
         options="",
-        status=header.status if isinstance(header, Run | LoggedModel) else None,
+        status=status,
         end_time=header.end_time if isinstance(header, Run) else None,
-        lifecycle=header.lifecycle if isinstance(header, Run | LoggedModel) else None,
-        tags="".join(tag_hash(tag.key, tag.value) for tag in held.tags),
+        lifecycle=lifecycle,
+        tags="".join(tag_hash(tag.key, tag.value) for tag in tags),
     )
     found = additions(held, incoming, mark=mark, same_source=False)
     if found.item is None or found.conflict is not None:
@@ -289,6 +376,12 @@ def added(held: Item, new: Item) -> Item:
         artifacts=tuple(files.values()),
         versions=tuple(versions.values()),
         aliases=tuple({a.name: a for a in (*new.aliases, *held.aliases)}.values()),
+        metadata=tuple({p.key: p for p in (*held.metadata, *new.metadata)}.values()),
+        spans=tuple({each.id: each for each in (*held.spans, *new.spans)}.values()),
+        assessments=tuple(
+            {each.id: each for each in (*held.assessments, *new.assessments)}.values()
+        ),
+        trace_links=(*held.trace_links, *new.trace_links),
     )
 
 

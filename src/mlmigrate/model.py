@@ -56,7 +56,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A mutable label of an experiment, a run, a model or a version."""
+    """A mutable label of an experiment, a run, a model, a version or a trace."""
 
     key: str
     value: str
@@ -111,8 +111,8 @@ class ModelMetric:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file below the artifacts of a run or a logged model; its bytes are opened
-    through the source.
+    """A file below the artifacts of a run, a logged model or a trace; its bytes are
+    opened through the source.
     """
 
     path: str  # relative, '/'-separated
@@ -181,6 +181,69 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """The header of a trace item: of one call of an application (MLflow >= 2.13).
+
+    Its session, and the tokens and costs that MLflow sums up, stand in its metadata.
+    Its name is a tag.
+    """
+
+    experiment: Ref
+    state: str = "STATE_UNSPECIFIED"
+    request_time: int | None = None
+    execution_duration: int | None = None  # milliseconds
+    client_request_id: str | None = None
+    request_preview: str | None = None
+    response_preview: str | None = None
+    source_run: Ref | None = None  # the run during which it was made
+    artifact_location: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A step of a trace. What it says beside *content* is said there as well."""
+
+    id: str  # 16 hex digits
+    content: str  # JSON, as its store has it
+    parent: str | None = None
+    name: str | None = None
+    type: str | None = None
+    status: str = "UNSET"
+    start_time: int = 0  # nanoseconds
+    end_time: int | None = None  # nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What somebody, or something, said of a trace or of one of its spans."""
+
+    id: str
+    name: str
+    kind: str  # feedback, expectation or issue
+    value: str  # JSON
+    source_type: str
+    source_id: str | None = None
+    error: str | None = None  # JSON
+    rationale: str | None = None
+    metadata: str | None = None  # JSON
+    run: Ref | None = None
+    span: str | None = None
+    created: int | None = None
+    updated: int | None = None
+    overrides: str | None = None  # the id of another
+    valid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLink:
+    """A run or a version of a prompt that a trace was linked to afterwards."""
+
+    kind: str  # as MLflow says it: run, prompt_version
+    id: str
+    created: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One version of a registered model.
 
@@ -218,7 +281,7 @@ class Alias:
     version: int
 
 
-Header: TypeAlias = Experiment | Run | LoggedModel | RegisteredModel
+Header: TypeAlias = Experiment | Run | LoggedModel | RegisteredModel | Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +335,10 @@ class Item:
     artifacts: tuple[Artifact, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    metadata: tuple[Tag, ...] = ()  # of a trace; MLflow never changes it
+    spans: tuple[Span, ...] = ()
+    assessments: tuple[Assessment, ...] = ()
+    trace_links: tuple[TraceLink, ...] = ()
     mark: str | None = None  # the text of mlmigrate.mark, where it bears one
     findings: tuple[Finding, ...] = ()
 

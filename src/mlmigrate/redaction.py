@@ -7,12 +7,14 @@ through `mlmigrate.artifacts.redact`, which masks in case of doubt.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmigrate.model import (
+    Assessment,
     DatasetInput,
     Experiment,
     Item,
@@ -22,7 +24,9 @@ from mlmigrate.model import (
     Param,
     RegisteredModel,
     Run,
+    Span,
     Tag,
+    Trace,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +102,12 @@ _TEXTS: dict[type, tuple[str, ...]] = {
         "status_message",
     ),
     DatasetInput: ("source",),
+    Trace: ("artifact_location", "request_preview", "response_preview"),
+    Assessment: ("value", "error", "rationale", "metadata"),
+    Span: ("content",),
 }
+#: Those of them that are JSON: what is masked must leave it so.
+_JSON = frozenset({"value", "error", "metadata", "content"})
 
 _Record = TypeVar("_Record", bound="DataclassInstance")
 _Pair = TypeVar("_Pair", Param, Tag)
@@ -116,6 +125,35 @@ def mask(text: str) -> str:
             return text
         # What was masked may have parted one credential from the next.
         text = masked
+
+
+def _mask_json(text: str) -> str:
+    """Return JSON with every credential in its texts masked."""
+    if not bears_credential(text):
+        return text
+    try:
+        loaded = json.loads(text)
+    except (ValueError, RecursionError):
+        return mask(text)
+    return json.dumps(_masked_leaves(loaded), ensure_ascii=False)
+
+
+def _masked_leaves(value: Any) -> Any:
+    match value:
+        case str():
+            return mask(value)
+        case list():
+            return [_masked_leaves(each) for each in value]
+        case dict():
+            return {
+                key: MASK
+                if _SECRET_KEY.search(key)
+                and isinstance(each, str)
+                and each.lower() not in _NO_SECRETS
+                else _masked_leaves(each)
+                for key, each in value.items()
+            }
+    return value
 
 
 def _mask_assigned(match: re.Match[str]) -> str:
@@ -149,7 +187,7 @@ class _Masking:
         changed: dict[str, Any] = {}
         for name in _TEXTS[type(record)]:
             value = getattr(record, name)
-            masked = mask(value or "")
+            masked = _mask_json(value or "") if name in _JSON else mask(value or "")
             if value and masked != value:
                 changed[name] = masked
                 self.places.append(label + name)
@@ -192,6 +230,11 @@ def redacted(item: Item) -> Item:
         label = f"version {version.version} "
         own = masking.pairs(version.tags, "tag", label)
         versions.append(replace(masking.texts(version, label), tags=own))
+    metadata = masking.pairs(item.metadata, "metadata")
+    spans = [masking.texts(each, f"span {each.id} ") for each in item.spans]
+    assessments = [
+        masking.texts(each, f"assessment {each.id} ") for each in item.assessments
+    ]
     if not masking.places:
         return item
     notes = [
@@ -205,5 +248,8 @@ def redacted(item: Item) -> Item:
         tags=tags,
         inputs=tuple(inputs),
         versions=tuple(versions),
+        metadata=metadata,
+        spans=tuple(spans),
+        assessments=tuple(assessments),
         findings=(*item.findings, *notes),
     )

@@ -36,6 +36,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Run,
+    Trace,
 )
 from mlmigrate.pipeline.deciding import Takes
 from mlmigrate.pipeline.experiments import Groups, read_experiments
@@ -49,8 +50,9 @@ from mlmigrate.pipeline.job import (
 )
 from mlmigrate.pipeline.logged_models import takes_model
 from mlmigrate.pipeline.models import resolve_versions
-from mlmigrate.pipeline.references import has_place, resolved
+from mlmigrate.pipeline.references import has_place, look_ahead, resolved
 from mlmigrate.pipeline.runs import wanted
+from mlmigrate.pipeline.traces import takes_trace
 
 __all__ = ["Different", "Extra", "Missing", "Same", "Verdict", "verify"]
 
@@ -123,6 +125,10 @@ class _Verification:
                 ),
             )
         yield from self._verify_models()
+        if self._sink.capabilities.traces:
+            yield from self._verify_items(
+                "trace", groups, lambda at, item: takes_trace(self._job, at, item)
+            )
         yield from self._sink.findings()
         for kind, seen in self._seen.items():
             count = sum(ref not in seen for ref in self._sink.refs(Selection(kind)))
@@ -171,7 +177,7 @@ class _Verification:
         for each in found:
             yield replace(each, ref=ref) if isinstance(each, Different) else each
 
-    # -- runs and logged models -----------------------------------------------
+    # -- runs, logged models and traces -------------------------------------------
 
     def _verify_items(
         self, kind: Kind, groups: Groups, takes: Takes
@@ -209,6 +215,7 @@ class _Verification:
                 links = read.item.links
                 self._job.linked.update((at, link.model) for link in links)
         found = self._sink.copies([_origin(item) for item in items])
+        look_ahead(self._job, at, items)
         single: list[tuple[Item, Copy]] = []
         for item in items:
             copy = found.get(_origin(item))
@@ -245,8 +252,8 @@ class _Verification:
         return item if found is None else found.item
 
     def _references(self, at: int, item: Item, held: Item) -> list[Different | Extra]:
-        assert isinstance(item.header, Run | LoggedModel)
-        assert isinstance(held.header, Run | LoggedModel)
+        assert isinstance(item.header, Run | LoggedModel | Trace)
+        assert isinstance(held.header, Run | LoggedModel | Trace)
         found: list[Different | Extra] = []
         home = self._job.experiments.get((at, item.header.experiment.id))
         if home != held.header.experiment:
@@ -255,7 +262,7 @@ class _Verification:
                     item.ref, "experiment", str(home), str(held.header.experiment)
                 )
             )
-        if isinstance(item.header, LoggedModel) or isinstance(held.header, LoggedModel):
+        if not isinstance(item.header, Run) or not isinstance(held.header, Run):
             return found
         parent = item.header.parent
         if parent is None:

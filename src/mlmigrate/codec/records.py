@@ -16,6 +16,7 @@ from mlmigrate.metrics import by_series, history, union
 from mlmigrate.model import (
     Alias,
     Artifact,
+    Assessment,
     DatasetInput,
     Experiment,
     Finding,
@@ -34,7 +35,10 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Run,
+    Span,
     Tag,
+    Trace,
+    TraceLink,
 )
 
 
@@ -161,6 +165,7 @@ def decode(
                 Alias(*row)
                 for row in block("aliases").records(number, "alias", "version")
             ),
+            **_of_trace(ref.kind, number, block),
             mark=mark,
             findings=tuple(findings(number, block("findings"))),
         ),
@@ -190,6 +195,11 @@ _COLUMNS: dict[str, tuple[type, str, tuple[str, ...]]] = {
         "logged_models",
         tuple(column.name for column in list(TABLES["logged_models"])[3:]),
     ),
+    "trace": (
+        Trace,
+        "traces",
+        tuple(column.name for column in list(TABLES["traces"])[3:]),
+    ),
     "registered_model": (
         RegisteredModel,
         "registered_models",
@@ -213,7 +223,7 @@ def _header(kind: Kind, number: int, block: Fetch) -> Header:
         parent = values.pop("parent_run_id")
         values["experiment"] = Ref("experiment", values.pop("experiment_id"))
         values["parent"] = None if parent is None else Ref("run", parent)
-    if type_ is LoggedModel:
+    if type_ in (LoggedModel, Trace):
         source = values.pop("source_run_id")
         values["experiment"] = Ref("experiment", values.pop("experiment_id"))
         values["source_run"] = None if source is None else Ref("run", source)
@@ -280,6 +290,36 @@ def _links(kind: Kind, number: int, block: Fetch) -> Iterator[ModelLink]:
         if role not in ("input", "output"):
             raise ItemError(f"the role of a logged model is {role!r}")
         yield ModelLink(Ref("logged_model", model), role, step)
+
+
+def _of_trace(kind: Kind, number: int, block: Fetch) -> dict[str, Any]:
+    if kind != "trace":
+        return {}
+    pairs = block("trace_metadata").records(number, "key", "value")
+    assessments = []
+    for row in _records(number, block, "assessments"):
+        run = row.pop("run_id")
+        renamed = {"id": row.pop("assessment_id"), "span": row.pop("span_id")}
+        row["run"] = None if run is None else Ref("run", run)
+        assessments.append(Assessment(**renamed, **row))
+    spans = []
+    for row in _records(number, block, "spans"):
+        renamed = {"id": row.pop("span_id"), "parent": row.pop("parent_span_id")}
+        spans.append(Span(**renamed, **row))
+    links = _records(number, block, "trace_links")
+    return {
+        "metadata": tuple(Tag(key, value) for key, value in pairs),
+        "spans": tuple(spans),
+        "assessments": tuple(assessments),
+        "trace_links": tuple(TraceLink(**row) for row in links),
+    }
+
+
+def _records(number: int, block: Fetch, table: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an item's trace, by column, without the trace's id."""
+    names = [column.name for column in list(TABLES[table])[3:]]
+    for row in block(table).records(number, *names):
+        yield dict(zip(names, row, strict=True))
 
 
 def _datasets(number: int, block: Fetch) -> Iterator[DatasetInput]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from mlmigrate.codec.text import text_array
 from mlmigrate.errors import ItemError
 from mlmigrate.metrics import value_bits
 from mlmigrate.model import (
+    Assessment,
     Experiment,
     Finding,
     Item,
@@ -26,6 +27,7 @@ from mlmigrate.model import (
     Problem,
     RegisteredModel,
     Run,
+    Trace,
 )
 
 
@@ -205,6 +207,8 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield "runs", _run_row(id, header)
         case LoggedModel():
             yield "logged_models", _logged_model_row(id, header)
+        case Trace():
+            yield "traces", _trace_row(id, header)
         case RegisteredModel():
             yield (
                 "registered_models",
@@ -245,6 +249,14 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "model_versions", _version_row(id, version)
         for tag in version.tags:
             yield "version_tags", (id, version.version, tag.key, tag.value)
+    for pair in item.metadata:
+        yield "trace_metadata", (id, pair.key, pair.value)
+    for span in item.spans:
+        yield "spans", (id, *astuple(span))
+    for assessment in item.assessments:
+        yield "assessments", _assessment_row(id, assessment)
+    for linked in item.trace_links:
+        yield "trace_links", (id, *astuple(linked))
     for alias in item.aliases:
         yield "aliases", (id, alias.name, alias.version)
     for finding in item.findings:
@@ -259,9 +271,9 @@ def _index_row(entry: Entry) -> tuple[Any, ...]:
         item.ref.kind,
         item.ref.id,
         item.origin,
-        header.name,
-        header.experiment.id if isinstance(header, Run | LoggedModel) else None,
-        None if isinstance(header, RegisteredModel) else header.lifecycle,
+        None if isinstance(header, Trace) else header.name,
+        header.experiment.id if isinstance(header, Run | LoggedModel | Trace) else None,
+        None if isinstance(header, RegisteredModel | Trace) else header.lifecycle,
         entry.digest,
         item.mark,
         entry.source,
@@ -275,6 +287,10 @@ def _index_row(entry: Entry) -> tuple[Any, ...]:
         len(item.aliases),
         len(item.findings),
         len(item.links),
+        len(item.metadata),
+        len(item.spans),
+        len(item.assessments),
+        len(item.trace_links),
     )
 
 
@@ -311,6 +327,42 @@ def _logged_model_row(id: str, model: LoggedModel) -> tuple[Any, ...]:
         model.last_updated_time,
         model.lifecycle,
         model.artifact_location,
+    )
+
+
+def _trace_row(id: str, trace: Trace) -> tuple[Any, ...]:
+    return (
+        id,
+        trace.experiment.id,
+        trace.state,
+        trace.request_time,
+        trace.execution_duration,
+        trace.client_request_id,
+        trace.request_preview,
+        trace.response_preview,
+        trace.source_run.id if trace.source_run else None,
+        trace.artifact_location,
+    )
+
+
+def _assessment_row(trace: str, assessment: Assessment) -> tuple[Any, ...]:
+    return (
+        trace,
+        assessment.id,
+        assessment.name,
+        assessment.kind,
+        assessment.value,
+        assessment.source_type,
+        assessment.source_id,
+        assessment.error,
+        assessment.rationale,
+        assessment.metadata,
+        assessment.run.id if assessment.run else None,
+        assessment.span,
+        assessment.created,
+        assessment.updated,
+        assessment.overrides,
+        assessment.valid,
     )
 
 

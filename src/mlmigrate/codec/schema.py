@@ -31,7 +31,8 @@ TABLES: dict[str, pa.Schema] = {
         "kind text, id text, origin text, name text?, experiment_id text?,"
         "lifecycle text?, digest text, mark text?, source text, params int, tags int,"
         "metrics int, points int, datasets int, artifacts int, versions int,"
-        "aliases int, findings int, links int?"
+        "aliases int, findings int, links int?, metadata int?, spans int?,"
+        "assessments int?, trace_links int?"
     ),
     "experiments": _schema(
         "experiment_id text, name text, artifact_location text?, lifecycle text,"
@@ -76,6 +77,23 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "version_tags": _schema("model text, version int, key text, value text"),
     "aliases": _schema("model text, alias text, version int"),
+    "traces": _schema(
+        "trace_id text, experiment_id text, state text, request_time int?,"
+        "execution_duration int?, client_request_id text?, request_preview text?,"
+        "response_preview text?, source_run_id text?, artifact_location text?"
+    ),
+    "trace_metadata": _schema("trace_id text, key text, value text"),
+    "spans": _schema(
+        "trace_id text, span_id text, content text, parent_span_id text?, name text?,"
+        "type text?, status text, start_time int, end_time int?"
+    ),
+    "assessments": _schema(
+        "trace_id text, assessment_id text, name text, kind text, value text,"
+        "source_type text, source_id text?, error text?, rationale text?,"
+        "metadata text?, run_id text?, span_id text?, created int?, updated int?,"
+        "overrides text?, valid bool"
+    ),
+    "trace_links": _schema("trace_id text, kind text, id text, created int?"),
     "findings": _schema(
         "item_kind text, item_id text, kind text, ref_kind text?, ref_id text?,"
         "where text, what text, carried bool?"
@@ -86,9 +104,14 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 
-#: Columns that archives lack which were written before there were logged models.
+#: Columns that archives lack which were written before there were logged models or
+#: traces.
 ADDED = {
     ("items", "links"),
+    ("items", "metadata"),
+    ("items", "spans"),
+    ("items", "assessments"),
+    ("items", "trace_links"),
     ("model_versions", "source_model_id"),
     ("model_versions", "logged_model_id"),
 }
@@ -110,4 +133,8 @@ COUNTED = {
     "aliases": "aliases",
     "findings": "findings",
     "model_links": "links",
+    "trace_metadata": "metadata",
+    "spans": "spans",
+    "assessments": "assessments",
+    "trace_links": "trace_links",
 }

@@ -15,6 +15,7 @@ from mlmigrate.fit.models import (
     fitted_model_metrics,
     own_tags,
 )
+from mlmigrate.fit.traces import fitted_assessment, fitted_span, fitted_trace
 from mlmigrate.model import (
     Alias,
     DatasetInput,
@@ -27,6 +28,7 @@ from mlmigrate.model import (
     RegisteredModel,
     Run,
     Tag,
+    Trace,
 )
 
 
@@ -49,6 +51,9 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     links = fitted_links(item.links, fitting)
     model_metrics = fitted_model_metrics(item.model_metrics, fitting)
     aliases = _aliases(item, fitting)
+    metadata = _tags(item.metadata, fitting, "trace_metadata", "metadata ")
+    assessments = [fitted_assessment(each, fitting) for each in item.assessments]
+    spans = [fitted_span(each, fitting) for each in item.spans]
     carried, losses = fitting.carry()
     versions = []
     for version in item.versions:
@@ -69,6 +74,9 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
         model_metrics=model_metrics,
         versions=tuple(versions),
         aliases=aliases,
+        metadata=tuple(metadata),
+        spans=tuple(spans),
+        assessments=tuple(assessments),
     )
     return fitted, tuple(losses)
 
@@ -265,11 +273,12 @@ _TAG_FIELDS = {
     "run": "tag",
     "logged_model": "logged_model_tag",
     "registered_model": "registered_model_tag",
-    "trace": "tag",
+    "trace": "trace_tag",
 }
 _HEADERS: dict[type, Callable[[Any, Fitting], Any]] = {
     Experiment: _experiment,
     Run: _run,
     LoggedModel: fitted_logged_model,
     RegisteredModel: _model,
+    Trace: fitted_trace,
 }

@@ -21,6 +21,7 @@ from mlmigrate.pipeline.logged_models import copy_logged_models
 from mlmigrate.pipeline.models import copy_models
 from mlmigrate.pipeline.recording import beside_items, label_of_all
 from mlmigrate.pipeline.runs import unread, wanted
+from mlmigrate.pipeline.traces import copy_traces
 
 __all__ = ["Event", "Options", "Total", "copy"]
 
@@ -72,5 +73,6 @@ def _copied(job: Job) -> Generator[Event, None, None]:
         yield from copy_items(job, read, lambda _, run: options.filters.takes_run(run))
     yield from copy_logged_models(job, groups)
     yield from copy_models(job)
+    yield from copy_traces(job, groups)
     for _, source in sources:
         yield from source.findings()

@@ -1,5 +1,5 @@
-"""Runs and logged models: what each copy lacks is decided here, and handed to the sink
-in groups.
+"""Runs, logged models and traces: what each copy lacks is decided here, and handed to
+the sink in groups.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mlmigrate.model import (
     Ref,
     Run,
     Skipped,
+    Trace,
     Updated,
 )
 from mlmigrate.pipeline.job import (
@@ -37,18 +38,21 @@ from mlmigrate.pipeline.job import (
     prepare,
     read_one,
 )
-from mlmigrate.pipeline.references import has_place, resolved
+from mlmigrate.pipeline.references import has_place, look_ahead, resolved
 
 #: A group is worth a transaction: of so many items or points.
 _GROUP_ITEMS = 100
 _GROUP_POINTS = 200_000
+#: Traces are many and small. Their characters count as points that take as many bytes.
+_GROUP_TRACES = 500
+_POINT = 24
 
 #: Tells whether an item, of the source at a place among all, is wanted.
 Takes: TypeAlias = "Callable[[int, Item], bool]"
 
 
 def copy_items(job: Job, read: Iterator[Read], takes: Takes) -> Iterator[Event]:
-    """Copy runs or logged models as they are read."""
+    """Copy runs, logged models or traces as they are read."""
     for at, group in _gathered(read):
         yield from _copy_group(job, at, group, takes)
 
@@ -66,13 +70,24 @@ def _gathered(read: Iterator[Read]) -> Iterator[Read]:
         of = at
         group += batch
         points += sum(
-            _points(entry.item) for entry in batch if isinstance(entry, Digested)
+            _weight(entry.item) for entry in batch if isinstance(entry, Digested)
         )
-        if len(group) >= _GROUP_ITEMS or points >= _GROUP_POINTS:
+        traces = bool(batch) and _ref(batch[0]).kind == "trace"
+        most = _GROUP_TRACES if traces else _GROUP_ITEMS
+        if len(group) >= most or points >= _GROUP_POINTS:
             yield of, group
             group, points = [], 0
     if group:
         yield of, group
+
+
+def _ref(read: Digested | Failed) -> Ref:
+    return read.item.ref if isinstance(read, Digested) else read.ref
+
+
+def _weight(item: Item) -> int:
+    """Return how much of a transaction an item takes, in points."""
+    return _points(item) + sum(len(span.content) for span in item.spans) // _POINT
 
 
 def _points(item: Item) -> int:
@@ -131,6 +146,7 @@ def _decide_and_write(
     if not batch:
         return
     found = job.sink.copies([_origin(entry.item) for entry in batch])
+    look_ahead(job, at, (entry.item for entry in batch))
     deliveries: list[tuple[Delivery, Prepared]] = []
     for entry in batch:
         decided = _decide(job, at, entry, found.get(_origin(entry.item)))
@@ -175,7 +191,7 @@ def _decide(job: Job, at: int, entry: Prepared, copy: Copy | None) -> _Decided:
     if copy is None and _origin(item) in job.planned:
         return [Skipped(item.ref, job.planned[_origin(item)], entry.findings)]
     header = item.header
-    assert isinstance(header, Run | LoggedModel)
+    assert isinstance(header, Run | LoggedModel | Trace)
     if job.experiments.get((at, header.experiment.id)) is None:
         return [Failed(item.ref, f"its experiment {header.experiment.id} failed")]
     found = None
@@ -281,7 +297,7 @@ def _nothing_of(item: Item, held: Item) -> Item:
 
 def _elsewhere(header: Header) -> Header:
     """Return a header that does not say where its artifacts are."""
-    if isinstance(header, LoggedModel):
+    if isinstance(header, LoggedModel | Trace):
         return replace(header, artifact_location=None)
     assert isinstance(header, Run)
     return replace(header, artifact_uri=None)

@@ -15,6 +15,7 @@ from mlmigrate.artifacts import redact
 from mlmigrate.contract import (
     ArtifactsMode,
     Capabilities,
+    Copy,
     Delivery,
     Sink,
     Source,
@@ -99,6 +100,8 @@ class Job:
     datasets: dict[tuple[Ref, str, str], bytes] = field(default_factory=dict)
     #: (source, ref) of the logged models that runs which were copied made or used.
     linked: set[tuple[int, Ref]] = field(default_factory=set)
+    #: Origin -> what the sink has of it: of what traces refer to, once looked up.
+    there: dict[Ref, Copy | None] = field(default_factory=dict)
     #: Kind and origin -> what a plan would have written.
     planned: dict[Ref, Ref] = field(default_factory=dict)
     renumbered: list[merge.Renumbered] = field(default_factory=list)

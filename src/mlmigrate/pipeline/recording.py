@@ -16,7 +16,7 @@ from mlmigrate.model import (
 from mlmigrate.pipeline.job import Event, Job, label
 
 #: Items that bear their own findings at a sink.
-_WITH_FINDINGS = ("run", "logged_model")
+_WITH_FINDINGS = ("run", "logged_model", "trace")
 
 
 def label_of_all(job: Job) -> str:

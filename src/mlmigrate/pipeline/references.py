@@ -1,11 +1,13 @@
-"""References of runs and logged models, as they are at the sink."""
+"""References of runs, logged models and traces, as they are at the sink."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mlmigrate.model import (
+    Assessment,
     Finding,
     Item,
     LoggedModel,
@@ -14,8 +16,12 @@ from mlmigrate.model import (
     ModelMetric,
     Ref,
     Run,
+    Trace,
 )
 from mlmigrate.pipeline.job import Job, origin_of
+
+#: The key of an assessment's metadata that says by which run it was made, as JSON.
+_MADE_BY = '"mlflow.assessment.sourceRunId"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +35,18 @@ class Resolved:
 
 
 def resolved(job: Job, at: int, item: Item) -> Resolved | None:
-    """Return a run or a logged model with its references replaced by the sink's; None
-    where its experiment failed.
+    """Return a run, a logged model or a trace with its references replaced by the
+    sink's; None where its experiment failed.
     """
     header = item.header
-    assert isinstance(header, Run | LoggedModel)
+    assert isinstance(header, Run | LoggedModel | Trace)
     experiment = job.experiments.get((at, header.experiment.id))
     if experiment is None:
         return None
     if isinstance(header, LoggedModel):
         return _model(job, at, item, replace(header, experiment=experiment))
+    if isinstance(header, Trace):
+        return Resolved(_trace(job, at, item, replace(header, experiment=experiment)))
     parent, missing = _parent(job, at, item, header)
     links, waiting = _links(job, at, item)
     return Resolved(
@@ -92,6 +100,58 @@ def _model(job: Job, at: int, item: Item, header: LoggedModel) -> Resolved:
     )
 
 
+def _trace(job: Job, at: int, item: Item, header: Trace) -> Item:
+    origins, there = _looked_up(job, at, item, runs_of(item))
+    now = {ref: there.get(ref) or origin for ref, origin in origins.items()}
+    source = header.source_run
+    return replace(
+        item,
+        header=replace(header, source_run=now[source] if source else None),
+        assessments=tuple(
+            _of_run(each, now[each.run]) if each.run else each
+            for each in item.assessments
+        ),
+        trace_links=tuple(
+            replace(each, id=now[Ref("run", each.id)].id)
+            if each.kind == "run"
+            else each
+            for each in item.trace_links
+        ),
+    )
+
+
+def _of_run(assessment: Assessment, run: Ref) -> Assessment:
+    """Return an assessment that was made by *run*, which its metadata may say, too."""
+    assert assessment.run is not None
+    metadata = assessment.metadata
+    if run != assessment.run and metadata is not None:
+        old, new = json.dumps(assessment.run.id), json.dumps(run.id)
+        metadata = metadata.replace(f"{_MADE_BY}: {old}", f"{_MADE_BY}: {new}")
+    return replace(assessment, run=run, metadata=metadata)
+
+
+def runs_of(item: Item) -> list[Ref]:
+    """Return the runs that a trace refers to."""
+    assert isinstance(item.header, Trace)
+    runs = [item.header.source_run, *(each.run for each in item.assessments)]
+    linked = (Ref("run", each.id) for each in item.trace_links if each.kind == "run")
+    return [*(run for run in runs if run is not None), *linked]
+
+
+def look_ahead(job: Job, at: int, items: Iterable[Item]) -> None:
+    """Look up at once what many traces refer to."""
+    origins = {
+        origin
+        for item in items
+        if isinstance(item.header, Trace)
+        for origin in _origins(job, at, item, runs_of(item)).values()
+    }
+    wanted = origins - job.there.keys()
+    if wanted:
+        found = job.sink.copies(wanted)
+        job.there.update((origin, found.get(origin)) for origin in wanted)
+
+
 def _links(
     job: Job, at: int, item: Item
 ) -> tuple[tuple[ModelLink, ...], tuple[ModelLink, ...]]:
@@ -123,22 +183,31 @@ def _looked_up(
     """Return the origin of each of an item's references, and the copy at the sink of
     those that are there, or will be.
     """
+    origins = _origins(job, at, item, refs)
+    if not origins:
+        return {}, {}
+    known = {origin: job.there.get(origin) for origin in origins.values()}
+    if not job.there.keys() >= known.keys():
+        known.update(job.sink.copies(list(known)))
+    there: dict[Ref, Ref] = {}
+    for ref, origin in origins.items():
+        copy = known[origin]
+        if copy is not None:
+            there[ref] = copy.ref
+        elif origin in job.planned:
+            there[ref] = job.planned[origin]
+    return origins, there
+
+
+def _origins(job: Job, at: int, item: Item, refs: Iterable[Ref]) -> dict[Ref, Ref]:
+    """Return the origin of each of an item's references."""
     origins: dict[Ref, Ref] = {}
     for ref in dict.fromkeys(refs):
         id = job.origins.get((at, ref), ref.id)
         if item.mark is not None:  # only a copy has others whose ids are not origins
             id = origin_of(job, at, ref)
         origins[ref] = Ref(ref.kind, id)
-    if not origins:
-        return {}, {}
-    found = job.sink.copies(list(origins.values()))
-    there: dict[Ref, Ref] = {}
-    for ref, origin in origins.items():
-        if origin in found:
-            there[ref] = found[origin].ref
-        elif origin in job.planned:
-            there[ref] = job.planned[origin]
-    return origins, there
+    return origins
 
 
 def _parent(

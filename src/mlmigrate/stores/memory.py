@@ -31,6 +31,7 @@ from mlmigrate.model import (
     LoggedModel,
     Ref,
     Run,
+    Trace,
 )
 
 
@@ -67,7 +68,7 @@ class MemoryStore:
     """See `mlmigrate.contract.Sink`."""
 
     parallel: Literal["process", "thread"] = "thread"
-    capabilities = Capabilities(keeps_ids=True, logged_models=ModelFacts())
+    capabilities = Capabilities(keeps_ids=True, logged_models=ModelFacts(), traces=True)
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -80,7 +81,7 @@ class MemoryStore:
                 continue
             header = item.header
             if (
-                isinstance(header, Run | LoggedModel)
+                isinstance(header, Run | LoggedModel | Trace)
                 and selection.experiments is not None
                 and header.experiment.id not in selection.experiments
             ):
@@ -168,7 +169,7 @@ class MemoryStore:
 
     def _new_ref(self, item: Item) -> Ref:
         kind = item.ref.kind
-        id = item.origin if kind in ("run", "logged_model") else item.ref.id
+        id = item.origin if kind in ("run", "logged_model", "trace") else item.ref.id
         number = 1000
         while Ref(kind, id) in self._held.items:
             id, number = str(number), number + 1

@@ -39,6 +39,8 @@ from mlmigrate.testing.sink_under_test import (
     Result,
     memory_sources,
 )
+from mlmigrate.testing.trace_items import trace, with_traces
+from mlmigrate.testing.traces import NoTraces, Traces
 
 __all__ = [
     "NOW",
@@ -50,6 +52,7 @@ __all__ = [
     "Result",
     "RunSinkSuite",
     "SinkSuite",
+    "Traces",
     "everything",
     "experiment",
     "logged_model",
@@ -57,12 +60,16 @@ __all__ = [
     "model",
     "points",
     "run",
+    "trace",
     "version",
     "with_logged_models",
+    "with_traces",
 ]
 
 
-class RunSinkSuite(RoundTrips, Repeats, Merging, BrokenArtifacts, NoLoggedModels):
+class RunSinkSuite(
+    RoundTrips, Repeats, Merging, BrokenArtifacts, NoLoggedModels, NoTraces
+):
     """Tests that a sink passes which has a place only for runs."""
 
 
@@ -70,5 +77,5 @@ class SinkSuite(RunSinkSuite, Registry):
     """Tests that a sink passes which also has a place for registered models."""
 
 
-class FullSinkSuite(SinkSuite, LoggedModels):
+class FullSinkSuite(SinkSuite, LoggedModels, Traces):
     """Tests that a sink passes which holds all that MLflow has, under its ids."""

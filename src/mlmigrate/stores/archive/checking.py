@@ -29,6 +29,7 @@ _HEADERS = {
     "metrics": "run",
     "logged_models": "logged_model",
     "model_metrics": "logged_model",
+    "traces": "trace",
     "registered_models": "registered_model",
 }
 

@@ -64,7 +64,7 @@ class Index:
     def refs(self, kind: Kind, experiments: frozenset[str] | None) -> Iterator[Ref]:
         """Yield the refs of one kind, of what has a home those of some experiments."""
         homes = None
-        if kind in ("run", "logged_model") and experiments is not None:
+        if kind in ("run", "logged_model", "trace") and experiments is not None:
             homes = self.table.column("experiment_id").to_pylist()
         for id, at in self._at[kind].items():
             if homes is None or unescape(homes[at] or "") in (experiments or ()):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mlmigrate import marks
 from mlmigrate.contract import Copy
 from mlmigrate.merge import origins_of
-from mlmigrate.model import Experiment, Item, Ref, RegisteredModel
+from mlmigrate.model import Experiment, Item, Lifecycle, Ref, RegisteredModel, Trace
 
 
 @dataclass(slots=True)
@@ -21,9 +21,9 @@ class Pending:
     def add(self, item: Item) -> None:
         """Remember an item that was written; its records are not needed for that."""
         ref, header = item.ref, item.header
-        lifecycle = (
-            "active" if isinstance(header, RegisteredModel) else header.lifecycle
-        )
+        lifecycle: Lifecycle = "active"
+        if not isinstance(header, RegisteredModel | Trace):
+            lifecycle = header.lifecycle
         self.copies[ref] = Copy(ref, marks.load(item.mark), lifecycle)
         if isinstance(header, Experiment):
             for origin in origins_of(item.origin):

@@ -22,6 +22,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Run,
+    Trace,
 )
 from mlmigrate.stores.archive.index import Row
 from mlmigrate.stores.archive.manifest import Segment, sum_of
@@ -153,6 +154,10 @@ def _counts(item: Item) -> dict[str, int]:
         "aliases": len(item.aliases),
         "findings": len(item.findings),
         "links": len(item.links),
+        "metadata": len(item.metadata),
+        "spans": len(item.spans),
+        "assessments": len(item.assessments),
+        "trace_links": len(item.trace_links),
     }
 
 
@@ -177,6 +182,11 @@ def stub(row: Row, why: str) -> Item:
                 row.name,
                 (mark.status if mark else None) or "UNSPECIFIED",
                 lifecycle=row.lifecycle,
+            )
+        case "trace":
+            header = Trace(
+                Ref("experiment", row.experiment or ""),
+                (mark.status if mark else None) or "STATE_UNSPECIFIED",
             )
         case _:
             header = RegisteredModel(row.name)

@@ -51,7 +51,7 @@ class ArchiveSink:
     """See `mlmigrate.contract.Sink`."""
 
     capabilities = Capabilities(
-        keeps_ids=True, surrogates=True, logged_models=ModelFacts()
+        keeps_ids=True, surrogates=True, logged_models=ModelFacts(), traces=True
     )
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:
@@ -232,7 +232,7 @@ class ArchiveSink:
 
     def _new_ref(self, item: Item) -> Ref:
         kind = item.ref.kind
-        id = item.origin if kind in ("run", "logged_model") else item.ref.id
+        id = item.origin if kind in ("run", "logged_model", "trace") else item.ref.id
         number = 1000
         while self._is_taken(Ref(kind, id)):
             id, number = str(number), number + 1
