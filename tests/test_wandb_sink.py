@@ -820,13 +820,13 @@ class TestRoundTrip:
 
         stores = [str(path) for path in sorted(FIXTURES.glob("*/mlruns"))]
         folder = f"wandb-offline:{tmp_path / 'wandb'}"
-        (lost,) = copy(stores, folder).losses
-        assert "logged_model" == lost.ref.kind  # W&B has none
+        lost = [loss.ref.kind for loss in copy(stores, folder).losses]
+        assert ["logged_model", "experiment"] == lost  # a model, and two traces
         back = f"sqlite:///{tmp_path / 'back.db'}"
         copy([folder], back)
         found = verify(stores, back)
 
-        assert ["logged_model"] == [ref.kind for ref in found.missing]
+        assert ["logged_model", "trace", "trace"] == [ref.kind for ref in found.missing]
         (link,) = found.different
         assert link.field.startswith("output logged_model/")
         assert 60 < found.same["run"]

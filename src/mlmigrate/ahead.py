@@ -35,6 +35,8 @@ from mlmigrate.spool import Spooled, spooled, taken
 
 #: Refs that a worker reads at once.
 BATCH = 25
+#: Traces are many and small.
+_TRACES = 250
 #: Below this many runs, starting worker processes costs more than they save.
 _FEW = 150
 #: Bytes of items that may lie read and not yet asked for.
@@ -68,6 +70,10 @@ def batches(refs: Iterable[Ref], size: int = BATCH) -> Iterator[list[Ref]]:
             batch = []
     if batch:
         yield batch
+
+
+def _at_once(refs: Sequence[Ref]) -> int:
+    return _TRACES if refs and refs[0].kind == "trace" else BATCH
 
 
 @contextmanager
@@ -151,7 +157,7 @@ class _Ahead:
         self.waiting = deque(
             (at, batch)
             for at, refs in enumerate(self.wanted)
-            for batch in batches(refs)
+            for batch in batches(refs, _at_once(refs))
         )
         parsed = sum(
             len(refs)

@@ -56,6 +56,18 @@ def _id(place: Marked, origin: str) -> str:
     return made if place is RUNS else f"m-{made}"
 
 
+_TRACE_ID = re.compile(r"[!-~]{1,50}$")
+
+
+def trace_id(origin: str) -> str:
+    """Return the id that the copy of a trace gets: its origin where the column holds
+    that, otherwise one made from it, always the same.
+    """
+    if _TRACE_ID.match(origin):
+        return origin
+    return f"tr-{md5(origin.encode(), usedforsecurity=False).hexdigest()}"
+
+
 def experiment_copies(
     connection: sa.Connection, tables: Tables, origins: Sequence[Ref]
 ) -> dict[Ref, Copy]:
@@ -114,6 +126,23 @@ def marked_copies(
         for id, lifecycle in connection.execute(
             query.where(items.c[place.id].in_(list(ids)))
         )
+    }
+
+
+def trace_copies(
+    connection: sa.Connection, tables: Tables, origins: Sequence[Ref]
+) -> dict[Ref, Copy]:
+    """Find the traces of these origins."""
+    ids = {trace_id(ref.id): ref for ref in origins}
+    traces, tags = tables["trace_info"], tables["trace_tags"]
+    marked = sa.select(tags.c.request_id, tags.c.value).where(
+        tags.c.key == marks.MARK, tags.c.request_id.in_(list(ids))
+    )
+    texts = {row[0]: row[1] for row in connection.execute(marked)}
+    query = sa.select(traces.c.request_id).where(traces.c.request_id.in_(list(ids)))
+    return {
+        ids[id]: Copy(Ref("trace", id), marks.load(texts.get(id)))
+        for id in connection.scalars(query)
     }
 
 

@@ -35,6 +35,14 @@ CARRIED = {
     "registered_models",
     "runs",
     "tags",
+    "assessments",
+    "entity_associations",
+    "span_metrics",
+    "spans",
+    "trace_info",
+    "trace_metrics",
+    "trace_request_metadata",
+    "trace_tags",
 }
 #: Tables whose rows MLflow makes by itself: locks, leases and sums over others.
 _DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
@@ -44,7 +52,9 @@ _Look: TypeAlias = tuple[str, sa.Select[Any], str]
 _RUN = {"run_uuid": "run_uuid"}
 _LOGGED = {"model_id": "model_id"}
 _MODEL = {"name": "name"}
+_TRACE = {"request_id": "request_id"}
 _VERSION = {"name": "name", "version": "version"}
+_OF_TRACE: Any = sa.column("source_type") == "trace"
 #: Rows of the first table mean nothing without the row of another that they name: by
 #: which columns, there called what; and what such a row is.
 _OWNED = (
@@ -67,6 +77,12 @@ _OWNED = (
     ("registered_model_aliases", "registered_models", _MODEL, "model"),
     ("model_versions", "registered_models", _MODEL, "model"),
     ("model_version_tags", "model_versions", _VERSION, "model version"),
+    ("trace_info", "experiments", {"experiment_id": "experiment_id"}, "experiment"),
+    ("trace_tags", "trace_info", _TRACE, "trace"),
+    ("trace_request_metadata", "trace_info", _TRACE, "trace"),
+    ("spans", "trace_info", {"trace_id": "request_id"}, "trace"),
+    ("assessments", "trace_info", {"trace_id": "request_id"}, "trace"),
+    ("entity_associations", "trace_info", {"source_id": "request_id"}, "trace"),
 )
 
 
@@ -94,7 +110,7 @@ def findings(tables: Tables) -> Iterator[Finding]:
 
 def counts(tables: Tables) -> Mapping[str, int]:
     """Count what `mlmigrate.inspection` names of the kinds that are not carried."""
-    kinds = {"traces": "trace_info"}
+    kinds: dict[str, str] = {}
     return {
         kind: tables.count(table) if table in tables.columns else 0
         for kind, table in kinds.items()
@@ -143,6 +159,9 @@ def _linked(tables: Tables) -> Iterator[_Look]:
         yield "inputs", _count(sa.table("inputs"), lost), what
         used: Any = tables.select("inputs", "source_id").where(_is_dataset())
         unused = sa.column("dataset_uuid").not_in(used)
+    if "entity_associations" in tables.columns:
+        others = _count(sa.table("entity_associations"), sa.not_(_OF_TRACE))
+        yield "entity_associations", others, "links of no trace are not carried over"
     if "datasets" in tables.columns:
         left = _count(sa.table("datasets"), unused)
         yield "datasets", left, "datasets that no run uses are left"
@@ -162,5 +181,7 @@ def _orphans(tables: Tables) -> Iterator[_Look]:
             lost = sa.true()
         if name == "inputs":
             lost = sa.and_(lost, _is_dataset())
+        if name == "entity_associations":
+            lost = sa.and_(lost, _OF_TRACE)
         what = f"rows belong to no {title}: not copied"
         yield name, _count(rows, lost), what

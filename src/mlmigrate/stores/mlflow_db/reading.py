@@ -24,12 +24,14 @@ from mlmigrate.stores.mlflow_db import (
     registry,
     runs,
     snapshot,
+    traces,
 )
 from mlmigrate.stores.mlflow_db.places import Around, place
 from mlmigrate.stores.mlflow_db.tables import IN, Tables
 
 #: Items that are read at once: all their points are in memory together.
 _AT_ONCE = 50
+_TRACES_AT_ONCE = 250
 
 
 class DbReader:
@@ -91,6 +93,8 @@ class DbReader:
                 found = runs.ids(self._tables, selection.experiments)
             case "logged_model":
                 found = logged_models.ids(self._tables, selection.experiments)
+            case "trace":
+                found = traces.ids(self._tables, selection.experiments)
             case "registered_model":
                 found = registry.names(self._tables)
             case _:
@@ -99,8 +103,10 @@ class DbReader:
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
-        for at in range(0, len(refs), _AT_ONCE):
-            yield from self._read_part(refs[at : at + _AT_ONCE])
+        is_trace = bool(refs) and refs[0].kind == "trace"
+        size = _TRACES_AT_ONCE if is_trace else _AT_ONCE
+        for at in range(0, len(refs), size):
+            yield from self._read_part(refs[at : at + size])
 
     def _read_part(self, refs: Sequence[Ref]) -> list[Item | Failed]:
         try:
@@ -126,6 +132,9 @@ class DbReader:
             ids = [ref.id for ref in refs if ref.kind == "logged_model"]
             if ids:
                 found.update(logged_models.read(self._tables, ids, self._around))
+            ids = [ref.id for ref in refs if ref.kind == "trace"]
+            if ids:
+                found.update(traces.read(self._tables, ids, self._around))
             for ref in refs:
                 if ref.kind == "experiment":
                     found[ref] = experiments.read(self._tables, ref)
@@ -147,7 +156,10 @@ class DbReader:
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
         with self._tables.lock:
-            place = self._place_of(ref)
+            if ref.kind == "trace":
+                place = traces.place_of(self._tables, self._around, ref.id)
+            else:
+                place = self._place_of(ref)
         if place.folder is not None:
             return open_file(place.folder, path)
         if place.uri is not None:

@@ -1,4 +1,4 @@
-"""Artifacts of runs and logged models, below the root of an MLflow database."""
+"""Artifacts of runs, logged models and traces, below the root of a database."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlmigrate.artifacts import (
 )
 from mlmigrate.contract import Delivery
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Failed, LoggedModel, Run
-from mlmigrate.stores.mlflow_db.copies import model_id, run_id
+from mlmigrate.model import Failed, LoggedModel, Run, Trace
+from mlmigrate.stores.mlflow_db.copies import model_id, run_id, trace_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def store(delivery: Delivery, root: str | None, limit: int | None) -> Stored | F
     """Copy the artifacts of *delivery* below *root*, unless they are linked or skipped.
 
     Args:
-        delivery: one item; only runs and logged models have artifacts.
+        delivery: one item; only runs, logged models and traces have artifacts.
         root: a folder or URL.
         limit: the characters that a URI may have; None for any number.
     """
@@ -47,6 +47,8 @@ def store(delivery: Delivery, root: str | None, limit: int | None) -> Stored | F
             below = own or run_id(item.origin)
         case LoggedModel(artifact_location=held):
             below = f"models/{own or model_id(item.origin)}"
+        case Trace(artifact_location=held):
+            below = f"traces/{own or trace_id(item.origin)}"
         case _:
             return Stored(None, None, 0, 0)
     if delivery.open is None or root is None:

@@ -23,6 +23,14 @@ _ORDER = (
     "datasets",
     "inputs",
     "input_tags",
+    "trace_info",
+    "trace_tags",
+    "trace_request_metadata",
+    "spans",
+    "span_metrics",
+    "trace_metrics",
+    "assessments",
+    "entity_associations",
 )
 
 

@@ -38,6 +38,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Run,
+    Trace,
 )
 from mlmigrate.stores.mlflow_db import copies, schema
 from mlmigrate.stores.mlflow_db.experiment_rows import experiment_ids, write_experiment
@@ -46,6 +47,7 @@ from mlmigrate.stores.mlflow_db.model_rows import write_model
 from mlmigrate.stores.mlflow_db.reading import DbReader
 from mlmigrate.stores.mlflow_db.run_rows import write_run
 from mlmigrate.stores.mlflow_db.stored import Stored, store
+from mlmigrate.stores.mlflow_db.trace_rows import write_trace
 from mlmigrate.stores.mlflow_db.transaction import Transaction
 
 #: Columns whose length a server database enforces: field of `fit` -> table, column.
@@ -83,6 +85,18 @@ _TEXT_COLUMNS = {
     "model_version.run_link": ("model_versions", "run_link"),
     "model_version.status_message": ("model_versions", "status_message"),
     "model_version_tag.key": ("model_version_tags", "key"),
+    "trace.client_request_id": ("trace_info", "client_request_id"),
+    "trace.request_preview": ("trace_info", "request_preview"),
+    "trace.response_preview": ("trace_info", "response_preview"),
+    "trace_tag.key": ("trace_tags", "key"),
+    "trace_tag.value": ("trace_tags", "value"),
+    "trace_metadata.key": ("trace_request_metadata", "key"),
+    "trace_metadata.value": ("trace_request_metadata", "value"),
+    "span.name": ("spans", "name"),
+    "span.type": ("spans", "type"),
+    "assessment.name": ("assessments", "name"),
+    "assessment.source_type": ("assessments", "source_type"),
+    "assessment.source_id": ("assessments", "source_id"),
 }
 
 
@@ -218,6 +232,7 @@ class DbSink:
                 negative_zero=False,
                 logged_models=_models(nan="zero"),
                 one_dataset_a_digest=True,
+                traces=True,
             )
         text = {}
         for name, (table, column) in _TEXT_COLUMNS.items():
@@ -233,6 +248,7 @@ class DbSink:
             negative_zero=not mysql,
             logged_models=_models(nan="zero" if mysql else "kept"),
             one_dataset_a_digest=True,
+            traces=True,
             folds_keys=mysql,
             nul=mysql,
             max_experiment_id=2**31 - 1,
@@ -281,6 +297,10 @@ class DbSink:
                             self._renamed[kind],
                         )
                     )
+            traces = wanted["trace"]
+            for at in range(0, len(traces), _IDS):
+                part = traces[at : at + _IDS]
+                found.update(copies.trace_copies(connection, tables, part))
             if models := {ref.id for ref in wanted["registered_model"]}:
                 found.update(copies.model_copies(connection, tables, models))
         return found
@@ -360,6 +380,8 @@ class DbSink:
                     ref = write_run(transaction, delivery, stored)
                 case LoggedModel():
                     ref = write_logged_model(transaction, delivery, stored)
+                case Trace():
+                    ref = write_trace(transaction, delivery, stored)
                 case RegisteredModel():
                     ref = write_model(transaction, delivery, header)
             refs.append(ref)

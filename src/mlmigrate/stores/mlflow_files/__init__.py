@@ -47,6 +47,7 @@ from mlmigrate.stores.mlflow_files.layout import (
     Layout,
     ModelFolder,
     RunFolder,
+    TraceFolder,
     looks_like_store,
     read_meta_file,
     scan,
@@ -60,6 +61,7 @@ from mlmigrate.stores.mlflow_files.records import (
     read_pairs,
 )
 from mlmigrate.stores.mlflow_files.registry import read_model
+from mlmigrate.stores.mlflow_files.traces import location_of, read_trace
 
 __all__ = ["FileStore", "looks_like_store", "open_source"]
 
@@ -113,6 +115,13 @@ class FileStore:
                     or model.experiment in selection.experiments
                 ):
                     yield Ref("logged_model", model.id)
+        elif selection.kind == "trace":
+            for trace in self._layout.traces.values():
+                if (
+                    selection.experiments is None
+                    or trace.experiment in selection.experiments
+                ):
+                    yield Ref("trace", trace.id)
         elif selection.kind == "registered_model":
             for name in self._layout.models:
                 yield Ref("registered_model", name)
@@ -128,6 +137,8 @@ class FileStore:
                         yield self._read_run(ref)
                     case "logged_model":
                         yield self._read_logged_model(ref)
+                    case "trace":
+                        yield self._read_trace(ref)
                     case "registered_model":
                         yield read_model(
                             ref,
@@ -160,7 +171,10 @@ class FileStore:
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
-        place = self._place_of(ref)
+        if ref.kind == "trace":
+            place = self._trace_place(self._layout.traces[ref.id], "")
+        else:
+            place = self._place_of(ref)
         if place.folder is not None:
             return open_file(place.folder, path)
         if place.uri is not None:
@@ -309,6 +323,22 @@ class FileStore:
             ref, replace(folder, findings=placed), where, artifacts
         )
 
+    # -- traces -----------------------------------------------------------------
+
+    def _read_trace(self, ref: Ref) -> Item:
+        folder = self._layout.traces[ref.id]
+        where = self._where + folder.path.relative_to(self.root).as_posix()
+        placed = tuple(self._placed(finding) for finding in folder.findings)
+        return read_trace(
+            ref,
+            replace(folder, findings=placed),
+            where,
+            lambda where: self._trace_place(folder, where),
+        )
+
+    def _trace_place(self, folder: TraceFolder, where: str) -> Place:
+        return self._place(folder, location_of(folder), where)
+
     # -- artifacts --------------------------------------------------------------
 
     def _folder_of(self, ref: Ref) -> RunFolder | ModelFolder:
@@ -324,7 +354,10 @@ class FileStore:
         return self._place(folder, uri, where)
 
     def _place(
-        self, folder: RunFolder | ModelFolder, uri: str | None, where: str
+        self,
+        folder: RunFolder | ModelFolder | TraceFolder,
+        uri: str | None,
+        where: str,
     ) -> Place:
         layout = [folder.path / "artifacts"]
         if uri and uri.startswith("mlflow-artifacts:"):

@@ -6,6 +6,7 @@
     <root>/<experiment>/<run>/meta.yaml, params/, metrics/, tags/, inputs/, outputs/,
         artifacts/
     <root>/<experiment>/models/<model>/meta.yaml, params/, metrics/, tags/, artifacts/
+    <root>/<experiment>/traces/<trace>/trace_info.yaml, …
     <root>/.trash/<experiment>/…        deleted experiments; runs may lie there, too
     <root>/models/<name>/meta.yaml, tags/, aliases/, version-<n>/meta.yaml, …/tags/
 
@@ -73,6 +74,16 @@ class ModelFolder:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TraceFolder:
+    """A folder that holds a trace."""
+
+    id: str
+    path: Path
+    experiment: str
+    findings: tuple[Finding, ...] = ()
+
+
 @dataclass(slots=True)
 class Layout:
     """What a scan of a store's folders found."""
@@ -81,6 +92,7 @@ class Layout:
     runs: dict[str, RunFolder] = field(default_factory=dict)
     models: dict[str, Path] = field(default_factory=dict)  # registered
     logged_models: dict[str, ModelFolder] = field(default_factory=dict)
+    traces: dict[str, TraceFolder] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     uncarried: Counter[str] = field(default_factory=Counter)  # kind -> items
     #: The meta.yaml of the root, where that is an experiment's own folder.
@@ -218,7 +230,8 @@ def _scan_folder(folder: Path, layout: Layout, root: Path, *, trashed: bool) -> 
     experiment = _add_experiment(folder, meta, problems, layout, where, trashed=trashed)
     if "models" in names:
         _add_logged_models(folder / "models", experiment, layout, f"{where}/models")
-    _report_uncarried(folder, names, layout, where)
+    if "traces" in names:
+        _add_traces(folder / "traces", experiment, layout, f"{where}/traces")
     for name, inner, own in found:
         if name in runs:
             place = f"{where}/{name}"
@@ -381,15 +394,20 @@ def _free(wanted: str, taken: dict[str, Any]) -> str:
     return id
 
 
-def _report_uncarried(
-    folder: Path, names: list[str], layout: Layout, where: str
-) -> None:
-    place = f"{where}/traces"
-    listed = _listed(folder / "traces", layout, place) if "traces" in names else None
-    count = len(listed[0]) if listed else 0
-    layout.uncarried["traces"] += count
-    if count:
-        layout.findings.append(Problem(place, f"{count} traces are not carried over"))
+def _add_traces(folder: Path, experiment: str, layout: Layout, where: str) -> None:
+    names, files = _listed(folder, layout, where) or ([], [])
+    layout.findings += strangers(folder, (), files, (), where)
+    for name in names:
+        path, place = folder / name, f"{where}/{name}"
+        if next(files_below(path), None) is None:
+            continue
+        id = _free(name, layout.traces)
+        found: tuple[Finding, ...] = ()
+        if id != name:
+            other = layout.traces[name].path
+            what = f"trace {name} stands twice, also in {other}; this one is {id}"
+            found = (Problem(place, what),)
+        layout.traces[id] = TraceFolder(id, path, experiment, found)
 
 
 def _scan_models(folder: Path, layout: Layout) -> None:

@@ -1,0 +1,200 @@
+"""What MLflow's own stores say of traces: the keys that mean something, and spans.
+
+Spans stand as JSON in the table ``spans``, or all together in a trace's file
+``traces.json``, in one of the forms that MLflow has had since 2.13.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlmigrate import marks
+from mlmigrate.model import Ref, Span, Tag
+
+ARTIFACT_LOCATION = "mlflow.artifactLocation"
+SPANS_LOCATION = "mlflow.trace.spansLocation"
+SOURCE_RUN = "mlflow.sourceRun"
+#: The key of an assessment's metadata that says by which run it was made.
+ASSESSED_BY = "mlflow.assessment.sourceRunId"
+SPANS_FILE = "traces.json"
+#: What the content of a span begins a reference to a file of the trace with.
+ATTACHMENT = "mlflow-attachment://"
+
+#: Where spans are is the store's own business, unless MLflow has put them away.
+_PLACES = ("TRACKING_STORE", "ARTIFACT_REPO")
+#: Metadata that only a trace has of which spans were written.
+_OF_SPANS = (
+    *("mlflow.trace.sizeStats", "mlflow.trace.sizeBytes"),
+    *("mlflow.traceInputs", "mlflow.trace_schema.version"),
+)
+#: What a file of spans says beside them; MLflow < 3 repeated the root's there.
+_BESIDE = {"spans", "request", "response"}
+_HEX = re.compile(r"(?:0x)?([0-9a-f]{1,16})$")
+_STATES = {"OK", "ERROR", "IN_PROGRESS", "STATE_UNSPECIFIED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """Tags and metadata of a trace, with what means something set apart."""
+
+    tags: tuple[Tag, ...]
+    metadata: tuple[Tag, ...]
+    source_run: Ref | None
+    location: str | None
+    origin: str | None
+    mark: str | None
+
+
+def lift(
+    tags: Iterable[tuple[str, str]], metadata: Iterable[tuple[str, str]]
+) -> Lifted:
+    """Set apart what is mlmigrate's own, the run, and where files and spans are."""
+    own = marks.lift(tags)
+    kept: list[Tag] = []
+    location = source = None
+    for tag in own.tags:
+        if tag.key == ARTIFACT_LOCATION:
+            location = tag.value
+        elif tag.key != SPANS_LOCATION or tag.value not in _PLACES:
+            kept.append(tag)
+    pairs: list[Tag] = []
+    for key, value in metadata:
+        if key == SOURCE_RUN and value:
+            source = Ref("run", value)
+        else:
+            pairs.append(Tag(key, value))
+    origin = own.origin if marks.load(own.mark) else None
+    return Lifted(tuple(kept), tuple(pairs), source, location, origin, own.mark)
+
+
+def expects_spans(lifted: Lifted, state: str) -> bool:
+    """Tell whether a trace without spans has lost them."""
+    if state == "IN_PROGRESS" or any(tag.key == SPANS_LOCATION for tag in lifted.tags):
+        return False
+    return any(pair.key in _OF_SPANS for pair in lifted.metadata)
+
+
+def state(value: Any) -> str:
+    """Return the state that a store says, also as MLflow < 3 said it."""
+    text = str(value or "").replace("TRACE_STATUS_", "STATE_")
+    return text if text in _STATES else "STATE_UNSPECIFIED"
+
+
+def spans_in(data: bytes) -> tuple[list[Span], str | None]:
+    """Return the spans of a ``traces.json``, and what of it is not said by them."""
+    try:
+        loaded = json.loads(data)
+        listed = loaded["spans"]
+        found = list(map(span_of, listed))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return [], f"holds no spans that can be read: {type(error).__name__} {error}"
+    spans = {span.id: span for span in found}
+    if len(spans) < len(found):
+        return list(spans.values()), "has spans of one id: the last of each is copied"
+    more = sorted(loaded.keys() - _BESIDE)
+    return found, f"says {', '.join(more)} beside its spans" if more else None
+
+
+def span_of(said: Mapping[str, Any]) -> Span:
+    """Return a span of which a dictionary is said.
+
+    Raises:
+        ValueError: it is none.
+        TypeError: it is none.
+        KeyError: it is none.
+    """
+    attributes = said.get("attributes") or {}
+    type_ = decoded(attributes.get("mlflow.spanType"))
+    if "context" in said:  # MLflow < 3
+        id, parent = said["context"]["span_id"], said["parent_id"]
+        start, end = said["start_time"], said["end_time"]
+        code = said["status_code"]
+    else:
+        id, parent = said["span_id"], said.get("parent_span_id")
+        start, end = said["start_time_unix_nano"], said.get("end_time_unix_nano")
+        code = said["status"]["code"]
+    return Span(
+        id=span_id(id),
+        content=json_text(said),
+        parent=span_id(parent) if parent else None,
+        name=str(said["name"]),
+        type=type_ if isinstance(type_, str) else "UNKNOWN",
+        status=str(code).removeprefix("STATUS_CODE_"),
+        start_time=int(start),
+        end_time=int(end) if end else None,
+    )
+
+
+def span_id(text: str) -> str:
+    """Return the id of a span as 16 hex digits.
+
+    Raises:
+        ValueError: it is no id.
+    """
+    plain = _HEX.match(text)
+    if plain is not None:
+        return plain.group(1).rjust(16, "0")
+    whole = base64.b64decode(text, validate=True)
+    if len(whole) != 8:
+        raise ValueError(f"{text[:40]!r} is no span's id")
+    return whole.hex()
+
+
+def json_text(value: Any) -> str:
+    """Return JSON as MLflow stores it: searchable, where its characters are ones."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which only an escape can hold
+        return json.dumps(value)
+    return text
+
+
+def decoded(value: Any) -> Any:
+    """Return an attribute's value, of which MLflow stores the JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def attributes_of(span: Span) -> Mapping[str, Any]:
+    """Return the attributes of a span as they are stored."""
+    try:
+        found = json.loads(span.content)["attributes"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def summed(
+    spans: Sequence[Span], key: str, attributes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float]:
+    """Add up what spans say under *key*, as MLflow does when spans arrive: those below
+    one that says it are in its sum already.
+    """
+    said: dict[str, Mapping[str, Any]] = {}
+    for span in spans:
+        value = decoded(attributes[span.id].get(key))
+        if isinstance(value, dict):
+            said[span.id] = value
+    parents = {span.id: span.parent for span in spans}
+    total: dict[str, float] = {}
+    for id, values in said.items():
+        above, seen = parents[id], {id}
+        while above in parents and above not in said and above not in seen:
+            seen.add(above)
+            above = parents[above]
+        if above in said:
+            continue
+        for name, number in values.items():
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                total[name] = total.get(name, 0) + number
+    return total

@@ -1,0 +1,256 @@
+"""Traces: ``<experiment>/traces/<trace>/trace_info.yaml``, ``tags/``,
+``request_metadata/``, ``assessments/*.yaml`` and ``artifacts/traces.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mlmigrate.artifacts import Place, Remote, list_folder, open_file, short
+from mlmigrate.errors import ItemError
+from mlmigrate.mlflow_traces import (
+    ARTIFACT_LOCATION,
+    ASSESSED_BY,
+    SPANS_FILE,
+    expects_spans,
+    lift,
+    spans_in,
+    state,
+)
+from mlmigrate.model import (
+    Artifact,
+    Assessment,
+    Finding,
+    Item,
+    Problem,
+    Ref,
+    Span,
+    Trace,
+)
+from mlmigrate.stores.mlflow_files import parse
+from mlmigrate.stores.mlflow_files.layout import TraceFolder
+from mlmigrate.stores.mlflow_files.records import read_pairs
+from mlmigrate.stores.mlflow_files.strays import is_litter, unknown
+
+INFO = "trace_info.yaml"
+_FOLDERS = frozenset({"tags", "request_metadata", "assessments", "artifacts", INFO})
+#: What is read of a trace_info.yaml, or stands elsewhere as well.
+_FIELDS = {
+    *("trace_id", "trace_location", "request_time", "execution_duration_ms"),
+    *("execution_duration", "state", "client_request_id", "request_preview"),
+    *("response_preview", "assessments"),
+    # MLflow < 3
+    *("request_id", "experiment_id", "timestamp_ms", "execution_time_ms", "status"),
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLI = timedelta(milliseconds=1)
+_SECONDS = re.compile(r"([0-9.]+)s$")
+
+
+def read_trace(
+    ref: Ref, folder: TraceFolder, where: str, place: Callable[[str], Place]
+) -> Item:
+    """Read a trace; *place* says where its files are, by the id in its findings."""
+    path = folder.path
+    findings: list[Finding] = list(folder.findings)
+    meta, wrong = _yaml(path / INFO)
+    if wrong is not None:
+        what = f"{INFO} {wrong}: the trace is recovered from its other files"
+        findings.append(Problem(where, what))
+    findings += _doubts(meta, ref, path, where)
+    tags, problems = read_pairs(path / "tags", where)
+    findings += problems
+    metadata, problems = read_pairs(path / "request_metadata", where)
+    findings += problems
+    lifted = lift(tags, metadata)
+    spans, files, problems = _spans(place(where), where)
+    findings += problems
+    said = state(meta.get("state", meta.get("status")))
+    if not spans and not files and not problems and expects_spans(lifted, said):
+        findings.append(Problem(where, f"its spans are gone: there is no {SPANS_FILE}"))
+    assessments, problems = _assessments(path / "assessments", where)
+    findings += problems
+    time = millis(meta.get("request_time", meta.get("timestamp_ms")))
+    if time is None and spans:
+        time = min(span.start_time for span in spans) // 1_000_000
+    header = Trace(
+        experiment=Ref("experiment", folder.experiment),
+        state=said,
+        request_time=time,
+        execution_duration=_length(meta),
+        client_request_id=parse.text(meta.get("client_request_id")),
+        request_preview=parse.text(meta.get("request_preview")),
+        response_preview=parse.text(meta.get("response_preview")),
+        source_run=lifted.source_run,
+        artifact_location=lifted.location,
+    )
+    return Item(
+        ref,
+        header,
+        origin=lifted.origin or ref.id,
+        tags=lifted.tags,
+        metadata=lifted.metadata,
+        spans=tuple(spans),
+        assessments=tuple(assessments),
+        artifacts=tuple(files),
+        mark=lifted.mark,
+        findings=tuple(findings),
+    )
+
+
+def location_of(folder: TraceFolder) -> str | None:
+    """Return where the files of a trace are, as it says itself."""
+    try:
+        return (folder.path / "tags" / ARTIFACT_LOCATION).read_text() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _yaml(path: Path) -> tuple[dict[str, Any], str | None]:
+    try:
+        return parse.read_meta(path.read_bytes())
+    except FileNotFoundError:
+        return {}, "is missing"
+    except OSError as error:
+        return {}, f"cannot be read: {error.strerror}"
+
+
+def _doubts(meta: Mapping[str, Any], ref: Ref, path: Path, where: str) -> list[Finding]:
+    found: list[Finding] = [
+        Problem(where, f"{INFO}: {key} has no place in other stores: not copied")
+        for key, value in meta.items()
+        if key not in _FIELDS and value
+    ]
+    said = parse.text(meta.get("trace_id")) or parse.text(meta.get("request_id"))
+    if said is not None and said != ref.id.split("~")[0]:
+        found.append(Problem(where, f"its {INFO} says trace {said}; kept as {ref.id}"))
+    if meta.get("assessments") and not (path / "assessments").is_dir():
+        what = f"{INFO} has assessments, of which there are no files: not copied"
+        found.append(Problem(where, what))
+    found += (
+        each
+        for each in unknown(path, _FOLDERS, where)
+        if not each.where.endswith(f"/{INFO}")  # type: ignore[union-attr]
+    )
+    return found
+
+
+def millis(value: Any) -> int | None:
+    """Return a time as milliseconds: it is text such as 2026-01-31T12:00:00.123Z, or
+    in older files a number.
+    """
+    if isinstance(value, str) and "T" in value:
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        whole = value if value.tzinfo else value.replace(tzinfo=UTC)
+        return (whole - _EPOCH) // _MILLI
+    return parse.millis(value)
+
+
+def _length(meta: Mapping[str, Any]) -> int | None:
+    for key in ("execution_duration_ms", "execution_time_ms"):
+        if meta.get(key) is not None:
+            return parse.millis(meta[key])
+    seconds = _SECONDS.match(str(meta.get("execution_duration")))
+    return round(float(seconds.group(1)) * 1000) if seconds else None
+
+
+# -- spans and files ------------------------------------------------------------------
+
+
+def _spans(
+    place: Place, where: str
+) -> tuple[list[Span], list[Artifact], list[Finding]]:
+    """Return the spans, the files that say more than they do, and what is wrong."""
+    findings: list[Finding] = list(place.findings)
+    try:
+        if place.folder is not None:
+            files, problems = list_folder(place.folder, where)
+            findings += problems
+        elif place.uri is not None:
+            files = Remote(place.uri).list()
+        else:
+            return [], [], findings
+        if all(file.path != SPANS_FILE for file in files):
+            return [], files, findings
+        if place.folder is not None:
+            opened = open_file(place.folder, SPANS_FILE)
+        else:
+            opened = Remote(place.uri or "").open(SPANS_FILE)
+        with opened as file:
+            spans, more = spans_in(file.read())
+    except (OSError, ItemError) as error:
+        what = f"its spans cannot be read: {short(error)}"
+        return [], [], [*findings, Problem(where, what)]
+    if more is None:
+        return spans, [file for file in files if file.path != SPANS_FILE], findings
+    what = f"artifacts/{SPANS_FILE} {more}; the file is copied as it is"
+    return spans, files, [*findings, Problem(where, what)]
+
+
+# -- assessments ----------------------------------------------------------------------
+
+
+def _assessments(folder: Path, where: str) -> tuple[list[Assessment], list[Finding]]:
+    found: list[Assessment] = []
+    problems: list[Finding] = []
+    if not folder.is_dir():
+        return found, problems
+    for path in sorted(folder.iterdir()):
+        if is_litter(path.name):
+            continue
+        meta, wrong = _yaml(path)
+        try:
+            if wrong is not None:
+                raise ValueError(wrong)
+            found.append(_assessment(meta, path.stem))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"is no assessment that can be read: {error}: not copied"
+            problems.append(Problem(f"{where}/assessments/{path.name}", what))
+    return found, problems
+
+
+def _assessment(meta: Mapping[str, Any], name: str) -> Assessment:
+    kind, value, error = _value(meta)
+    source = meta.get("source") or {}
+    metadata = meta.get("metadata") or None
+    run = meta.get("run_id") or (metadata or {}).get(ASSESSED_BY)
+    return Assessment(
+        id=parse.text(meta.get("assessment_id")) or name,
+        name=str(meta["assessment_name"]),
+        kind=kind,
+        value=json.dumps(value),
+        source_type=str(source.get("source_type") or "SOURCE_TYPE_UNSPECIFIED"),
+        source_id=parse.text(source.get("source_id")),
+        error=json.dumps(error) if error else None,
+        rationale=parse.text(meta.get("rationale")),
+        metadata=json.dumps(metadata) if metadata else None,
+        run=Ref("run", str(run)) if run else None,
+        span=parse.text(meta.get("span_id")),
+        created=millis(meta.get("create_time")),
+        updated=millis(meta.get("last_update_time")),
+        overrides=parse.text(meta.get("overrides")),
+        valid=meta.get("valid", True) is not False,
+    )
+
+
+def _value(meta: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """Return the kind, the value and the error."""
+    if (feedback := meta.get("feedback")) is not None:
+        return "feedback", feedback.get("value"), feedback.get("error")
+    if (expectation := meta.get("expectation")) is not None:
+        if "serialized_value" in expectation:
+            whole = json.loads(expectation["serialized_value"]["value"])
+            return "expectation", whole, None
+        return "expectation", expectation.get("value"), None
+    if (issue := meta.get("issue")) is not None:
+        return "issue", issue, None
+    raise ValueError("it has neither feedback nor expectation")

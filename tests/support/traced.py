@@ -1,0 +1,115 @@
+"""Writes a store with traces by MLflow's own API: ``python traced.py TRACKING_URI``.
+
+It runs in a process of its own, as MLflow keeps the state of tracing in globals.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from support._processes import clean_environment
+
+#: What the tokens of the traced model come to.
+USAGE = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
+
+
+def write(uri: str) -> None:
+    """Write the store at *uri*."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment = clean_environment(
+        {
+            "MLFLOW_ALLOW_FILE_STORE": "true",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+    )
+    path = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    done = subprocess.run(
+        [sys.executable, "-m", "support.traced", uri],
+        env=environment,
+        cwd=_folder(uri),  # where MLflow puts the files of a database's traces
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _folder(uri: str) -> Path:
+    """Return the folder of a store of files or of SQLite."""
+    return Path(uri.removeprefix("sqlite:///")).parent
+
+
+def _main(uri: str) -> None:
+    import mlflow
+    from mlflow.entities import AssessmentSource
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("bots")
+    human = AssessmentSource(source_type="HUMAN", source_id="mei")
+
+    @mlflow.trace(span_type="CHAIN")
+    def answer(question: str) -> Any:
+        mlflow.update_current_trace(
+            tags={"team": "growth ä"},
+            metadata={
+                "mlflow.trace.session": "s-1",
+                "mlflow.trace.user": "dana",
+                "k": "v",
+            },
+            client_request_id="call-1",
+        )
+        with mlflow.start_span("llm", span_type="LLM") as span:
+            span.set_attribute("mlflow.chat.tokenUsage", USAGE)
+            span.set_attribute("mlflow.llm.model", "gpt-4o")
+            span.set_attribute("mlflow.llm.provider", "openai")
+            span.set_inputs({"question": question})
+            span.set_outputs({"text": "größer 🚀", "none": None, "n": 1.5})
+        return {"answer": "yes"}
+
+    @mlflow.trace
+    def fail() -> None:
+        raise ValueError("boom")
+
+    with mlflow.start_run() as run:
+        answer("why?")
+    mlflow.flush_trace_async_logging()
+    id = mlflow.get_last_active_trace_id()
+    assert id is not None
+    by_run = {"a": "b", "mlflow.assessment.sourceRunId": run.info.run_id}
+    first = mlflow.log_feedback(
+        trace_id=id,
+        name="ok",
+        value=True,
+        source=human,
+        rationale="sound",
+        metadata=by_run,
+    )
+    mlflow.log_expectation(
+        trace_id=id,
+        name="wanted",
+        value={"a": [1, {"b": None}], "c": "ü"},
+        source=human,
+    )
+    mlflow.override_feedback(
+        trace_id=id, assessment_id=first.assessment_id, value=0.5, rationale="better"
+    )
+    mlflow.log_feedback(trace_id=id, name="judge", error=ValueError("no model"))
+    if uri.startswith("sqlite:"):
+        client = mlflow.MlflowClient()
+        mlflow.genai.register_prompt("ask", "Ask {{question}}")
+        prompt = mlflow.genai.load_prompt("prompts:/ask/1")
+        client.link_prompt_versions_to_trace([prompt], id)
+        client.link_traces_to_run([id], run.info.run_id)
+    with suppress(ValueError):
+        fail()
+    mlflow.flush_trace_async_logging()
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,394 @@
+"""Traces that MLflow wrote: read as they are, and shown by MLflow after a copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from support import servers, traced
+
+import mlmigrate
+from mlmigrate import pipeline
+from mlmigrate.contract import Selection
+from mlmigrate.digest import digest
+from mlmigrate.locations import resolve
+from mlmigrate.mlflow_traces import span_id, spans_in
+from mlmigrate.model import Item, Problem, Ref, Trace
+from mlmigrate.pipeline import Options
+from mlmigrate.report import Report
+from mlmigrate.stores import memory
+from mlmigrate.testing.faults import Killed, When, failing
+from mlmigrate.testing.suite import MemorySources, with_traces
+from mlmigrate.verification import Different, Missing, verify
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "stores"
+_OWN = ("mlmigrate.", "mlflow.artifactLocation", "mlflow.trace.spansLocation")
+
+
+@pytest.fixture(autouse=True)
+def _allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file store with traces, written by MLflow."""
+    folder = tmp_path_factory.mktemp("files") / "mlruns"
+    traced.write(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A SQLite database with traces, written by MLflow."""
+    location = f"sqlite:///{tmp_path_factory.mktemp('db') / 'mlflow.db'}"
+    traced.write(location)
+    return location
+
+
+def shown(uri: str) -> dict[str, dict[str, Any]]:
+    """Return what MLflow's client shows of each trace."""
+    client = MlflowClient(tracking_uri=uri)
+    homes = {each.experiment_id: each.name for each in client.search_experiments()}
+    found = {}
+    for short in client.search_traces(locations=list(homes), include_spans=False):
+        trace = client.get_trace(short.info.trace_id)
+        info = trace.info
+        found[info.trace_id] = {
+            "experiment": homes[info.experiment_id],
+            "state": str(info.state),
+            "times": (info.request_time, info.execution_duration),
+            "client_request_id": info.client_request_id,
+            "previews": (info.request_preview, info.response_preview),
+            "tags": {k: v for k, v in info.tags.items() if not k.startswith(_OWN)},
+            "metadata": info.trace_metadata,
+            "assessments": {
+                each.assessment_id: {
+                    **each.to_dictionary(),
+                    "run": each.run_id,
+                    "times": (each.create_time_ms, each.last_update_time_ms),
+                    "valid": each.valid is not False,
+                }
+                for each in info.assessments
+            },
+            "spans": {span.span_id: span.to_dict() for span in trace.data.spans},
+        }
+    return found
+
+
+def copied(source: str, sink: str) -> Report:
+    report = mlmigrate.copy([source], sink)
+    assert not report.failed
+    compared = mlmigrate.verify([source], sink)
+    assert (compared.different, compared.missing) == ([], [])
+    return report
+
+
+def fresh(tmp_path: Path, name: str = "sink.db") -> str:
+    return servers.fresh_database(tmp_path / name)
+
+
+def read(location: str) -> dict[str, Item]:
+    source = resolve(location).source()
+    try:
+        found = {}
+        for item in source.read(list(source.refs(Selection("trace")))):
+            assert isinstance(item, Item), item
+            found[item.ref.id] = item
+        return found
+    finally:
+        source.close()
+
+
+class TestByMlflow:
+    """What MLflow wrote, and what it shows of the copy."""
+
+    def test_from_files(self, files: Path, tmp_path: Path) -> None:
+        """A file store's traces are shown the same from SQLite."""
+        sink = fresh(tmp_path)
+        report = copied(str(files), sink)
+
+        assert (report.copied["trace"], list(report.problems)) == (2, [])
+        assert shown(str(files)) == shown(sink)
+        assert mlmigrate.copy([str(files)], sink).skipped["trace"] == 2
+
+    def test_from_a_database(self, database: str, tmp_path: Path) -> None:
+        """So are a database's, and each row is as MLflow wrote it."""
+        sink = fresh(tmp_path)
+        copied(database, sink)
+
+        assert shown(database) == shown(sink)
+        for table, key in _TABLES.items():
+            assert rows(database, table, key) == rows(sink, table, key), table
+
+    def test_tokens_and_costs_of_files(
+        self, files: Path, database: str, tmp_path: Path
+    ) -> None:
+        """The columns are those that MLflow fills when the same spans arrive."""
+        sink = fresh(tmp_path)
+        copied(str(files), sink)
+        names = "name, type, status, model_name, model_provider"
+        sums = "input_tokens, output_tokens, total_tokens, session_id, trace_name"
+
+        def values(location: str, columns: str, table: str) -> list[Any]:
+            return sorted(query(location, f"select {columns} from {table}"), key=repr)
+
+        for columns, table in ((names, "spans"), (sums, "trace_info")):
+            found = values(sink, columns, table)
+            assert found == values(database, columns, table)
+        assert ("llm", "LLM", "OK", "gpt-4o", "openai") in values(sink, names, "spans")
+
+    def test_through_an_archive(self, database: str, tmp_path: Path) -> None:
+        """Database, archive, database: nothing changes on the way."""
+        archive, sink = f"archive:{tmp_path / 'a'}", fresh(tmp_path)
+        copied(database, archive)
+        copied(archive, sink)
+
+        assert shown(database) == shown(sink)
+        ours = {id: digest(item) for id, item in read(database).items()}
+        assert ours == {id: digest(item) for id, item in read(sink).items()}
+
+    def test_what_is_new_comes_later(self, database: str, tmp_path: Path) -> None:
+        """Assessments and tags that are new come over; edits at the sink stay."""
+        source = f"sqlite:///{tmp_path / 'own.db'}"
+        shutil.copy(database.removeprefix("sqlite:///"), tmp_path / "own.db")
+        sink = fresh(tmp_path)
+        copied(source, sink)
+        (id,) = [id for id, each in shown(source).items() if each["assessments"]]
+        there = MlflowClient(tracking_uri=sink)
+        there.set_trace_tag(id, "team", "edited there")
+        here = MlflowClient(tracking_uri=source)
+        here.set_trace_tag(id, "new", "yes")
+        here.set_trace_tag(id, "team", "edited here")
+        feedback = next(iter(here.get_trace(id).info.assessments))
+        feedback.assessment_id, feedback.name = None, "late"
+        here._tracking_client.store.create_assessment(feedback)
+        report = mlmigrate.copy([source], sink)
+        found = shown(sink)[id]
+
+        assert report.updated["trace"] == 1
+        assert found["tags"]["new"] == "yes"
+        assert found["tags"]["team"] == "edited there"
+        names = {each["assessment_name"] for each in found["assessments"].values()}
+        assert "late" in names
+        assert found["assessments"] == shown(source)[id]["assessments"]
+        assert not mlmigrate.copy([source], sink).updated
+
+    def test_kinds_of_fixtures(self, tmp_path: Path) -> None:
+        """Traces of MLflow 3.1's files and of 3.17's database."""
+        sources = {
+            "laptop-3.1": str(FIXTURES / "laptop-3.1" / "mlruns"),
+            "server-3.17": str(FIXTURES / "server-3.17" / "mlflow.db"),
+        }
+        for name, source in sources.items():
+            sink = fresh(tmp_path, f"{name}.db")
+            assert copied(source, sink).copied["trace"] == 2
+            found = shown(sink)
+            assert {each["state"] for each in found.values()} == {
+                "OK",
+                "ERROR",
+            }
+            assert all(len(each["spans"]) == 2 for each in found.values())
+            inspected = mlmigrate.inspect(source)
+            assert inspected["traces"] == 2
+
+
+#: Tables, and what orders their rows.
+_TABLES = {
+    "trace_info": "request_id",
+    "trace_request_metadata": "request_id, key",
+    "assessments": "assessment_id",
+    "spans": "span_id",
+    "entity_associations": "destination_id",
+}
+#: What each store counts, or gives ids to, for itself.
+_OF_STORES = {"db_payload_generation", "association_id", "experiment_id"}
+
+
+def query(location: str, sql: str) -> list[Any]:
+    path = location.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def rows(location: str, table: str, order: str) -> list[dict[str, Any]]:
+    path = location.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        found = connection.execute(f"select * from {table} order by {order}")
+        return [
+            {key: row[key] for key in row.keys() if key not in _OF_STORES}  # noqa: SIM118
+            for row in found
+        ]
+
+
+class TestDamage:
+    """What is damaged costs itself alone, and is told."""
+
+    @pytest.fixture
+    def store(self, files: Path, tmp_path: Path) -> Path:
+        shutil.copytree(files, tmp_path / "mlruns")
+        for path in (tmp_path / "mlruns").glob("*/traces/*/tags/mlflow.artifactLoc*"):
+            path.write_text(f"file:///gone/{path.parent.parent.name}/artifacts")
+        return tmp_path / "mlruns"
+
+    @pytest.mark.parametrize(
+        ("pattern", "damage", "said"),
+        [
+            ("artifacts/traces.json", lambda p: p.write_text("{"), "no spans"),
+            ("artifacts/traces.json", Path.unlink, "its spans are gone"),
+            ("trace_info.yaml", Path.unlink, "trace_info.yaml is missing"),
+            ("trace_info.yaml", lambda p: p.write_text("a: ["), "is not valid YAML"),
+            ("assessments/*.yaml", lambda p: p.write_text("x: 1"), "is no assessment"),
+            ("tags/team", lambda p: p.write_bytes(b"\xff"), "is not UTF-8"),
+            ("../stray", lambda p: None, ""),
+        ],
+    )
+    def test_damaged(
+        self, store: Path, pattern: str, damage: Callable[[Path], Any], said: str
+    ) -> None:
+        """Both traces are read, and each file that cannot be is a problem."""
+        hit = [
+            path
+            for folder in store.glob("*/traces/tr-*")
+            for path in folder.glob(pattern)
+        ]
+        for path in hit:
+            damage(path)
+        found = read(str(store))
+        told = [
+            finding.what
+            for item in found.values()
+            for finding in item.findings
+            if isinstance(finding, Problem)
+        ]
+
+        assert len(found) == 2
+        assert len([what for what in told if said in what]) == len(hit)
+
+    def test_a_damaged_file_of_spans_is_copied(
+        self, store: Path, tmp_path: Path
+    ) -> None:
+        """What cannot be read as spans arrives as the file that it was."""
+        for path in store.glob("*/traces/*/artifacts/traces.json"):
+            path.write_text('{"spans": [{"odd": 1}]}')
+        sink = fresh(tmp_path)
+        mlmigrate.copy([str(store)], sink)
+        for id, item in read(sink).items():
+            opened = resolve(sink).source()
+            with opened.open(Ref("trace", id), "traces.json") as file:
+                assert json.load(file) == {"spans": [{"odd": 1}]}
+            opened.close()
+            assert item.spans == ()
+
+    def test_a_trace_that_stands_twice(self, store: Path) -> None:
+        """The second gets another id, and is told."""
+        first = next(iter(store.glob("*/traces/tr-*")))
+        other = store / "0" / "traces" / first.name
+        shutil.copytree(first, other)
+        found = read(str(store))
+
+        assert len(found) == 3
+        assert any(
+            "stands twice" in getattr(finding, "what", "")
+            for finding in found[f"{first.name}~2"].findings
+        )
+
+
+def test_spans_of_every_form() -> None:
+    """Ids in hex or base 64, times as text, and MLflow 2's own form."""
+    new = {
+        "span_id": "AAAAAAAAAKE=",
+        "parent_span_id": "",
+        "name": "a",
+        "start_time_unix_nano": "5",
+        "end_time_unix_nano": None,
+        "status": {"code": "STATUS_CODE_UNSET"},
+        "attributes": {"mlflow.spanType": '"TOOL"'},
+    }
+    old = {
+        "context": {"span_id": "0xb2", "trace_id": "0x1"},
+        "parent_id": "0xa1",
+        "name": "b",
+        "start_time": 6,
+        "end_time": 7,
+        "status_code": "OK",
+        "status_message": "",
+        "attributes": {},
+        "events": [],
+    }
+    spans, more = spans_in(json.dumps({"spans": [new, old], "request": "x"}).encode())
+    one, other = spans
+
+    assert more is None
+    assert (one.id, one.parent, one.type) == ("00000000000000a1", None, "TOOL")
+    assert (one.status, one.start_time, one.end_time) == ("UNSET", 5, None)
+    assert (other.id, other.parent) == ("00000000000000b2", one.id)
+    assert json.loads(other.content) == old
+    assert spans_in(b'{"spans": [], "x": 1}') == ([], "says x beside its spans")
+    with pytest.raises(ValueError, match="no span's id"):
+        span_id("AAAA")
+
+
+@pytest.mark.parametrize("when", ["before", "half", "after"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "archive"])
+def test_killed_at_every_call(
+    kind: str, when: When, sources: MemorySources, tmp_path: Path
+) -> None:
+    """Killed anywhere, a second copy makes what an undisturbed one would have."""
+    items, data = with_traces()
+    opened = [resolve(sources(*items, files=data))]
+
+    def place(name: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        return {
+            "memory": f"memory:{folder}",
+            "archive": f"archive:{folder / 'a'}",
+            "sqlite": "" if kind != "sqlite" else fresh(folder),
+        }[kind]
+
+    def digests(location: str) -> dict[str, str]:
+        return {id: digest(item) for id, item in read(location).items()}
+
+    clean = failing(resolve(place("clean"), shared={"artifacts": "copy"}))
+    list(pipeline.copy(opened, clean, Options()))
+    expected = digests(clean.location)
+    assert len(expected) == 3
+    for call in range(1, clean.calls.count + 1):
+        location = place(str(call))
+        plain = resolve(location, shared={"artifacts": "copy"})
+        with pytest.raises(Killed):
+            list(pipeline.copy(opened, failing(plain, call, when), Options()))
+        list(pipeline.copy(opened, plain, Options()))
+        assert digests(location) == expected, call
+        found = verify(opened, plain, Options())
+        assert not [each for each in found if isinstance(each, Different | Missing)]
+        memory.forget(location)
+    memory.forget(clean.location)
+
+
+def test_runs_of_other_ids(sources: MemorySources, tmp_path: Path) -> None:
+    """Where a run has another id at the sink, its traces lead there."""
+    items, data = with_traces()
+    sink = fresh(tmp_path)
+    mlmigrate.copy([sources(*items[:3])], sink)
+    path = sink.removeprefix("sqlite:///")
+    run, minted = items[1].ref.id, "f" * 32
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("runs", "tags"):
+            sql = f"update {table} set run_uuid = ? where run_uuid = ?"
+            connection.execute(sql, (minted, run))
+        connection.commit()
+    mlmigrate.copy([sources(*items, files=data)], sink)
+    header = read(sink)[items[3].ref.id].header
+
+    assert isinstance(header, Trace)
+    assert header.source_run == Ref("run", minted)
