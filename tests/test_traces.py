@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from support import servers, traced
+from support.corpus import corpus_stores
 
 import mlmigrate
 from mlmigrate import pipeline
@@ -373,6 +374,60 @@ def test_killed_at_every_call(
         assert not [each for each in found if isinstance(each, Different | Missing)]
         memory.forget(location)
     memory.forget(clean.location)
+
+
+def test_databases_without_a_table_of_spans(database: str, tmp_path: Path) -> None:
+    """Before MLflow 3.5 spans were in files, and before 3.2 nothing was assessed."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(database.removeprefix("sqlite:///"), path)
+    new = read(f"sqlite:///{path}")
+    old = ("request_id", "experiment_id", "timestamp_ms", "execution_time_ms", "status")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"""
+            pragma foreign_keys=off;
+            create table old as select {", ".join(old)} from trace_info;
+            delete from trace_tags where key = 'mlflow.trace.spansLocation';
+            update trace_tags set value = '/gone/' || request_id || '/artifacts'
+                where key = 'mlflow.artifactLocation';
+            drop table spans; drop table assessments; drop table trace_info;
+            drop table entity_associations; drop table span_metrics;
+            drop table trace_metrics;
+            alter table old rename to trace_info;
+        """)
+    for id, item in new.items():
+        assert isinstance(item.header, Trace)
+        home = item.header.experiment.id
+        folder = tmp_path / "mlruns" / home / "traces" / id / "artifacts"
+        folder.mkdir(parents=True)
+        text = ", ".join(span.content for span in item.spans)
+        (folder / "traces.json").write_text(f'{{"spans": [{text}]}}')
+    sink = fresh(tmp_path)
+    copied(str(path), sink)
+    back = read(sink)
+
+    for id, item in new.items():
+        assert set(back[id].spans) == set(item.spans)
+        assert back[id].artifacts == ()
+        assert len(shown(sink)[id]["spans"]) == len(item.spans)
+    for id in new:
+        (tmp_path / "mlruns").rename(tmp_path / "away")
+        found = read(str(path))[id].findings
+        assert any("its spans are gone" in getattr(each, "what", "") for each in found)
+        (tmp_path / "away").rename(tmp_path / "mlruns")
+
+
+def test_traces_in_the_wild(tmp_path: Path) -> None:
+    """Stores of others: each trace arrives, and MLflow shows it with its spans."""
+    stores = corpus_stores("filestore") + corpus_stores("sqlite")
+    some = [store for store in stores if any(store.path.glob("*/traces/*"))]
+    if not some:
+        pytest.skip("no store with traces is there")
+    for number, store in enumerate(some):
+        sink = fresh(tmp_path, f"{number}.db")
+        report = copied(str(store.path), sink)
+        found = shown(sink)
+        assert len(found) == report.copied["trace"] > 0
+        assert all(each["spans"] for each in found.values())
 
 
 def test_runs_of_other_ids(sources: MemorySources, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from mlmigrate.artifacts import Place, Remote, list_folder, open_file, short
 from mlmigrate.errors import ItemError
@@ -52,12 +52,7 @@ def contents(
     if all(file.path != SPANS_FILE for file in files):
         return [], files, findings
     try:
-        found = home.place()
-        if found.folder is not None:
-            opened = open_file(found.folder, SPANS_FILE)
-        else:
-            opened = Remote(found.uri or "").open(SPANS_FILE)
-        with opened as file:
+        with _opened(home.place()) as file:
             read, more = spans_in(file.read())
     except (OSError, ItemError) as error:
         what = f"its spans cannot be read: {short(error)}"
@@ -68,6 +63,23 @@ def contents(
     return read, files, [*findings, Problem(home.where, what)]
 
 
+def _opened(place: Place) -> BinaryIO:
+    if place.folder is not None:
+        return open_file(place.folder, SPANS_FILE)
+    return Remote(place.uri or "").open(SPANS_FILE)
+
+
+def _repeats(place: Place, spans: Sequence[Span]) -> bool:
+    """Tell whether the file of spans says nothing beyond those of the table."""
+    try:
+        with _opened(place) as file:
+            read, more = spans_in(file.read())
+    except (OSError, ItemError):
+        return False
+    known = {span.id for span in spans}
+    return more is None and all(span.id in known for span in read)
+
+
 def _beside(home: Home, spans: Sequence[Span]) -> tuple[list[Artifact], list[Finding]]:
     """List the files of a trace whose spans are in the database: mostly there is no
     such folder, and to ask a remote place for each trace would take long.
@@ -75,6 +87,8 @@ def _beside(home: Home, spans: Sequence[Span]) -> tuple[list[Artifact], list[Fin
     found = home.place()
     if found.folder is not None:
         files, problems = list_folder(found.folder, home.where)
+        if any(file.path == SPANS_FILE for file in files) and _repeats(found, spans):
+            files = [file for file in files if file.path != SPANS_FILE]
         return files, [*problems]
     if any(ATTACHMENT in span.content for span in spans):
         return home.listed()
