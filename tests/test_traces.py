@@ -19,6 +19,8 @@ import mlmigrate
 from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
+from mlmigrate.errors import UsageError
+from mlmigrate.filters import Filters, parse_kinds
 from mlmigrate.locations import resolve
 from mlmigrate.mlflow_traces import span_id, spans_in
 from mlmigrate.model import Item, Problem, Ref, Trace
@@ -374,6 +376,27 @@ def test_killed_at_every_call(
         assert not [each for each in found if isinstance(each, Different | Missing)]
         memory.forget(location)
     memory.forget(clean.location)
+
+
+def test_kinds(sources: MemorySources, tmp_path: Path) -> None:
+    """Only the kinds that are asked for come over, with their experiments."""
+    items, data = with_traces()
+    source, sink = sources(*items, files=data), fresh(tmp_path)
+    only = Options(filters=Filters(kinds=parse_kinds("traces")))
+    planned = mlmigrate.plan([source], sink, only)
+    report = mlmigrate.copy([source], sink, only)
+
+    assert report.copied == planned.copied == {"experiment": 1, "trace": 3}
+    verified = mlmigrate.verify([source], sink, only)
+    assert verified.same == {"experiment": 1, "trace": 3}
+    assert not verified.extra
+    rest = Options(filters=Filters(kinds=parse_kinds("run, logged-model")))
+    assert mlmigrate.copy([source], sink, rest).copied == {"run": 2}
+    counts = mlmigrate.inspect(sink, kinds=("run",))
+    assert (counts["runs"]["active"], counts["traces"]) == (2, 0)
+    assert mlmigrate.inspect(sink)["traces"] == 3
+    with pytest.raises(UsageError, match="'tracks' is no kind"):
+        parse_kinds("run,tracks")
 
 
 def test_databases_without_a_table_of_spans(database: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from mlmigrate.artifacts import parse_maps
 from mlmigrate.contract import Source
 from mlmigrate.errors import UsageError
 from mlmigrate.locations import Opened, resolve
+from mlmigrate.model import Kind
 from mlmigrate.pipeline import Options
 from mlmigrate.report import Report, VerifyReport
 from mlmigrate.verification import Verdict
@@ -31,13 +32,18 @@ def open_store(location: str, *options: str) -> Source:
     return resolve(location, options).source()
 
 
-def inspect(location: str, *options: str) -> dict[str, Any]:
+def inspect(location: str, *options: str, kinds: Sequence[Kind] = ()) -> dict[str, Any]:
     """Count what the store at *location* holds, and tell what is wrong with it.
+
+    Args:
+        location: the store.
+        options: ``KEY=VALUE`` texts, options of its adapter.
+        kinds: what to read and count beside experiments; everything if none is named.
 
     Returns:
         The object that ``mlmigrate inspect --json`` prints.
     """
-    return inspection.inspect(resolve(location, options))
+    return inspection.inspect(resolve(location, options), kinds=kinds)
 
 
 def scan(*paths: str) -> list[str]:

@@ -1,4 +1,6 @@
-"""Which runs are copied: by experiment, status, tag, name and time."""
+"""What is copied: which kinds, and which runs, by experiment, status, tag, name and
+time.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Literal
 
 from mlmigrate.digest import activity
 from mlmigrate.errors import UsageError
-from mlmigrate.model import Experiment, Item, Run
+from mlmigrate.model import KINDS, Experiment, Item, Kind, Run
 
 _TERM = re.compile(
     r"^(status|name|start|end|tag\.(?P<tag>.+?))\s*(?P<op>!=|>=|<=|=|~)\s*(?P<value>.*)$"
@@ -26,10 +28,15 @@ class Filters:
     runs: tuple[str, ...] = ()  # terms such as 'status=FINISHED' or 'tag.team~vis*'
     since: int | None = None  # milliseconds
     deleted: Literal["include", "skip"] = "include"
+    kinds: tuple[Kind, ...] = ()  # all, if none is named; experiments always follow
 
     def __post_init__(self) -> None:
         for term in self.runs:
             _parse(term)
+
+    def takes(self, kind: Kind) -> bool:
+        """Tell whether items of a kind are wanted at all."""
+        return kind == "experiment" or not self.kinds or kind in self.kinds
 
     def takes_experiment(self, item: Item) -> bool:
         """Tell whether an experiment's runs are wanted at all."""
@@ -60,6 +67,21 @@ class Filters:
     def narrow(self) -> bool:
         """Whether anything at all is left out."""
         return bool(self.experiments or self.runs or self.since)
+
+
+def parse_kinds(text: str) -> tuple[Kind, ...]:
+    """Return the kinds that a list such as ``run,trace`` names.
+
+    Raises:
+        UsageError: it names something else.
+    """
+    names = [name.strip().lower().replace("-", "_") for name in text.split(",")]
+    found = tuple(kind for kind in KINDS if {kind, f"{kind}s"} & set(names))
+    known = {*KINDS, *(f"{kind}s" for kind in KINDS)}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{name!r} is no kind: give some of {', '.join(KINDS)}")
+    return found
 
 
 def parse_time(text: str) -> int:

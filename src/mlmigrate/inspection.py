@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,7 +25,6 @@ from mlmigrate.model import (
     Trace,
 )
 
-_READ: tuple[Kind, ...] = KINDS
 #: Equal notes are told once, with the first places that they concern.
 _EXAMPLES = 5
 
@@ -134,12 +133,15 @@ class Inspection:
         }
 
 
-def inspect(opened: Opened, workers: int | None = None) -> dict[str, Any]:
+def inspect(
+    opened: Opened, workers: int | None = None, kinds: Sequence[Kind] = ()
+) -> dict[str, Any]:
     """Read a whole store, but no artifact's bytes, and count what it holds.
 
     Args:
         opened: the store.
         workers: readers at once; as many as there are cores if None.
+        kinds: what to read and count beside experiments; everything if none is named.
 
     Returns:
         The object that ``inspect --json`` prints.
@@ -150,7 +152,9 @@ def inspect(opened: Opened, workers: int | None = None) -> dict[str, Any]:
     found = Inspection(redact(opened.location), opened.adapter.name)
     source = opened.source()
     try:
-        for kind in _READ:
+        for kind in KINDS:
+            if kinds and kind not in ("experiment", *kinds):
+                continue
             refs = list(source.refs(Selection(kind)))
             with reading([(opened, source)], [refs], workers=workers) as read:
                 for _, batch in read:

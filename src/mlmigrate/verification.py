@@ -124,7 +124,8 @@ class _Verification:
                     takes_model(self._job, at, item) and has_place(self._job, item)
                 ),
             )
-        yield from self._verify_models()
+        if filters.takes("registered_model"):
+            yield from self._verify_models()
         if self._sink.capabilities.traces:
             yield from self._verify_items(
                 "trace", groups, lambda at, item: takes_trace(self._job, at, item)
@@ -182,8 +183,10 @@ class _Verification:
     def _verify_items(
         self, kind: Kind, groups: Groups, takes: Takes
     ) -> Iterator[Verdict]:
+        if not self._options.filters.takes(kind):
+            return
         self._seen[kind] = set()
-        found = wanted(self._sources, groups, kind)
+        found = wanted(self._job, groups, kind)
         times = Counter(ref.id for refs in found for ref in refs)
         self._several = {id for id, count in times.items() if count > 1}
         yield Total(kind, sum(map(len, found)))

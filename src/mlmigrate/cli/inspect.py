@@ -11,6 +11,7 @@ from mlmigrate import inspection
 from mlmigrate.artifacts import parse_maps
 from mlmigrate.cli import EXITS
 from mlmigrate.errors import UsageError
+from mlmigrate.filters import parse_kinds
 from mlmigrate.locations import resolve
 from mlmigrate.report import to_json
 
@@ -34,6 +35,12 @@ _SHOWN = 30
     help="Where artifacts recorded below OLD are now.",
 )
 @click.option(
+    "--kinds",
+    metavar="LIST",
+    help="Read and count only these: some of run, logged_model, registered_model and"
+    " trace, with commas between them.",
+)
+@click.option(
     "--temp-dir",
     type=click.Path(file_okay=False, exists=True),
     help="Where the snapshot of a live SQLite file goes.",
@@ -46,9 +53,10 @@ def command(
     store: str,
     options: tuple[str, ...],
     map_artifacts: tuple[str, ...],
+    kinds: str | None,
     temp_dir: str | None,
-    workers: int | None,
     *,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Tell what STORE holds, and what is wrong with it.
@@ -60,7 +68,8 @@ def command(
     except ValueError as error:
         raise UsageError(f"--map-artifacts: {error}") from error
     shared = {"map-artifacts": list(map_artifacts), "temp-dir": temp_dir}
-    data = inspection.inspect(resolve(store, options, shared=shared), workers)
+    chosen = parse_kinds(kinds) if kinds else ()
+    data = inspection.inspect(resolve(store, options, shared=shared), workers, chosen)
     click.echo(to_json(data) if as_json else "\n".join(_lines(data)))
     if data["problems"]:
         raise SystemExit(3)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from mlmigrate.errors import UsageError
-from mlmigrate.filters import Filters, parse_time
+from mlmigrate.filters import Filters, parse_kinds, parse_time
 from mlmigrate.pipeline import Options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -49,6 +49,12 @@ _OPTIONS = (
         "--since",
         metavar="TIME",
         help="Only runs active since then: 2026-01-31, or an age such as 7d.",
+    ),
+    click.option(
+        "--kinds",
+        metavar="LIST",
+        help="Only these, with their experiments: some of run, logged_model,"
+        " registered_model and trace, with commas between them.",
     ),
     click.option(
         "--deleted",
@@ -150,6 +156,7 @@ def _filters(given: dict[str, Any]) -> Filters:
             runs=given["run_filters"],
             since=parse_time(since) if since is not None else None,
             deleted=given["deleted"],
+            kinds=parse_kinds(given["kinds"]) if given["kinds"] else (),
         )
     except OverflowError as error:
         raise UsageError("--since or --run-filter: there is no such time") from error

@@ -62,7 +62,7 @@ def _copied(job: Job) -> Generator[Event, None, None]:
     sources, options = job.sources, job.options
     groups, failed = read_experiments(sources, options)
     yield from failed
-    runs = wanted(sources, groups, "run")
+    runs = wanted(job, groups, "run")
     total = sum(map(len, runs))
     skipped, runs = unread(job, runs) if options.quick else ([], runs)
     # A sink may take seconds to open or to make: runs are read meanwhile.

@@ -132,7 +132,9 @@ def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
 
 def has_runs(job: Job) -> bool:
     """Tell whether the sink has runs, or will have."""
-    stores = (job.sink, *(source for _, source in job.sources))
+    stores: list[Source] = [job.sink]
+    if job.options.filters.takes("run"):
+        stores += (source for _, source in job.sources)
     found = (next(iter(store.refs(Selection("run"))), None) for store in stores)
     return any(ref is not None for ref in found)
 

@@ -17,7 +17,7 @@ def copy_logged_models(job: Job, groups: Groups) -> Iterator[Event]:
     """Copy the logged models of the experiments of *groups*, or tell of each that the
     sink has no place for it.
     """
-    refs = wanted(job.sources, groups, "logged_model")
+    refs = wanted(job, groups, "logged_model")
     if not any(refs):
         return
     workers = job.options.workers

@@ -36,6 +36,8 @@ from mlmigrate.pipeline.job import (
 
 def copy_models(job: Job) -> Iterator[Event]:
     """Copy registered models whose runs are at the sink by now."""
+    if not job.options.filters.takes("registered_model"):
+        return
     groups: dict[str, list[tuple[int, Item]]] = {}
     homeless = job.sink.capabilities.needs_a_run and not has_runs(job)
     for at, (_, source) in enumerate(job.sources):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlmigrate.ahead import batches
-from mlmigrate.contract import Glance, Glancing, Selection, Source
-from mlmigrate.locations import Opened
+from mlmigrate.contract import Glance, Glancing, Selection
 from mlmigrate.model import TERMINAL, Kind, Ref, Skipped
 from mlmigrate.pipeline.experiments import Groups
 from mlmigrate.pipeline.job import Job
@@ -15,17 +14,17 @@ from mlmigrate.pipeline.job import Job
 _GLANCES = 500
 
 
-def wanted(
-    sources: Sequence[tuple[Opened, Source]], groups: Groups, kind: Kind
-) -> list[list[Ref]]:
+def wanted(job: Job, groups: Groups, kind: Kind) -> list[list[Ref]]:
     """Return the refs of each source's items of a kind in these experiments."""
-    ids: list[set[str]] = [set() for _ in sources]
+    if not job.options.filters.takes(kind):
+        return [[] for _ in job.sources]
+    ids: list[set[str]] = [set() for _ in job.sources]
     for members in groups.values():
         for at, item in members:
             ids[at].add(item.ref.id)
     return [
         list(source.refs(Selection(kind, frozenset(ids[at]))))
-        for at, (_, source) in enumerate(sources)
+        for at, (_, source) in enumerate(job.sources)
     ]
 
 

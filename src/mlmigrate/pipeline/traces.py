@@ -19,10 +19,12 @@ def copy_traces(job: Job, groups: Groups) -> Iterator[Event]:
     """Copy the traces of the experiments of *groups*, or tell of each experiment how
     many of its traces the sink has no place for.
     """
+    if not job.options.filters.takes("trace"):
+        return
     if not job.sink.capabilities.traces:
         yield from _lost(job, groups)
         return
-    refs = wanted(job.sources, groups, "trace")
+    refs = wanted(job, groups, "trace")
     if not any(refs):
         return
     yield Total("trace", sum(map(len, refs)))
