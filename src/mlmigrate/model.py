@@ -270,7 +270,7 @@ class ModelVersion:
     tags: tuple[Tag, ...] = ()
     mark: str | None = None  # the text of mlmigrate.mark, where it bears one
     source_model: Ref | None = None
-    logged_model: Ref | None = None  # that it was registered from, where that is said
+    logged_model: Ref | None = None  # that it is of, where its source does not say so
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,9 @@ def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
                 if version.run
                 else None,
                 source_run=here.get(version.source_run) if version.source_run else None,
-                source_model=here.get(version.source_model)
+                source_model=here.get(
+                    version.source_model, version.source_model if keep else None
+                )
                 if version.source_model
                 else None,
                 logged_model=here.get(

@@ -101,6 +101,8 @@ def _read_version(
     run, below = lift_source(source)
     model, below_model = lift_model(source)
     model_id = parse.text(meta.get("model_id"))
+    if model_id == model:
+        model_id = None  # its source says so, and in a database that alone
     run_id = parse.text(meta.get("run_id"))
     origin = lifted.origin if marks.load(lifted.mark) else None
     version = ModelVersion(

@@ -147,6 +147,8 @@ def version_of(entry: Json) -> ModelVersion:
     run, below = lift_source(source)
     model, below_model = lift_model(source)
     model_id = text(entry.get("model_id"))
+    if model_id == model:
+        model_id = None  # its source says so, and in a database that alone
     own_run = text(entry.get("run_id"))
     origin = lifted.origin if marks.load(lifted.mark) else None
     version = ModelVersion(
