@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -232,6 +233,11 @@ def rows(location: str, table: str, order: str) -> list[dict[str, Any]]:
         ]
 
 
+def set_(text: str) -> Callable[[Path], Any]:
+    """Return what replaces a file's text."""
+    return lambda path: path.write_text(text)
+
+
 class TestDamage:
     """What is damaged costs itself alone, and is told."""
 
@@ -251,6 +257,27 @@ class TestDamage:
             ("trace_info.yaml", lambda p: p.write_text("a: ["), "is not valid YAML"),
             ("assessments/*.yaml", lambda p: p.write_text("x: 1"), "is no assessment"),
             ("tags/team", lambda p: p.write_bytes(b"\xff"), "is not UTF-8"),
+            ("trace_info.yaml", set_("execution_duration: 1.2.3s"), "is no time"),
+            (
+                "trace_info.yaml",
+                set_(f"execution_duration: {'9' * 400}s"),
+                "is no time",
+            ),
+            (
+                "assessments/*.yaml",
+                set_(
+                    "assessment_name: a\nexpectation:\n  serialized_value:\n"
+                    f"    value: '{'[' * 100_000}'"
+                ),
+                "is no assessment",
+            ),
+            (
+                "artifacts/traces.json",
+                lambda p: p.write_text(
+                    re.sub(r'(end_time[^:]*": ?)"?\d+"?', r"\g<1>1e999", p.read_text())
+                ),
+                "no spans",
+            ),
             ("../stray", lambda p: None, ""),
         ],
     )
@@ -290,6 +317,33 @@ class TestDamage:
                 assert json.load(file) == {"spans": [{"odd": 1}]}
             opened.close()
             assert item.spans == ()
+
+    @pytest.mark.parametrize(
+        ("table", "column"),
+        [
+            ("spans", "start_time_unix_nano"),
+            ("spans", "end_time_unix_nano"),
+            ("trace_info", "input_tokens"),
+            ("trace_info", "timestamp_ms"),
+            ("entity_associations", "created_time"),
+            ("assessments", "created_timestamp"),
+        ],
+    )
+    @pytest.mark.parametrize("value", ["no time", b"\xff", "9" * 400])
+    def test_odd_values_in_a_database(
+        self, database: str, tmp_path: Path, table: str, column: str, value: str | bytes
+    ) -> None:
+        """SQLite holds anything in any column: each trace is read and copied."""
+        path = tmp_path / "odd.db"
+        shutil.copy(database.removeprefix("sqlite:///"), path)
+        with closing(sqlite3.connect(path)) as base:
+            base.execute(f"update {table} set {column} = ?", (value,))
+            base.commit()
+        sink = fresh(tmp_path)
+        report = mlmigrate.copy([f"sqlite:///{path}"], sink)
+
+        assert (report.failed, report.copied["trace"]) == ([], 2)
+        assert read(sink).keys() == read(database).keys()
 
     def test_a_trace_that_stands_twice(self, store: Path) -> None:
         """The second gets another id, and is told."""

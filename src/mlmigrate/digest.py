@@ -105,8 +105,6 @@ def _by_id(record: dict[str, Any]) -> tuple[str, str]:
 def _plain(record: Any) -> dict[str, Any]:
     plain = asdict(record)
     plain.pop("mark", None)
-    if plain.get("logged_model") == plain.get("source_model"):
-        plain.pop("logged_model", None)  # a place in a logged model says which it is
     for name in _LATER:
         if plain.get(name, "") is None:
             del plain[name]

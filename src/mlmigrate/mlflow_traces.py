@@ -125,9 +125,19 @@ def span_of(said: Mapping[str, Any]) -> Span:
         name=str(said["name"]),
         type=type_ if isinstance(type_, str) else "UNKNOWN",
         status=str(code).removeprefix("STATUS_CODE_"),
-        start_time=int(start),
-        end_time=int(end) if end else None,
+        start_time=_nanoseconds(start),
+        end_time=_nanoseconds(end) if end else None,
     )
+
+
+def _nanoseconds(value: Any) -> int:
+    try:
+        time = int(value)
+    except OverflowError:
+        time = 2**63
+    if not -(2**63) <= time < 2**63:  # as databases hold them
+        raise ValueError(f"{str(value)[:40]} is no time")
+    return time
 
 
 def span_id(text: str) -> str:
@@ -195,6 +205,8 @@ def summed(
         if above in said:
             continue
         for name, number in values.items():
-            if isinstance(number, int | float) and not isinstance(number, bool):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if abs(number) < 2**63:
                 total[name] = total.get(name, 0) + number
     return total

@@ -72,7 +72,11 @@ def metadata(row: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> _Pairs
     """Return the metadata of a trace, with what stands in columns."""
     found = _with(list(pairs), SESSION, text(row["session_id"]))
     for key, (names, _) in _SUMS.items():
-        values = {name: row[name] for name in names if row[name] is not None}
+        values = {
+            name: row[name] if isinstance(row[name], int | float) else text(row[name])
+            for name in names
+            if row[name] is not None
+        }
         beside = next((value for own, value in found if own == key), None)
         if values and (beside is None or _said(key, beside) != values):
             found = [pair for pair in found if pair[0] != key]

@@ -71,10 +71,10 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
     """
     tags = _pairs(tables, "trace_tags", ids)
     metadata = _pairs(tables, "trace_request_metadata", ids)
-    spans = _spans(tables, ids)
     problems: dict[str, list[Finding]] = defaultdict(list)
+    spans = _spans(tables, ids, problems)
     assessments = _assessments(tables, ids, problems)
-    links = _links(tables, ids)
+    links = _links(tables, ids, problems)
     found: dict[Ref, Item] = {}
     for row in rows(tables, ids):
         id = str(row["request_id"])
@@ -161,10 +161,13 @@ def _pairs(
 # -- spans ------------------------------------------------------------------------
 
 
-def _spans(tables: Tables, ids: list[str]) -> dict[str, list[Span]]:
+def _spans(
+    tables: Tables, ids: list[str], problems: dict[str, list[Finding]]
+) -> dict[str, list[Span]]:
     found: dict[str, list[Span]] = defaultdict(list)
     for row in tables.rows("spans", "trace_id", *_SPAN, where={"trace_id": ids}):
         id, span, content, parent, name, type_, status, start, end = row
+        where = f"{tables.location} trace {id} span {span}"
         found[id].append(
             Span(
                 str(span),
@@ -173,8 +176,8 @@ def _spans(tables: Tables, ids: list[str]) -> dict[str, list[Span]]:
                 text(name),
                 text(type_),
                 text(status) or "UNSET",
-                int(start or 0),
-                None if end is None else int(end),
+                time(start, "start_time_unix_nano", where, problems[id]) or 0,
+                time(end, "end_time_unix_nano", where, problems[id]),
             )
         )
     return found
@@ -234,12 +237,16 @@ def _assessments(
     return found
 
 
-def _links(tables: Tables, ids: list[str]) -> dict[str, list[TraceLink]]:
+def _links(
+    tables: Tables, ids: list[str], problems: dict[str, list[Finding]]
+) -> dict[str, list[TraceLink]]:
     found: dict[str, list[TraceLink]] = defaultdict(list)
     columns = ("source_id", "destination_type", "destination_id", "created_time")
-    where = {"source_type": "trace", "source_id": ids}
+    own = {"source_type": "trace", "source_id": ids}
     for id, kind, other, created in tables.rows(
-        "entity_associations", *columns, where=where
+        "entity_associations", *columns, where=own
     ):
-        found[id].append(TraceLink(str(kind), str(other), created))
+        where = f"{tables.location} trace {id} link to {kind} {other}"
+        at = time(created, "created_time", where, problems[id])
+        found[id].append(TraceLink(str(kind), str(other), at))
     return found

@@ -39,17 +39,19 @@ from mlmigrate.stores.mlflow_files.strays import is_litter, unknown
 
 INFO = "trace_info.yaml"
 _FOLDERS = frozenset({"tags", "request_metadata", "assessments", "artifacts", INFO})
+_TIMES = ("request_time", "timestamp_ms")
+_LENGTHS = ("execution_duration", "execution_duration_ms", "execution_time_ms")
 #: What is read of a trace_info.yaml, or stands elsewhere as well.
 _FIELDS = {
-    *("trace_id", "trace_location", "request_time", "execution_duration_ms"),
-    *("execution_duration", "state", "client_request_id", "request_preview"),
-    *("response_preview", "assessments"),
-    # MLflow < 3
-    *("request_id", "experiment_id", "timestamp_ms", "execution_time_ms", "status"),
+    *("trace_id", "trace_location", "state", "client_request_id", "request_preview"),
+    *("response_preview", "assessments", *_TIMES, *_LENGTHS),
+    *("request_id", "experiment_id", "status"),  # MLflow < 3
 }
+#: What an assessment of another form makes of reading it.
+_NOT_READ = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLI = timedelta(milliseconds=1)
-_SECONDS = re.compile(r"([0-9.]+)s$")
+_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]*)?)s$")
 
 
 def read_trace(
@@ -76,13 +78,19 @@ def read_trace(
     assessments, problems = _assessments(path / "assessments", where)
     findings += problems
     time = millis(meta.get("request_time", meta.get("timestamp_ms")))
+    length = _length(meta)
+    for names, read in ((_TIMES, time), (_LENGTHS, length)):
+        said_so = [str(meta[name])[:40] for name in names if meta.get(name) is not None]
+        if said_so and read is None:
+            what = f"{INFO}: {names[0]} {said_so[0]!r} is no time: not copied"
+            findings.append(Problem(where, what))
     if time is None and spans:
         time = min(span.start_time for span in spans) // 1_000_000
     header = Trace(
         experiment=Ref("experiment", folder.experiment),
         state=said,
         request_time=time,
-        execution_duration=_length(meta),
+        execution_duration=length,
         client_request_id=parse.text(meta.get("client_request_id")),
         request_preview=parse.text(meta.get("request_preview")),
         response_preview=parse.text(meta.get("response_preview")),
@@ -156,7 +164,7 @@ def millis(value: Any) -> int | None:
 
 
 def _length(meta: Mapping[str, Any]) -> int | None:
-    for key in ("execution_duration_ms", "execution_time_ms"):
+    for key in _LENGTHS[1:]:
         if meta.get(key) is not None:
             return parse.millis(meta[key])
     seconds = _SECONDS.match(str(meta.get("execution_duration")))
@@ -212,7 +220,7 @@ def _assessments(folder: Path, where: str) -> tuple[list[Assessment], list[Findi
             if wrong is not None:
                 raise ValueError(wrong)
             found.append(_assessment(meta, path.stem))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _NOT_READ as error:
             what = f"is no assessment that can be read: {error}: not copied"
             problems.append(Problem(f"{where}/assessments/{path.name}", what))
     return found, problems
