@@ -239,7 +239,7 @@ class TestGrowth:
         many = tuple(Param(f"p{n}", str(n)) for n in range(1500))
         origin = sources(suite.experiment(), suite.run(params=many))
         copy(sources(suite.experiment()))
-        neptune_loopback.plant("/operations", Deny(403), skip=1, times=None)
+        neptune_loopback.plant("/operations", Deny(403), skip=2, times=None)
         assert {"failed": 1} == copy(origin).counts()
         assert "params/p0" in at(neptune_loopback)
         assert "params/p999" not in at(neptune_loopback)
