@@ -19,6 +19,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Skipped,
+    Tag,
     Updated,
 )
 from mlmigrate.pipeline.experiments import has_runs
@@ -32,6 +33,9 @@ from mlmigrate.pipeline.job import (
     origin_of,
     read_one,
 )
+
+#: The tag by which MLflow finds the prompts of an experiment: their ids between commas.
+_EXPERIMENTS = "_mlflow_experiment_ids"
 
 
 def copy_models(job: Job) -> Iterator[Event]:
@@ -104,7 +108,28 @@ def resolve_versions(job: Job, at: int, item: Item) -> Item | None:
         )
     if job.options.filters.narrow and not versions:
         return None
-    return replace(item, versions=tuple(versions))
+    return _at_home(job, at, replace(item, versions=tuple(versions)))
+
+
+def _at_home(job: Job, at: int, item: Item) -> Item:
+    """Return a prompt whose tag names its experiments as they are at the sink."""
+    tags: list[Tag] = []
+    findings: list[Finding] = []
+    for tag in item.tags:
+        if tag.key != _EXPERIMENTS:
+            tags.append(tag)
+            continue
+        ids = [id for id in tag.value.split(",") if id]
+        homes = [job.experiments.get((at, id)) for id in ids]
+        there = dict.fromkeys(home.id for home in homes if home is not None)
+        if there:
+            tags.append(Tag(tag.key, f",{','.join(there)},"))
+        if len(there) < len(set(ids)):
+            what = "experiments that it belongs to are not at the sink"
+            findings.append(Note(str(item.ref), what))
+    if not findings and tuple(tags) == item.tags:
+        return item
+    return replace(item, tags=tuple(tags), findings=(*item.findings, *findings))
 
 
 def _copy_model(

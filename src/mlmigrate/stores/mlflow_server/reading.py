@@ -28,6 +28,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Run,
+    Tag,
 )
 from mlmigrate.stores.mlflow_server import answers, logged_models, uncarried
 from mlmigrate.stores.mlflow_server.files import Files
@@ -52,6 +53,15 @@ _RUNS_KEPT = 4000
 _READS = 3
 #: Of a run that may still be written.
 _WRITING = ("RUNNING", "SCHEDULED", None)
+
+
+#: A search leaves prompts out unless it asks for them so.
+_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
+
+
+def is_prompt(tags: Iterable[Tag]) -> bool:
+    """Tell whether a registered model of these tags is a prompt."""
+    return any(tag == Tag("mlflow.prompt.is_prompt", "true") for tag in tags)
 
 
 class Reader:
@@ -166,9 +176,22 @@ class Reader:
         self.__dict__["has_logged_models"] = True
 
     def models(self) -> Iterator[Json]:
-        """Yield all registered models, without the prompts."""
-        query = {"max_results": 1000}
-        return self._rest.pages("registered-models/search", "registered_models", query)
+        """Yield all registered models, and then the prompts: those are registered
+        models that a search leaves out which does not ask for them.
+        """
+        path, query = "registered-models/search", {"max_results": 1000}
+        seen = set()
+        for model in self._rest.pages(path, "registered_models", query):
+            seen.add(model["name"])
+            yield model
+        prompts = {"filter": _PROMPTS, **query}
+        try:
+            for model in self._rest.pages(path, "registered_models", prompts):
+                if model["name"] not in seen:  # servers before there were prompts
+                    yield model
+        except Refused as refusal:
+            if not refusal.absent and refusal.status != 400:
+                raise
 
     # -- items ------------------------------------------------------------------
 
@@ -420,12 +443,15 @@ class Reader:
         answer = self._rest.get("registered-models/get", name=name)
         return cast(Json, answer["registered_model"])
 
-    def versions(self, name: str) -> list[Json]:
-        """Return all versions of a model by number, without the deleted."""
+    def versions(self, name: str, *, prompt: bool) -> list[Json]:
+        """Return all versions of a model, or of a prompt, by number, without the
+        deleted.
+        """
         literal = filter_text(name)
         if literal is None:
             raise ItemError(f"model {name!r}: a name with both kinds of quotes")
-        query = {"filter": f"name={literal}", "max_results": 1000}
+        wanted = f"name={literal} AND {_PROMPTS}" if prompt else f"name={literal}"
+        query = {"filter": wanted, "max_results": 1000}
         found = self._rest.pages("model-versions/search", "model_versions", query)
         return sorted(found, key=lambda version: int(version["version"]))
 
@@ -438,7 +464,7 @@ class Reader:
         )
         versions = []
         findings: list[Finding] = []
-        for entry in self.versions(ref.id):
+        for entry in self.versions(ref.id, prompt=is_prompt(lifted.tags)):
             versions.append(answers.version_of(entry))
         return Item(
             ref,

@@ -21,7 +21,7 @@ from mlmigrate.model import (
     Tag,
 )
 from mlmigrate.stores.mlflow_server import answers
-from mlmigrate.stores.mlflow_server.reading import Reader
+from mlmigrate.stores.mlflow_server.reading import Reader, is_prompt
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
 
 _NO_WEBHOOKS = (400, 404, 405, 501)
@@ -67,7 +67,9 @@ class Registry:
             self._check_webhooks()
             name = delivery.into.id if delivery.into else header.name
             self._open_model(delivery, name, header)
-            work = _Work(delivery, name, [], self._reader.versions(name))
+            own = is_prompt(delivery.item.tags)
+            held = self._reader.versions(name, prompt=own)
+            work = _Work(delivery, name, [], held)
             numbers = self._write_versions(work)
             self._write_aliases(work, numbers)
             for tag in marks.own_tags(delivery, mark=delivery.mark):
@@ -192,13 +194,13 @@ class Registry:
                     Json,
                     self._rest.create("model-versions/create", body)["model_version"],
                 ),
-                lambda: next(iter(self._bearing(work.name, version.origin)), None),
+                lambda: next(iter(self._bearing(work, version.origin)), None),
             )
             number = int(entry["version"])
             if number >= version.version:
                 break
             self._delete(entry)
-        for other in self._bearing(work.name, version.origin):
+        for other in self._bearing(work, version.origin):
             if other["version"] != entry["version"]:
                 self._delete(other)  # made by a create whose answer came never
         if number > version.version:
@@ -208,10 +210,11 @@ class Registry:
             )
         return entry
 
-    def _bearing(self, name: str, origin: str) -> list[Json]:
+    def _bearing(self, work: _Work, origin: str) -> list[Json]:
         """Return the unfinished versions that bear an origin."""
         found = []
-        for entry in self._reader.versions(name):
+        own = is_prompt(work.delivery.item.tags)
+        for entry in self._reader.versions(work.name, prompt=own):
             tags = answers.pairs_of(entry)
             if tags.get(marks.ORIGIN) == origin and not tags.get(marks.MARK):
                 found.append(entry)

@@ -21,29 +21,15 @@ def findings(rest: Rest, experiments: Sequence[str]) -> Iterator[Finding]:
         experiments: the ids of all its experiments.
     """
     where = rest.base
-    kinds = (
-        ("prompts", _prompts(rest)),
-        ("traces", _any_traces(rest, experiments)),
-    )
-    for name, entries in kinds:
-        try:
-            count = sum(1 for _ in _first(entries, 1000))
-        except Refused as refusal:
-            if not refusal.absent and refusal.status != 400:
-                what = f"{name} cannot be counted: {refusal}"
-                yield Note(where, what)
-            continue
-        if count:
-            many = "1000 or more" if count == 1000 else str(count)
-            yield Problem(where, f"{many} {name} are not carried over")
-
-
-def _prompts(rest: Rest) -> Iterator[Json]:
-    query = {
-        "filter": "tags.`mlflow.prompt.is_prompt` = 'true'",
-        "max_results": 1000,
-    }
-    return rest.pages("registered-models/search", "registered_models", query)
+    try:
+        count = sum(1 for _ in _first(_any_traces(rest, experiments), 1000))
+    except Refused as refusal:
+        if not refusal.absent and refusal.status != 400:
+            yield Note(where, f"traces cannot be counted: {refusal}")
+        return
+    if count:
+        many = "1000 or more" if count == 1000 else str(count)
+        yield Problem(where, f"{many} traces are not carried over")
 
 
 def _any_traces(rest: Rest, experiments: Sequence[str]) -> Iterator[Json]:
