@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from mlmigrate.locations import resolve
 from mlmigrate.model import KINDS, Artifact, Item
 from mlmigrate.pipeline import Options
 from mlmigrate.stores import memory
+from mlmigrate.stores.mlflow_db import schema
 from mlmigrate.testing.faults import Killed, When, failing
 from mlmigrate.testing.suite import (
     MemorySources,
@@ -394,6 +396,28 @@ class TestTwoAtOnce:
             names = base.execute("select name from experiments").fetchall()
 
         assert len(names) == len(set(names))
+
+    def test_both_finish(self, tmp_path: Path) -> None:
+        """Both find that indexes are missing: one makes them, the other is content."""
+        sink = servers.fresh_database(tmp_path / "sink.db")
+        with closing(sqlite3.connect(tmp_path / "sink.db")) as base:
+            for name in schema.METRIC_INDEXES:
+                base.execute(f"drop index if exists {name}")
+            base.execute(
+                "with recursive n(i) as (select 1 union all select i + 1 from n"
+                " where i < 300000) insert into metrics (run_uuid, key, value,"
+                " timestamp, step, is_nan) select 'r', 'loss', 0.5, i, i, 0 from n"
+            )
+            base.commit()
+        stores = [resolve(sink).sink() for _ in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda store: tuple(store.finish()), stores))
+        for store in stores:
+            store.close()
+        assert [(), ()] == found
+        with closing(sqlite3.connect(tmp_path / "sink.db")) as base:
+            names = base.execute("select name from sqlite_master where type = 'index'")
+            assert schema.METRIC_INDEXES.keys() <= {name for (name,) in names}
 
     def test_postgres(
         self, generated: Path, postgres_mlflow_uri: str, tmp_path: Path

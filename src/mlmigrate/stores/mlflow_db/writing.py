@@ -256,10 +256,7 @@ class DbSink:
 
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`: make the indexes that are missing."""
-        with self._engine.connect() as connection:
-            have = {
-                index["name"] for index in sa.inspect(connection).get_indexes("metrics")
-            }
+        have = self._indexes()
         missing = [name for name in schema.METRIC_INDEXES if name not in have]
         # SQLite takes one after the other; a server makes them at once.
         at_once = 1 if self._place.get_backend_name() == "sqlite" else len(missing)
@@ -267,11 +264,20 @@ class DbSink:
             list(pool.map(self._make_index, missing))
         return ()
 
+    def _indexes(self) -> set[str | None]:
+        with self._engine.connect() as connection:
+            found = sa.inspect(connection).get_indexes("metrics")
+        return {index["name"] for index in found}
+
     def _make_index(self, name: str) -> None:
-        with self._engine.begin() as connection:
-            quoted = connection.dialect.identifier_preparer.quote
-            listed = ", ".join(map(quoted, schema.METRIC_INDEXES[name]))
-            connection.exec_driver_sql(f"create index {name} on metrics ({listed})")
+        try:
+            with self._engine.begin() as connection:
+                quoted = connection.dialect.identifier_preparer.quote
+                listed = ", ".join(map(quoted, schema.METRIC_INDEXES[name]))
+                connection.exec_driver_sql(f"create index {name} on metrics ({listed})")
+        except sa.exc.DBAPIError:
+            if name not in self._indexes():  # else another copy made it just now
+                raise
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
