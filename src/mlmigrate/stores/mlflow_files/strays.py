@@ -66,14 +66,16 @@ def files_below(path: Path) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in names if not is_litter(name))
 
 
-def unknown(path: Path, known: Collection[str], where: str) -> list[Finding]:
-    """Name what lies in a folder beside its meta.yaml and the folders *known*.
+def unknown(
+    path: Path, known: Collection[str], where: str, *, header: str = "meta.yaml"
+) -> list[Finding]:
+    """Name what lies in a folder beside its *header* file and the folders *known*.
 
     Raises:
         OSError: the folder cannot be listed.
     """
     folders, files = entries(path)
-    return strangers(path, folders, files, known, where)
+    return strangers(path, folders, files, known, where, header=header)
 
 
 def strangers(
@@ -82,9 +84,11 @@ def strangers(
     files: Collection[str],
     known: Collection[str],
     where: str,
+    *,
+    header: str = "meta.yaml",
 ) -> list[Finding]:
     """Name those of the *folders* and *files* in *path* that MLflow does not put there;
-    *known* are the folders that it does.
+    *known* are the folders that it does, beside the file *header*.
     """
     found: list[Finding] = []
     for name in files:
@@ -95,7 +99,7 @@ def strangers(
         elif _META_COPY.match(name):
             what = "a sync tool's copy of meta.yaml: read only where that is damaged"
             found.append(Note(place, what))
-        elif name != "meta.yaml" and not is_litter(name):
+        elif name != header and not is_litter(name):
             found.append(Problem(place, "is no file of MLflow's: not copied"))
     for name in folders:
         if name not in known:

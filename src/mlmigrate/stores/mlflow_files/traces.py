@@ -38,7 +38,7 @@ from mlmigrate.stores.mlflow_files.records import read_pairs
 from mlmigrate.stores.mlflow_files.strays import is_litter, unknown
 
 INFO = "trace_info.yaml"
-_FOLDERS = frozenset({"tags", "request_metadata", "assessments", "artifacts", INFO})
+_FOLDERS = frozenset({"tags", "request_metadata", "assessments", "artifacts"})
 _TIMES = ("request_time", "timestamp_ms")
 _LENGTHS = ("execution_duration", "execution_duration_ms", "execution_time_ms")
 #: What is read of a trace_info.yaml, or stands elsewhere as well.
@@ -140,12 +140,7 @@ def _doubts(meta: Mapping[str, Any], ref: Ref, path: Path, where: str) -> list[F
     if meta.get("assessments") and not (path / "assessments").is_dir():
         what = f"{INFO} has assessments, of which there are no files: not copied"
         found.append(Problem(where, what))
-    found += (
-        each
-        for each in unknown(path, _FOLDERS, where)
-        if not each.where.endswith(f"/{INFO}")  # type: ignore[union-attr]
-    )
-    return found
+    return found + unknown(path, _FOLDERS, where, header=INFO)
 
 
 def millis(value: Any) -> int | None:
