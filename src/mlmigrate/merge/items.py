@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from itertools import chain
+from operator import attrgetter
+from typing import Literal, TypeAlias, TypeVar
 
 from mlmigrate.contract import Mark
 from mlmigrate.digest import activity, tag_hash
@@ -13,7 +15,6 @@ from mlmigrate.merge.headers import merged_header
 from mlmigrate.merge.tags import lacking_tags, written_with
 from mlmigrate.metrics import by_series, missing, model_additions, union
 from mlmigrate.model import (
-    Artifact,
     Assessment,
     Finding,
     Item,
@@ -23,6 +24,13 @@ from mlmigrate.model import (
 )
 
 OnConflict: TypeAlias = Literal["fail", "newest", "keep-both"]
+
+#: What makes two records of one kind the same one.
+_key, _path, _id, _name = map(attrgetter, ("key", "path", "id", "name"))
+_dataset = attrgetter("name", "digest")
+_link = attrgetter("model", "role")
+_other_end = attrgetter("kind", "id")
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,39 +84,16 @@ def additions(
     new_points, differing = model_additions(held.model_metrics, incoming.model_metrics)
     conflicts += [f"metric {key}" for key in differing]
 
-    held_inputs = {(entry.name, entry.digest) for entry in held.inputs}
-    new_inputs = [
-        entry
-        for entry in incoming.inputs
-        if (entry.name, entry.digest) not in held_inputs
-    ]
-    links = {(link.model, link.role): link for link in held.links}
-    new_links = [
-        link
-        for link in incoming.links
-        if (own_link := links.get((link.model, link.role))) is None
-        or (own_link != link and later)
-    ]
-    sizes = {artifact.path: artifact.size for artifact in held.artifacts}
-    new_artifacts = [
-        artifact
-        for artifact in incoming.artifacts
-        if artifact.path not in sizes
-        or (sizes[artifact.path] != artifact.size and later)
-    ]
+    new_inputs = _lacking(_dataset, held.inputs, incoming.inputs, later=False)
+    new_links = _lacking(_link, held.links, incoming.links, later=later)
+    new_artifacts = _lacking(_path, held.artifacts, incoming.artifacts, later=later)
     new_tags = lacking_tags(held, incoming, mark, later=later)
-    metadata = {pair.key: pair.value for pair in held.metadata}
-    new_metadata = [
-        pair
-        for pair in incoming.metadata
-        if pair.key not in metadata or (metadata[pair.key] != pair.value and later)
-    ]
+    new_metadata = _lacking(_key, held.metadata, incoming.metadata, later=later)
     new_spans = _new_spans(held, incoming, later=later)
     new_assessments = _new_assessments(held, incoming, mark, later=later)
-    linked = {(each.kind, each.id) for each in held.trace_links}
-    new_trace_links = [
-        each for each in incoming.trace_links if (each.kind, each.id) not in linked
-    ]
+    new_trace_links = _lacking(
+        _other_end, held.trace_links, incoming.trace_links, later=False
+    )
     header = merged_header(held.header, incoming.header, mark, later=later)
     changed = header != held.header
     new = (new_params, new_metrics, new_points, new_inputs, new_links, new_artifacts)
@@ -140,6 +125,31 @@ def additions(
         shown = ", ".join(conflicts[:5]) + (", …" if len(conflicts) > 5 else "")
         conflict = f"this version and the copy differ both ways: {shown}"
     return Additions(item, conflict)
+
+
+def _lacking(
+    key: Callable[[_Record], Hashable],
+    held: Iterable[_Record],
+    incoming: Iterable[_Record],
+    *,
+    later: bool,
+) -> list[_Record]:
+    """Return the records that are new by their *key*, and where the incoming version is
+    the later one, those that are others now.
+    """
+    own = {key(record): record for record in held}
+    return [
+        record
+        for record in incoming
+        if (standing := own.get(key(record))) is None or (later and standing != record)
+    ]
+
+
+def _latest(
+    key: Callable[[_Record], Hashable], *records: Iterable[_Record]
+) -> tuple[_Record, ...]:
+    """Return the last record of each *key*, where the first of it stands."""
+    return tuple({key(record): record for record in chain(*records)}.values())
 
 
 def _new_spans(held: Item, incoming: Item, *, later: bool) -> list[Span]:
@@ -215,9 +225,6 @@ def added(held: Item, new: Item) -> Item:
     for metric in new.metrics:
         own = histories.get(metric.key)
         histories[metric.key] = metric if own is None else union(own, metric)
-    files: dict[str, Artifact] = {
-        file.path: file for file in (*held.artifacts, *new.artifacts)
-    }
     versions = {version.version: version for version in held.versions}
     for version in new.versions:
         old = versions.get(version.version)
@@ -228,25 +235,19 @@ def added(held: Item, new: Item) -> Item:
         held,
         header=new.header,
         origin=new.origin,
-        params=tuple({p.key: p for p in (*held.params, *new.params)}.values()),
-        tags=tuple({t.key: t for t in (*held.tags, *new.tags)}.values()),
+        params=_latest(_key, held.params, new.params),
+        tags=_latest(_key, held.tags, new.tags),
         metrics=tuple(histories.values()),
         inputs=(*held.inputs, *new.inputs),
-        links=tuple(
-            {
-                (each.model, each.role): each for each in (*held.links, *new.links)
-            }.values()
-        ),
+        links=_latest(_link, held.links, new.links),
         model_metrics=tuple(
             by_series((*held.model_metrics, *new.model_metrics)).values()
         ),
-        artifacts=tuple(files.values()),
+        artifacts=_latest(_path, held.artifacts, new.artifacts),
         versions=tuple(versions.values()),
-        aliases=tuple({a.name: a for a in (*new.aliases, *held.aliases)}.values()),
-        metadata=tuple({p.key: p for p in (*held.metadata, *new.metadata)}.values()),
-        spans=tuple({each.id: each for each in (*held.spans, *new.spans)}.values()),
-        assessments=tuple(
-            {each.id: each for each in (*held.assessments, *new.assessments)}.values()
-        ),
+        aliases=_latest(_name, new.aliases, held.aliases),
+        metadata=_latest(_key, held.metadata, new.metadata),
+        spans=_latest(_id, held.spans, new.spans),
+        assessments=_latest(_id, held.assessments, new.assessments),
         trace_links=(*held.trace_links, *new.trace_links),
     )
