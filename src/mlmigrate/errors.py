@@ -64,11 +64,11 @@ def translated(
 ) -> Iterator[None]:
     """Turn what a vendor's code raises into what *told* makes of it.
 
-    The clients of object stores and of W&B, MLflow's artifact repositories over them,
-    and Arrow over a damaged file have no common root of what they raise below
-    `Exception`: one refused request, or one flipped bit, is a botocore error here, and
-    a plain `ValueError`, `TypeError`, `KeyError` or `AssertionError` there. Nothing is
-    swallowed: what was raised is the cause of what is raised in its place.
+    The clients of object stores, of W&B and of Neptune, MLflow's artifact repositories
+    over them, and Arrow over a damaged file have no common root of what they raise
+    below `Exception`: one refused request, or one flipped bit, is a botocore error
+    here, and a plain `ValueError`, `TypeError`, `KeyError` or `AssertionError` there.
+    Nothing is swallowed: what was raised is the cause of what is raised in its place.
 
     Args:
         told: makes the error; the original is its cause.
