@@ -104,9 +104,12 @@ def _measure(
     command: Sequence[str], env: dict[str, str], folder: Path, log: Path
 ) -> dict[str, float]:
     result = folder / "result.json"
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **env}
+    # What pip installs is compiled; a checkout is so from the second start on.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     subprocess.run(
         [sys.executable, "-I", "-S", MEASURE, result, log, *command],
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **env},
+        env=environment,
         cwd=folder,
         check=True,
     )
