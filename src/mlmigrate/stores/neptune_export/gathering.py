@@ -48,7 +48,8 @@ class Gathered:
 
 
 def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
-    """Read a run; its series that are lines go into *lines*.
+    """Read a run; its series that are lines go into *lines*, if given: then its points
+    are not wanted.
 
     Raises:
         ItemError: nothing of it can be read.
@@ -61,7 +62,9 @@ def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
             lines.add(path, step, time, line)
 
     where = entry.where
-    rows = read_rows(entry, write)
+    # Files are made of other rows, but a run of our own is put together as a whole.
+    points = lines is None or bool(entry.origin)
+    rows = read_rows(entry, write, points=points)
     findings: list[Finding] = [Problem(where, what) for what in rows.wrong]
     for what, number in rows.repairs.items():
         findings.append(Note(where, f"{number} {what}"))
@@ -79,7 +82,7 @@ def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:
             if step is None or step <= up_to:
                 write(path, step, time, line)
 
-        theirs = read_rows(above.entry, before)
+        theirs = read_rows(above.entry, before, points=points)
         for path, series in theirs.floats(up_to).items():
             floats.setdefault(path, []).append(series)
         rows.files += [

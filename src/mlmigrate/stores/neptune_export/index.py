@@ -12,7 +12,7 @@ from mlmigrate.neptune_runs.attributes import Container, ContainerKind, Scalar
 from mlmigrate.neptune_runs.items import experiment_name, experiment_ref, origin_of
 from mlmigrate.neptune_runs.models import model_of_version
 from mlmigrate.stores.neptune_export.layout import Entry, Folders, entries_of
-from mlmigrate.stores.neptune_export.tables import ignore, own_facts, read_rows
+from mlmigrate.stores.neptune_export.tables import own_facts, read_scalars
 from mlmigrate.told.experiments import experiment_id
 
 _SCOPES: tuple[tuple[ContainerKind, str], ...] = (
@@ -131,6 +131,6 @@ def as_container(entry: Entry) -> Container:
 def scalars_of(entry: Entry) -> dict[str, Scalar]:
     """Return the attributes with one value; none where they cannot be read."""
     try:
-        return read_rows(entry, ignore).scalars
+        return read_scalars(entry)
     except (ItemError, OSError):
         return {}  # told where the run itself is read

@@ -256,10 +256,13 @@ def _owners(path: Path, findings: list[Finding]) -> list[tuple[str, str]]:
                 table.validate(full=True)
                 projects, project_names = codes(table["project_id"])
                 runs, run_names = codes(table["run_id"])
-                pairs = np.unique(np.stack([projects, runs]), axis=1)
-                for project, run in pairs.T.tolist():
-                    if project >= 0 and run >= 0:
-                        keys[str(project_names[project]), str(run_names[run])] = None
+                named = (projects >= 0) & (runs >= 0)
+                many = len(run_names)
+                # One number a pair: sorting rows of two takes ten times as long.
+                pairs = np.unique(projects[named].astype(np.int64) * many + runs[named])
+                for pair in pairs.tolist():
+                    project, run = divmod(pair, many)
+                    keys[str(project_names[project]), str(run_names[run])] = None
     except (StoreError, OSError) as error:
         findings.append(Problem(str(path), f"cannot be read: {error}"))
         return list(keys)

@@ -23,7 +23,7 @@ from mlmigrate.stores.neptune_export.gathering import Gathered, gather
 from mlmigrate.stores.neptune_export.index import Index, home_of
 from mlmigrate.stores.neptune_export.layout import Entry, Folders
 from mlmigrate.stores.neptune_export.lines import Lines
-from mlmigrate.stores.neptune_export.tables import ignore, read_rows
+from mlmigrate.stores.neptune_export.tables import read_scalars
 from mlmigrate.told.experiments import experiment_of
 from mlmigrate.told.models import model_of
 from mlmigrate.told.values import as_dict
@@ -180,7 +180,7 @@ def _restored(entry: Entry, found: Gathered, ref: Ref) -> Restored | None:
 def _facts(entry: Entry, findings: list[Finding]) -> Container:
     """Return what is said of a model or a version in single values."""
     try:
-        scalars = read_rows(entry, ignore).scalars
+        scalars = read_scalars(entry)
     except (OSError, ItemError) as error:
         findings.append(Problem(entry.where, f"cannot be read: {error}"))
         scalars = {}

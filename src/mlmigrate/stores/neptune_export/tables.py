@@ -91,12 +91,13 @@ class Rows:
         return found
 
 
-def read_rows(entry: Entry, write: Write) -> Rows:
+def read_rows(entry: Entry, write: Write, *, points: bool = True) -> Rows:
     """Read all of a run.
 
     Args:
         entry: the run.
         write: gets each point of the series that are lines, in the order of the files.
+        points: whether those of float series are wanted, which most rows are.
 
     Raises:
         ItemError: none of its part files can be read.
@@ -106,17 +107,13 @@ def read_rows(entry: Entry, write: Write) -> Rows:
     for _, path in sorted(entry.parts.items()):
         try:
             for table in _tables(path, entry, rows):
-                _add(rows, table, write, entry.zone)
+                _add(rows, table, write, entry.zone, points=points)
             read += 1
         except (ItemError, OSError) as error:
             rows.wrong.append(f"{path.name} cannot be read whole: {error}")
     if not read and not (rows.scalars or rows.points or rows.files):
         raise ItemError("; ".join(rows.wrong) or "no part of it is there")
     return rows
-
-
-def ignore(path: str, step: int | None, time: int | None, line: str) -> None:
-    """Take a point, and do nothing."""
 
 
 def own_facts(entry: Entry) -> tuple[str, str]:
@@ -202,12 +199,29 @@ _KNOWN = {
 }
 
 
-def _add(rows: Rows, table: pa.Table, write: Write, zone: str | None) -> None:
+def read_scalars(entry: Entry) -> dict[str, Scalar]:
+    """Return the attributes with one value.
+
+    Raises:
+        ItemError: none of its part files can be read.
+    """
+    return read_rows(entry, _ignore, points=False).scalars
+
+
+def _ignore(path: str, step: int | None, time: int | None, line: str) -> None:
+    """Take a point, and do nothing."""
+
+
+def _add(
+    rows: Rows, table: pa.Table, write: Write, zone: str | None, *, points: bool
+) -> None:
     codes, types = columns.codes(table["attribute_type"])
     for code in np.unique(codes).tolist():
+        type = types[code] if code >= 0 else None
+        if type == "float_series" and not points:
+            continue
         at = np.flatnonzero(codes == code)
         part = table.take(of_numbers(at)) if len(at) < len(codes) else table
-        type = types[code] if code >= 0 else None
         if type is None:
             rows.wrong.append("rows without a type of their attribute: left out")
         elif type == "float_series":
