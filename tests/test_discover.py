@@ -19,6 +19,7 @@ from mlmigrate import inspection
 from mlmigrate.cli import group
 from mlmigrate.contract import Source
 from mlmigrate.discover import overlaps, scan
+from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import StoreNotFound
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
@@ -30,7 +31,7 @@ COUNTS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "counts.json").read_t
 SHAPE = {
     "location", "adapter", "experiments", "runs", "params", "tags", "metrics",
     "datasets", "artifacts", "logged_models", "registered_models", "model_versions",
-    "traces", "notes", "problems",
+    "traces", *(f"{kind}s" for kind in ENTITIES), "notes", "problems",
 }  # fmt: skip
 
 

@@ -80,6 +80,10 @@ class Capabilities:
     """What is held of logged models; None where there is no place for them."""
     traces: bool = False
     """There is a place for traces, under their own ids."""
+    entities: frozenset[Kind] = frozenset()
+    """The kinds of `mlmigrate.entities` that there is a place for."""
+    acts: bool = False
+    """What stands there acts: an enabled webhook is called."""
     aliases: bool = True
     """Versions of registered models may have aliases."""
     one_dataset_a_digest: bool = False
@@ -226,7 +230,8 @@ class Sink(Source, Protocol):
         """Find what the sink holds of each origin, in few requests.
 
         The key is ``Ref(kind, origin)``. A run that bears no origin is its own. For an
-        experiment or a registered model, see `mlmigrate.merge`.
+        experiment or a registered model, see `mlmigrate.merge`; for an entity,
+        `mlmigrate.entities.address`.
         """
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:

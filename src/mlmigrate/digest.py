@@ -61,6 +61,8 @@ def digest(item: Item) -> str:
         for records in (item.spans, item.assessments, item.trace_links):
             plain = sorted(map(asdict, records), key=_by_id)
             _feed(sink, plain)
+    if item.rows:
+        _feed(sink, sorted([row.table, row.values] for row in item.rows))
     return sink.hexdigest()
 
 

@@ -9,9 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 from mlmigrate.ahead import reading
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection, Source
+from mlmigrate.entities import ENTITIES
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     KINDS,
+    Entity,
     Experiment,
     Failed,
     Finding,
@@ -63,6 +65,9 @@ class Inspection:
     registered_models: int = 0
     model_versions: int = 0
     traces: int = 0
+    entities: dict[Kind, int] = field(
+        default_factory=lambda: dict.fromkeys(ENTITIES, 0)
+    )
     _notes: dict[str, tuple[list[str], int]] = field(default_factory=dict)
     _problems: dict[Problem, None] = field(default_factory=dict)
 
@@ -86,6 +91,8 @@ class Inspection:
                 self.bytes += sum(artifact.size for artifact in item.artifacts)
             case Trace():
                 self.traces += 1
+            case Entity():
+                self.entities[item.ref.kind] += 1
             case LoggedModel():
                 self.logged_models += 1
             case RegisteredModel():
@@ -122,6 +129,7 @@ class Inspection:
             "registered_models": self.registered_models,
             "model_versions": self.model_versions,
             "traces": self.traces,
+            **{f"{kind}s": count for kind, count in self.entities.items()},
             "notes": [
                 {"where": _places(places, count), "what": what, "count": count}
                 for what, (places, count) in self._notes.items()

@@ -17,7 +17,18 @@ Int64s: TypeAlias = NDArray[np.int64]
 Float64s: TypeAlias = NDArray[np.float64]
 
 Kind: TypeAlias = Literal[
-    "experiment", "run", "logged_model", "registered_model", "trace"
+    "experiment",
+    "run",
+    "logged_model",
+    "registered_model",
+    "trace",
+    "evaluation_dataset",
+    "scorer",
+    "label_schema",
+    "review_queue",
+    "issue",
+    "webhook",
+    "mcp_server",
 ]
 Lifecycle: TypeAlias = Literal["active", "deleted"]
 
@@ -28,6 +39,13 @@ KINDS: tuple[Kind, ...] = (
     "logged_model",
     "registered_model",
     "trace",
+    "evaluation_dataset",
+    "scorer",
+    "label_schema",
+    "review_queue",
+    "issue",
+    "webhook",
+    "mcp_server",
 )
 
 
@@ -281,7 +299,29 @@ class Alias:
     version: int
 
 
-Header: TypeAlias = Experiment | Run | LoggedModel | RegisteredModel | Trace
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """The header of an item of one of the kinds that `mlmigrate.entities` describes:
+    all that MLflow's tables say of it stands in the item's rows.
+    """
+
+    name: str
+    experiment: Ref | None = None  # that it belongs to, where its kind has one
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of one of MLflow's tables.
+
+    *values* is a JSON object of its columns, sorted; those that hold NULL, and those
+    that say whose row it is, are left out. Booleans are 0 and 1, JSON is text.
+    """
+
+    table: str
+    values: str
+
+
+Header: TypeAlias = Experiment | Run | LoggedModel | RegisteredModel | Trace | Entity
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +379,7 @@ class Item:
     spans: tuple[Span, ...] = ()
     assessments: tuple[Assessment, ...] = ()
     trace_links: tuple[TraceLink, ...] = ()
+    rows: tuple[Row, ...] = ()  # of an entity
     mark: str | None = None  # the text of mlmigrate.mark, where it bears one
     findings: tuple[Finding, ...] = ()
 

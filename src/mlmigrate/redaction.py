@@ -13,16 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mlmigrate import entities
 from mlmigrate.model import (
     Assessment,
     DatasetInput,
+    Entity,
     Experiment,
     Item,
+    Kind,
     LoggedModel,
     ModelVersion,
     Note,
     Param,
     RegisteredModel,
+    Row,
     Run,
     Span,
     Tag,
@@ -103,6 +107,7 @@ _TEXTS: dict[type, tuple[str, ...]] = {
     ),
     DatasetInput: ("source",),
     Trace: ("artifact_location", "request_preview", "response_preview"),
+    Entity: (),
     Assessment: ("value", "error", "rationale", "metadata"),
     Span: ("content",),
 }
@@ -199,6 +204,22 @@ class _Masking:
         """Return params or tags with their values masked."""
         return tuple(self._pair(record, f"{label}{word}") for record in records)
 
+    def row(self, kind: Kind, row: Row) -> Row:
+        """Return a row of an entity with its texts masked: all but those by which
+        it is found again.
+        """
+        table = entities.table_of(kind, row)
+        kept = {*table.key, *table.refs, *table.always, table.minted}
+        changed: dict[str, str] = {}
+        for column, value in entities.values(row).items():
+            if isinstance(value, str) and column not in kept:
+                is_json = value[:1] in ("{", "[")
+                masked = _mask_json(value) if is_json else mask(value)
+                if masked != value:
+                    changed[column] = masked
+                    self.places.append(f"{row.table} {column}")
+        return entities.changed(row, **changed) if changed else row
+
     def _pair(self, record: _Pair, label: str) -> _Pair:
         value = mask(record.value)
         if _SECRET_KEY.search(record.key) and value.lower() not in _NO_SECRETS:
@@ -235,6 +256,7 @@ def redacted(item: Item) -> Item:
     assessments = [
         masking.texts(each, f"assessment {each.id} ") for each in item.assessments
     ]
+    rows = [masking.row(item.ref.kind, row) for row in item.rows]
     if not masking.places:
         return item
     notes = [
@@ -251,5 +273,6 @@ def redacted(item: Item) -> Item:
         metadata=metadata,
         spans=tuple(spans),
         assessments=tuple(assessments),
+        rows=tuple(rows),
         findings=(*item.findings, *notes),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mlmigrate import merge
+from mlmigrate import entities, merge
 from mlmigrate.ahead import Digested, reading
 from mlmigrate.artifacts import checksum_of
 from mlmigrate.contract import Copy, Selection, Sink, Source
@@ -24,6 +24,7 @@ from mlmigrate.differences import (
     one_of,
     version_differences,
 )
+from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
@@ -39,6 +40,7 @@ from mlmigrate.model import (
     Trace,
 )
 from mlmigrate.pipeline.deciding import Takes
+from mlmigrate.pipeline.entities import placed, takes_entity
 from mlmigrate.pipeline.experiments import Groups, read_experiments
 from mlmigrate.pipeline.job import (
     Job,
@@ -130,6 +132,7 @@ class _Verification:
             yield from self._verify_items(
                 "trace", groups, lambda at, item: takes_trace(self._job, at, item)
             )
+        yield from self._verify_entities(groups)
         yield from self._sink.findings()
         for kind, seen in self._seen.items():
             count = sum(ref not in seen for ref in self._sink.refs(Selection(kind)))
@@ -405,6 +408,45 @@ class _Verification:
                 found += differing
         found += one_of(ref, model_values(items), model_values([held]))
         yield from self._judge(ref, found)
+
+    # -- entities ---------------------------------------------------------------
+
+    def _verify_entities(self, groups: Groups) -> Iterator[Verdict]:
+        for kind in ENTITIES:
+            if kind not in self._sink.capabilities.entities:
+                continue  # the copy tells of what has no place
+            if self._options.filters.takes(kind):
+                self._seen[kind] = set()
+            for at, refs in enumerate(wanted(self._job, groups, kind)):
+                for item in self._sources[at][1].read(refs):
+                    if isinstance(item, Failed):
+                        yield Problem(str(item.ref), item.why)
+                    elif takes_entity(self._job, at, item):
+                        yield from self._verify_entity(at, item)
+
+    def _verify_entity(self, at: int, item: Item) -> Iterator[Verdict]:
+        expected = placed(self._job, at, item)
+        if isinstance(expected, Failed) or expected.copy is None:
+            yield Missing(item.ref)
+            return
+        for finding in expected.findings:
+            if isinstance(finding, Problem):
+                yield finding
+        ref = expected.copy.ref
+        self._seen[ref.kind].add(ref)
+        held = self._read_back(ref)
+        if isinstance(held, Failed):
+            yield Different(item.ref, item.ref.kind, "readable", held.why)
+            return
+        lacking = merge.entity_additions(held, expected.item)
+        found: list[Different | Extra] = []
+        for row in (*lacking.rows, *lacking.refused):
+            own = entities.counterpart(ref.kind, row, held.rows)
+            label = entities.label(
+                entities.table_of(ref.kind, row), entities.values(row)
+            )
+            found.append(Different(item.ref, label, row.values, own and own.values))
+        yield from self._judge(item.ref, found)
 
 
 def _origin(item: Item) -> Ref:

@@ -49,7 +49,7 @@ BARE = "5" * 32
 YOUNG = "9" * 32
 LOST = Loss(Ref("run", OLD), "a tag is carried", carried=True)
 LATER = ("links", "model_metrics", "source_model", "logged_model")
-LATER += ("metadata", "spans", "assessments", "trace_links")
+LATER += ("metadata", "spans", "assessments", "trace_links", "rows")
 NAN, INF = float("nan"), float("inf")
 
 

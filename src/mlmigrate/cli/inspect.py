@@ -10,6 +10,7 @@ import click
 from mlmigrate import inspection
 from mlmigrate.artifacts import parse_maps
 from mlmigrate.cli import EXITS
+from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import UsageError
 from mlmigrate.filters import parse_kinds
 from mlmigrate.locations import resolve
@@ -78,7 +79,7 @@ def command(
 def _lines(data: dict[str, Any]) -> Iterator[str]:
     yield f"{data['location']} ({data['adapter']})"
     for label, value in _rows(data):
-        yield f"  {label:18} {value}"
+        yield f"  {label:19} {value}"
     yield from _section(
         "problems", [f"{each['where']}: {each['what']}" for each in data["problems"]]
     )
@@ -105,6 +106,9 @@ def _rows(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "artifacts", f"{artifacts['files']:,} files, {artifacts['bytes']:,} bytes"
     for key in ("registered_models", "model_versions", "logged_models", "traces"):
         yield key.replace("_", " "), f"{data[key]:,}"
+    for kind in ENTITIES:
+        if count := data[f"{kind}s"]:
+            yield f"{kind}s".replace("_", " "), f"{count:,}"
 
 
 def _section(title: str, rows: list[str]) -> Iterator[str]:

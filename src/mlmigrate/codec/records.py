@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from mlmigrate.codec.schema import POINTS, TABLES
 from mlmigrate.codec.text import unescape
+from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError
 from mlmigrate.metrics import by_series, history, union
 from mlmigrate.model import (
@@ -18,6 +20,7 @@ from mlmigrate.model import (
     Artifact,
     Assessment,
     DatasetInput,
+    Entity,
     Experiment,
     Finding,
     Header,
@@ -34,6 +37,7 @@ from mlmigrate.model import (
     Problem,
     Ref,
     RegisteredModel,
+    Row,
     Run,
     Span,
     Tag,
@@ -166,6 +170,7 @@ def decode(
                 for row in block("aliases").records(number, "alias", "version")
             ),
             **_of_trace(ref.kind, number, block),
+            rows=tuple(_entity_rows(ref.kind, number, block)),
             mark=mark,
             findings=tuple(findings(number, block("findings"))),
         ),
@@ -205,6 +210,7 @@ _COLUMNS: dict[str, tuple[type, str, tuple[str, ...]]] = {
         "registered_models",
         ("name", "description", "creation_time", "last_updated_time"),
     ),
+    **dict.fromkeys(ENTITIES, (Entity, "entities", ("name", "experiment_id"))),
 }
 
 
@@ -227,6 +233,9 @@ def _header(kind: Kind, number: int, block: Fetch) -> Header:
         source = values.pop("source_run_id")
         values["experiment"] = Ref("experiment", values.pop("experiment_id"))
         values["source_run"] = None if source is None else Ref("run", source)
+    if type_ is Entity:
+        home = values.pop("experiment_id")
+        values["experiment"] = None if home is None else Ref("experiment", home)
     header: Header = type_(**values)
     return header
 
@@ -313,6 +322,22 @@ def _of_trace(kind: Kind, number: int, block: Fetch) -> dict[str, Any]:
         "assessments": tuple(assessments),
         "trace_links": tuple(TraceLink(**row) for row in links),
     }
+
+
+def _entity_rows(kind: Kind, number: int, block: Fetch) -> Iterator[Row]:
+    if kind not in ENTITIES:
+        return
+    known = {table.name for table in ENTITIES[kind].tables}
+    for table, values in block("entity_rows").records(number, "table", "values"):
+        if table not in known:
+            raise ItemError(f"{table} is no table of a {kind}: upgrade mlmigrate")
+        try:
+            said = json.loads(values)
+        except (ValueError, RecursionError) as error:
+            raise ItemError(f"a row of {table} is no JSON") from error
+        if not isinstance(said, dict):
+            raise ItemError(f"a row of {table} is no JSON object")
+        yield Row(table, values)
 
 
 def _records(number: int, block: Fetch, table: str) -> Iterator[dict[str, Any]]:

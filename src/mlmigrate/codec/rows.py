@@ -16,6 +16,7 @@ from mlmigrate.errors import ItemError
 from mlmigrate.metrics import value_bits
 from mlmigrate.model import (
     Assessment,
+    Entity,
     Experiment,
     Finding,
     Item,
@@ -25,6 +26,7 @@ from mlmigrate.model import (
     ModelVersion,
     Note,
     Problem,
+    Ref,
     RegisteredModel,
     Run,
     Trace,
@@ -209,6 +211,9 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield "logged_models", _logged_model_row(id, header)
         case Trace():
             yield "traces", _trace_row(id, header)
+        case Entity():
+            home = header.experiment and header.experiment.id
+            yield "entities", (item.ref.kind, id, header.name, home)
         case RegisteredModel():
             yield (
                 "registered_models",
@@ -257,6 +262,8 @@ def _rows_of(entry: Entry) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "assessments", _assessment_row(id, assessment)
     for linked in item.trace_links:
         yield "trace_links", (id, *astuple(linked))
+    for row in item.rows:
+        yield "entity_rows", (item.ref.kind, id, row.table, row.values)
     for alias in item.aliases:
         yield "aliases", (id, alias.name, alias.version)
     for finding in item.findings:
@@ -267,13 +274,14 @@ def _index_row(entry: Entry) -> tuple[Any, ...]:
     item, header = entry.item, entry.item.header
     histories = [*item.metrics, *(each.history for each in item.model_metrics)]
     keys = {metric.key for metric in histories if len(metric.steps)}
+    home = getattr(header, "experiment", None)
     return (
         item.ref.kind,
         item.ref.id,
         item.origin,
         None if isinstance(header, Trace) else header.name,
-        header.experiment.id if isinstance(header, Run | LoggedModel | Trace) else None,
-        None if isinstance(header, RegisteredModel | Trace) else header.lifecycle,
+        home.id if isinstance(home, Ref) else None,
+        getattr(header, "lifecycle", None),
         entry.digest,
         item.mark,
         entry.source,
@@ -291,6 +299,7 @@ def _index_row(entry: Entry) -> tuple[Any, ...]:
         len(item.spans),
         len(item.assessments),
         len(item.trace_links),
+        len(item.rows),
     )
 
 

@@ -32,7 +32,7 @@ TABLES: dict[str, pa.Schema] = {
         "lifecycle text?, digest text, mark text?, source text, params int, tags int,"
         "metrics int, points int, datasets int, artifacts int, versions int,"
         "aliases int, findings int, links int?, metadata int?, spans int?,"
-        "assessments int?, trace_links int?"
+        "assessments int?, trace_links int?, rows int?"
     ),
     "experiments": _schema(
         "experiment_id text, name text, artifact_location text?, lifecycle text,"
@@ -94,6 +94,8 @@ TABLES: dict[str, pa.Schema] = {
         "overrides text?, valid bool"
     ),
     "trace_links": _schema("trace_id text, kind text, id text, created int?"),
+    "entities": _schema("kind text, id text, name text, experiment_id text?"),
+    "entity_rows": _schema("kind text, id text, table text, values text"),
     "findings": _schema(
         "item_kind text, item_id text, kind text, ref_kind text?, ref_id text?,"
         "where text, what text, carried bool?"
@@ -104,14 +106,15 @@ TABLES: dict[str, pa.Schema] = {
     ),
 }
 
-#: Columns that archives lack which were written before there were logged models or
-#: traces.
+#: Columns that archives lack which were written before there were logged models,
+#: traces or entities.
 ADDED = {
     ("items", "links"),
     ("items", "metadata"),
     ("items", "spans"),
     ("items", "assessments"),
     ("items", "trace_links"),
+    ("items", "rows"),
     ("model_versions", "source_model_id"),
     ("model_versions", "logged_model_id"),
 }
@@ -137,4 +140,5 @@ COUNTED = {
     "spans": "spans",
     "assessments": "assessments",
     "trace_links": "trace_links",
+    "entity_rows": "rows",
 }

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mlmigrate.contract import Capabilities
+from mlmigrate.fit.entities import fitted_entity
 from mlmigrate.fit.fitting import Fitting, fitted_metric
 from mlmigrate.fit.models import (
     fitted_links,
@@ -19,6 +20,7 @@ from mlmigrate.fit.traces import fitted_assessment, fitted_span, fitted_trace
 from mlmigrate.model import (
     Alias,
     DatasetInput,
+    Entity,
     Experiment,
     Item,
     LoggedModel,
@@ -38,6 +40,8 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     Returns:
         The fitted item, and a `Loss` for each thing that is not in its own place.
     """
+    if isinstance(item.header, Entity):
+        return fitted_entity(item, sink)
     fitting = Fitting(item, sink)
     header = _HEADERS[type(item.header)](item.header, fitting)
     params = _params(item, fitting)

@@ -11,6 +11,7 @@ from the version with the later activity; what was edited at the sink stays.
 
 from __future__ import annotations
 
+from mlmigrate.merge.entities import Lacking, entity_additions, with_rows
 from mlmigrate.merge.experiments import (
     experiment_additions,
     merge_experiments,
@@ -21,14 +22,17 @@ from mlmigrate.merge.registry import Renumbered, merge_models, told_apart
 
 __all__ = [
     "Additions",
+    "Lacking",
     "OnConflict",
     "Renumbered",
     "added",
     "additions",
     "combined",
+    "entity_additions",
     "experiment_additions",
     "merge_experiments",
     "merge_models",
     "origins_of",
     "told_apart",
+    "with_rows",
 ]

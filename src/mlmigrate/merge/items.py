@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 from mlmigrate.contract import Mark
 from mlmigrate.digest import activity, tag_hash
 from mlmigrate.marks import PREFIX, WHOLE, beside, stand_in, state_of
+from mlmigrate.merge.entities import with_rows
 from mlmigrate.merge.headers import merged_header
 from mlmigrate.merge.tags import lacking_tags, written_with
 from mlmigrate.metrics import by_series, missing, model_additions, union
@@ -250,4 +251,5 @@ def added(held: Item, new: Item) -> Item:
         spans=_latest(_id, held.spans, new.spans),
         assessments=_latest(_id, held.assessments, new.assessments),
         trace_links=(*held.trace_links, *new.trace_links),
+        rows=with_rows(held, new.rows),
     )

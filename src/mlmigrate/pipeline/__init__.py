@@ -15,6 +15,7 @@ from mlmigrate.contract import Recording
 from mlmigrate.locations import Opened
 from mlmigrate.model import Finding
 from mlmigrate.pipeline.deciding import copy_items
+from mlmigrate.pipeline.entities import copy_entities
 from mlmigrate.pipeline.experiments import copy_experiments, read_experiments
 from mlmigrate.pipeline.job import Event, Job, Options, Total, open_stores
 from mlmigrate.pipeline.logged_models import copy_logged_models
@@ -74,5 +75,6 @@ def _copied(job: Job) -> Generator[Event, None, None]:
     yield from copy_logged_models(job, groups)
     yield from copy_models(job)
     yield from copy_traces(job, groups)
+    yield from copy_entities(job, groups)
     for _, source in sources:
         yield from source.findings()

@@ -21,17 +21,17 @@ from mlmigrate.contract import (
     Selection,
     Written,
 )
+from mlmigrate.entities import ENTITIES, address_of
 from mlmigrate.errors import ItemError
 from mlmigrate.model import (
+    Entity,
     Experiment,
     Failed,
     Finding,
     Item,
     Lifecycle,
-    LoggedModel,
     Ref,
     Run,
-    Trace,
 )
 
 
@@ -68,7 +68,12 @@ class MemoryStore:
     """See `mlmigrate.contract.Sink`."""
 
     parallel: Literal["process", "thread"] = "thread"
-    capabilities = Capabilities(keeps_ids=True, logged_models=ModelFacts(), traces=True)
+    capabilities = Capabilities(
+        keeps_ids=True,
+        logged_models=ModelFacts(),
+        traces=True,
+        entities=frozenset(ENTITIES),
+    )
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -80,10 +85,11 @@ class MemoryStore:
             if ref.kind != selection.kind:
                 continue
             header = item.header
+            home = getattr(header, "experiment", None)
             if (
-                isinstance(header, Run | LoggedModel | Trace)
+                isinstance(home, Ref)
                 and selection.experiments is not None
-                and header.experiment.id not in selection.experiments
+                and home.id not in selection.experiments
             ):
                 continue
             yield ref
@@ -186,5 +192,8 @@ def _is(item: Item, origin: str) -> bool:
             if item.mark and origin in merge.origins_of(item.origin):
                 return True
             return name == origin.partition("/")[2]
+        case Entity():
+            named = address_of(item)
+            return origin in (item.ref.id, named and named.id)
         case _:
             return item.origin == origin

@@ -15,6 +15,7 @@ The hooks `peek`, `edit_tag` and `delete_run` must not use the adapter: a bug in
 from __future__ import annotations
 
 from mlmigrate.testing.broken_artifacts import BrokenArtifacts
+from mlmigrate.testing.entities import Entities, NoEntities
 from mlmigrate.testing.items import (
     NOW,
     OTHER,
@@ -68,7 +69,13 @@ __all__ = [
 
 
 class RunSinkSuite(
-    RoundTrips, Repeats, Merging, BrokenArtifacts, NoLoggedModels, NoTraces
+    RoundTrips,
+    Repeats,
+    Merging,
+    BrokenArtifacts,
+    NoLoggedModels,
+    NoTraces,
+    NoEntities,
 ):
     """Tests that a sink passes which has a place only for runs."""
 
@@ -77,5 +84,5 @@ class SinkSuite(RunSinkSuite, Registry):
     """Tests that a sink passes which also has a place for registered models."""
 
 
-class FullSinkSuite(SinkSuite, LoggedModels, Traces):
+class FullSinkSuite(SinkSuite, LoggedModels, Traces, Entities):
     """Tests that a sink passes which holds all that MLflow has, under its ids."""

@@ -16,9 +16,20 @@ import pyarrow as pa
 
 from mlmigrate.codec import COUNTED, TABLES, unescape
 from mlmigrate.codec.arrays import of_numbers
+from mlmigrate.entities import ENTITIES, address
 from mlmigrate.errors import ItemError
 from mlmigrate.merge import origins_of
 from mlmigrate.model import KINDS, Kind, Lifecycle, Ref
+
+#: The kinds of items that belong to one experiment each.
+_AT_HOME = frozenset(
+    (
+        "run",
+        "logged_model",
+        "trace",
+        *(k for k, d in ENTITIES.items() if d.of_experiment),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ class Index:
     def refs(self, kind: Kind, experiments: frozenset[str] | None) -> Iterator[Ref]:
         """Yield the refs of one kind, of what has a home those of some experiments."""
         homes = None
-        if kind in ("run", "logged_model", "trace") and experiments is not None:
+        if kind in _AT_HOME and experiments is not None:
             homes = self.table.column("experiment_id").to_pylist()
         for id, at in self._at[kind].items():
             if homes is None or unescape(homes[at] or "") in (experiments or ()):
@@ -102,6 +113,9 @@ class Index:
             bearing, named = self._experiments
             id = bearing.get(origin.id) or named.get(origin.id.partition("/")[2])
             return None if id is None else Ref("experiment", id)
+        if origin.kind in ENTITIES:
+            own = self.get(origin)
+            return own.ref if own is not None else self._named.get(origin)
         id = self._renamed[origin.kind].get(origin.id, origin.id)
         row = self.get(Ref(origin.kind, id))
         return row.ref if row is not None and row.origin == origin.id else None
@@ -116,6 +130,20 @@ class Index:
         for kind, id, origin in rows:
             if id != origin:
                 found[kind].setdefault(unescape(origin), unescape(id))
+        return found
+
+    @cached_property
+    def _named(self) -> dict[Ref, Ref]:
+        """Address -> ref of entities."""
+        found: dict[Ref, Ref] = {}
+        for kind in ENTITIES:
+            for at in self._at[kind].values():
+                row = self.row(at)
+                home = row.experiment
+                home_ref = None if home is None else Ref("experiment", home)
+                named = address(kind, row.name, home_ref)
+                if named is not None:
+                    found.setdefault(named, row.ref)
         return found
 
     @cached_property

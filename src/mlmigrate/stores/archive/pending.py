@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy
+from mlmigrate.entities import address
 from mlmigrate.merge import origins_of
-from mlmigrate.model import Experiment, Item, Lifecycle, Ref, RegisteredModel, Trace
+from mlmigrate.model import Entity, Experiment, Item, Lifecycle, Ref
 
 
 @dataclass(slots=True)
@@ -21,9 +22,7 @@ class Pending:
     def add(self, item: Item) -> None:
         """Remember an item that was written; its records are not needed for that."""
         ref, header = item.ref, item.header
-        lifecycle: Lifecycle = "active"
-        if not isinstance(header, RegisteredModel | Trace):
-            lifecycle = header.lifecycle
+        lifecycle: Lifecycle = getattr(header, "lifecycle", "active")
         self.copies[ref] = Copy(ref, marks.load(item.mark), lifecycle)
         if isinstance(header, Experiment):
             for origin in origins_of(item.origin):
@@ -31,6 +30,11 @@ class Pending:
             self.names.setdefault(header.name, ref)
         else:
             self.origins[Ref(ref.kind, item.origin)] = ref
+        if isinstance(header, Entity):
+            self.origins[ref] = ref
+            named = address(ref.kind, header.name, header.experiment)
+            if named is not None:
+                self.origins.setdefault(named, ref)
 
     def get(self, ref: Ref) -> Copy | None:
         """Return what is known of an item."""

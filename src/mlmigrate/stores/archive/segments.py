@@ -13,6 +13,7 @@ from mlmigrate.digest import digest
 from mlmigrate.errors import ItemError
 from mlmigrate.marks import PREFIX
 from mlmigrate.model import (
+    Entity,
     Experiment,
     Failed,
     Header,
@@ -158,6 +159,7 @@ def _counts(item: Item) -> dict[str, int]:
         "spans": len(item.spans),
         "assessments": len(item.assessments),
         "trace_links": len(item.trace_links),
+        "rows": len(item.rows),
     }
 
 
@@ -188,8 +190,11 @@ def stub(row: Row, why: str) -> Item:
                 Ref("experiment", row.experiment or ""),
                 (mark.status if mark else None) or "STATE_UNSPECIFIED",
             )
-        case _:
+        case "registered_model":
             header = RegisteredModel(row.name)
+        case _:
+            home = row.experiment
+            header = Entity(row.name, None if home is None else Ref("experiment", home))
     return Item(row.ref, header, row.origin, mark=row.mark, findings=(problem,))
 
 

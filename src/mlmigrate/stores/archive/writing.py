@@ -22,6 +22,7 @@ from mlmigrate.contract import (
     Written,
 )
 from mlmigrate.digest import digest
+from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound
 from mlmigrate.model import (
     Failed,
@@ -51,7 +52,11 @@ class ArchiveSink:
     """See `mlmigrate.contract.Sink`."""
 
     capabilities = Capabilities(
-        keeps_ids=True, surrogates=True, logged_models=ModelFacts(), traces=True
+        keeps_ids=True,
+        surrogates=True,
+        logged_models=ModelFacts(),
+        traces=True,
+        entities=frozenset(ENTITIES),
     )
 
     def __init__(self, place: Place, options: Mapping[str, Any]) -> None:

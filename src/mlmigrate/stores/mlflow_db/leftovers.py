@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
+from mlmigrate.entities import ENTITIES, Table
 from mlmigrate.errors import StoreError
 from mlmigrate.model import Finding, Problem
 from mlmigrate.stores.mlflow_db.links import ENDS
@@ -43,6 +44,7 @@ CARRIED = {
     "trace_metrics",
     "trace_request_metadata",
     "trace_tags",
+    *(table.name for each in ENTITIES.values() for table in each.tables),
 }
 #: Tables whose rows MLflow makes by itself: locks, leases and sums over others.
 _DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
@@ -55,6 +57,7 @@ _MODEL = {"name": "name"}
 _TRACE = {"request_id": "request_id"}
 _VERSION = {"name": "name", "version": "version"}
 _OF_TRACE: Any = sa.column("source_type") == "trace"
+_LINKS = "entity_associations"
 #: Rows of the first table mean nothing without the row of another that they name: by
 #: which columns, there called what; and what such a row is.
 _OWNED = (
@@ -83,6 +86,27 @@ _OWNED = (
     ("spans", "trace_info", {"trace_id": "request_id"}, "trace"),
     ("assessments", "trace_info", {"trace_id": "request_id"}, "trace"),
     ("entity_associations", "trace_info", {"source_id": "request_id"}, "trace"),
+    *(
+        (
+            table.name,
+            each.own.name,
+            {table.owner: each.own.owner},
+            each.kind.replace("_", " "),
+        )
+        for each in ENTITIES.values()
+        for table in each.tables[1:]
+        if table.name != _LINKS
+    ),
+    *(
+        (
+            each.own.name,
+            "experiments",
+            {"experiment_id": "experiment_id"},
+            "experiment",
+        )
+        for each in ENTITIES.values()
+        if each.of_experiment
+    ),
 )
 
 
@@ -136,6 +160,17 @@ def _is_link() -> Any:
     )
 
 
+def _tables(name: str) -> Iterator[Table]:
+    """Yield what entities have in a table."""
+    for each in ENTITIES.values():
+        yield from (table for table in each.tables if table.name == name)
+
+
+def _is(table: Table) -> Any:
+    """Tell the rows of a table that are an entity's."""
+    return sa.and_(*(sa.column(name) == held for name, held in table.always.items()))
+
+
 def _count(table: Any, where: Any = None) -> sa.Select[Any]:
     query = sa.select(sa.func.count()).select_from(table)
     return query if where is None else query.where(where)
@@ -159,9 +194,17 @@ def _linked(tables: Tables) -> Iterator[_Look]:
         yield "inputs", _count(sa.table("inputs"), lost), what
         used: Any = tables.select("inputs", "source_id").where(_is_dataset())
         unused = sa.column("dataset_uuid").not_in(used)
-    if "entity_associations" in tables.columns:
-        others = _count(sa.table("entity_associations"), sa.not_(_OF_TRACE))
-        yield "entity_associations", others, "links of no trace are not carried over"
+    if _LINKS in tables.columns:
+        known = sa.or_(_OF_TRACE, *(_is(table) for table in _tables(_LINKS)))
+        others = _count(sa.table(_LINKS), sa.not_(known))
+        yield _LINKS, others, "links of an unknown kind are not carried over"
+    for each in ENTITIES.values():
+        for table in each.tables:
+            if table.name != _LINKS and table.always.keys() & tables.columns.get(
+                table.name, set()
+            ):
+                others = _count(sa.table(table.name), sa.not_(_is(table)))
+                yield table.name, others, "rows of other workspaces are not copied"
     if "datasets" in tables.columns:
         left = _count(sa.table("datasets"), unused)
         yield "datasets", left, "datasets that no run uses are left"

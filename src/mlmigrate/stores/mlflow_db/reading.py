@@ -15,9 +15,11 @@ import sqlalchemy as sa
 
 from mlmigrate.artifacts import Place, Remote, open_file, parse_maps
 from mlmigrate.contract import Glance, Selection
+from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import Failed, Finding, Item, Problem, Ref
 from mlmigrate.stores.mlflow_db import (
+    entities,
     experiments,
     leftovers,
     logged_models,
@@ -98,7 +100,9 @@ class DbReader:
             case "registered_model":
                 found = registry.names(self._tables)
             case _:
-                return
+                found = entities.ids(
+                    self._tables, selection.kind, selection.experiments
+                )
         yield from (Ref(selection.kind, id) for id in found)
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
@@ -135,6 +139,10 @@ class DbReader:
             ids = [ref.id for ref in refs if ref.kind == "trace"]
             if ids:
                 found.update(traces.read(self._tables, ids, self._around))
+            for kind in ENTITIES:
+                ids = [ref.id for ref in refs if ref.kind == kind]
+                if ids:
+                    found.update(entities.read(self._tables, kind, ids))
             for ref in refs:
                 if ref.kind == "experiment":
                     found[ref] = experiments.read(self._tables, ref)

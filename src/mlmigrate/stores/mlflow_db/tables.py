@@ -76,6 +76,11 @@ class Tables:
                 f"{location} holds no tables of MLflow's; is it the right database?"
             )
 
+    def json_columns(self, table: str) -> set[str]:
+        """Return which columns of a table that is there hold JSON."""
+        columns = self._tables[table].columns
+        return {each.name for each in columns if isinstance(each.type, sa.JSON)}
+
     def select(
         self, table: str, *columns: str, absent: int | None = None
     ) -> sa.Select[Any]:

@@ -26,8 +26,10 @@ from mlmigrate.contract import (
     Selection,
     Written,
 )
-from mlmigrate.errors import UsageError
+from mlmigrate.entities import ENTITIES
+from mlmigrate.errors import ItemError, UsageError
 from mlmigrate.model import (
+    Entity,
     Experiment,
     Failed,
     Finding,
@@ -40,7 +42,7 @@ from mlmigrate.model import (
     Run,
     Trace,
 )
-from mlmigrate.stores.mlflow_db import copies, schema
+from mlmigrate.stores.mlflow_db import copies, entity_rows, schema
 from mlmigrate.stores.mlflow_db.experiment_rows import experiment_ids, write_experiment
 from mlmigrate.stores.mlflow_db.logged_model_rows import write_logged_model
 from mlmigrate.stores.mlflow_db.model_rows import write_model
@@ -233,12 +235,18 @@ class DbSink:
                 logged_models=_models(nan="zero"),
                 one_dataset_a_digest=True,
                 traces=True,
+                entities=frozenset(ENTITIES),
+                acts=True,
             )
         text = {}
         for name, (table, column) in _TEXT_COLUMNS.items():
             length = getattr(self._tables[table].c[column].type, "length", None)
             if length is not None:
                 text[name] = length
+        for table in {each.name for kind in ENTITIES.values() for each in kind.tables}:
+            for held in self._tables[table].columns:
+                if (length := getattr(held.type, "length", None)) is not None:
+                    text[f"{table}.{held.name}"] = length
         mysql = url.get_backend_name() != "postgresql"
         return Capabilities(
             keeps_ids=True,
@@ -249,6 +257,8 @@ class DbSink:
             logged_models=_models(nan="zero" if mysql else "kept"),
             one_dataset_a_digest=True,
             traces=True,
+            entities=frozenset(ENTITIES),
+            acts=True,
             folds_keys=mysql,
             nul=mysql,
             max_experiment_id=2**31 - 1,
@@ -307,6 +317,9 @@ class DbSink:
             for at in range(0, len(traces), _IDS):
                 part = traces[at : at + _IDS]
                 found.update(copies.trace_copies(connection, tables, part))
+            for kind in ENTITIES:
+                if refs := wanted[kind]:
+                    found.update(entity_rows.copies(connection, tables, kind, refs))
             if models := {ref.id for ref in wanted["registered_model"]}:
                 found.update(copies.model_copies(connection, tables, models))
         return found
@@ -359,6 +372,7 @@ class DbSink:
             sa.exc.SQLAlchemyError,
             self._driver_error,  # bulk loads bypass SQLAlchemy, which would wrap it
             OverflowError,  # an integer's size
+            ItemError,
         ) as error:
             return self._one_by_one(sound, error)
 
@@ -390,6 +404,8 @@ class DbSink:
                     ref = write_trace(transaction, delivery, stored)
                 case RegisteredModel():
                     ref = write_model(transaction, delivery, header)
+                case Entity():
+                    ref = entity_rows.write_entity(transaction, delivery)
             refs.append(ref)
             if ref.kind in self._renamed and ref.id != delivery.item.origin:
                 self._renamed[ref.kind][delivery.item.origin] = ref.id

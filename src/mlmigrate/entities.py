@@ -1,0 +1,291 @@
+"""The kinds of items that travel as rows of MLflow's tables, described as data.
+
+An evaluation dataset, a scorer, a webhook: MLflow keeps each in one row of a table and
+in rows of others that name it. What is described here is read, copied, merged,
+archived and verified by the same code; a further table costs a line. The tables are
+those of ``mlflow/store/tracking/dbmodels/models.py`` and
+``mlflow/store/model_registry/dbmodels/models.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mlmigrate.model import Entity, Item, Kind, Ref, Row
+
+#: The columns of a row that say something, without those that hold NULL.
+Values: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of which an entity has one row, or several."""
+
+    name: str
+    owner: str
+    """The column that holds the entity's id."""
+    key: tuple[str, ...] = ()
+    """The columns that tell a row from the entity's others; none where it has one."""
+    minted: str | None = None
+    """A column with an id that MLflow draws: it is kept, and says nothing."""
+    refs: Mapping[str, Kind] = field(default_factory=dict)
+    """Columns that name other items."""
+    updated: str | None = None
+    """The column with the time of the last change, in milliseconds."""
+    always: Mapping[str, str] = field(default_factory=dict)
+    """What columns hold in rows that are the entity's; others are not carried."""
+    numbered: bool = False
+    """Rows are versions, never changed: of two with one number, the later arrival gets
+    the next one that is free."""
+    secret: tuple[str, ...] = ()
+    """Columns that are never read: they hold secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A kind of entity: its own table first, then those of its parts."""
+
+    kind: Kind
+    name: str
+    """The column of the entity's own row that holds its name; it may be its id."""
+    tables: tuple[Table, ...]
+    of_experiment: bool = False
+    """It belongs to the experiment that its column ``experiment_id`` names."""
+    one_a_name: bool = True
+    """In its experiment, or in the store, no two have one name."""
+
+    @property
+    def own(self) -> Table:
+        """The table that has one row for each entity."""
+        return self.tables[0]
+
+
+_DEFAULT = {"workspace": "default"}
+
+ENTITIES: dict[Kind, Description] = {
+    each.kind: each
+    for each in (
+        Description(
+            "evaluation_dataset",
+            "name",
+            (
+                Table(
+                    "evaluation_datasets",
+                    "dataset_id",
+                    updated="last_update_time",
+                    always=_DEFAULT,
+                ),
+                Table("evaluation_dataset_tags", "dataset_id", ("key",)),
+                Table(
+                    "evaluation_dataset_records",
+                    "dataset_id",
+                    ("input_hash",),
+                    minted="dataset_record_id",
+                    updated="last_update_time",
+                ),
+                Table(
+                    "entity_associations",
+                    "source_id",
+                    ("destination_id",),
+                    minted="association_id",
+                    refs={"destination_id": "experiment"},
+                    always={
+                        "source_type": "evaluation_dataset",
+                        "destination_type": "experiment",
+                    },
+                ),
+            ),
+        ),
+        Description(
+            "scorer",
+            "scorer_name",
+            (
+                Table("scorers", "scorer_id"),
+                Table(
+                    "scorer_versions", "scorer_id", ("scorer_version",), numbered=True
+                ),
+                Table(
+                    "online_scoring_configs",
+                    "scorer_id",
+                    minted="online_scoring_config_id",
+                    refs={"experiment_id": "experiment"},
+                ),
+            ),
+            of_experiment=True,
+        ),
+        Description(
+            "label_schema",
+            "name",
+            (Table("label_schemas", "schema_id", updated="last_update_time"),),
+            of_experiment=True,
+        ),
+        Description(
+            "review_queue",
+            "name",
+            (
+                Table("review_queues", "queue_id", updated="last_update_time_ms"),
+                Table("review_queue_users", "queue_id", ("user_id",)),
+                Table(
+                    "review_queue_label_schemas",
+                    "queue_id",
+                    ("schema_id",),
+                    refs={"schema_id": "label_schema"},
+                ),
+                Table(
+                    "review_queue_items",
+                    "queue_id",
+                    ("item_id",),
+                    updated="last_update_time_ms",
+                ),
+            ),
+            of_experiment=True,
+        ),
+        Description(
+            "issue",
+            "name",
+            (
+                Table(
+                    "issues",
+                    "issue_id",
+                    refs={"source_run_id": "run"},
+                    updated="last_updated_timestamp",
+                ),
+            ),
+            of_experiment=True,
+            one_a_name=False,
+        ),
+        Description(
+            "webhook",
+            "name",
+            (
+                Table(
+                    "webhooks",
+                    "webhook_id",
+                    updated="last_updated_timestamp",
+                    always=_DEFAULT,
+                    secret=("secret",),
+                ),
+                Table("webhook_events", "webhook_id", ("entity", "action")),
+            ),
+            one_a_name=False,
+        ),
+        Description(
+            "mcp_server",
+            "name",
+            (
+                Table(
+                    "mcp_servers", "name", updated="last_updated_at", always=_DEFAULT
+                ),
+                Table("mcp_server_tags", "name", ("key",), always=_DEFAULT),
+                Table(
+                    "mcp_server_versions",
+                    "name",
+                    ("version",),
+                    updated="last_updated_at",
+                    always=_DEFAULT,
+                ),
+                Table(
+                    "mcp_server_version_tags",
+                    "name",
+                    ("version", "key"),
+                    always=_DEFAULT,
+                ),
+                Table("mcp_server_aliases", "name", ("alias",), always=_DEFAULT),
+                Table(
+                    "mcp_access_endpoints",
+                    "server_name",
+                    ("id",),
+                    updated="last_updated_at",
+                    always=_DEFAULT,
+                ),
+            ),
+            one_a_name=False,
+        ),
+    )
+}
+
+_TABLES: dict[tuple[Kind, str], Table] = {
+    (each.kind, table.name): table
+    for each in ENTITIES.values()
+    for table in each.tables
+}
+
+
+def table_of(kind: Kind, row: Row) -> Table:
+    """Return how the table is described in which a row of an entity stands."""
+    return _TABLES[kind, row.table]
+
+
+def address(kind: Kind, name: str, experiment: Ref | None) -> Ref | None:
+    """Return the ref by which `Sink.copies` finds an entity that has another id, but
+    stands in its place: under its name, in its experiment. None where a name may stand
+    for several.
+    """
+    if not ENTITIES[kind].one_a_name:
+        return None
+    return Ref(kind, f"{experiment.id if experiment else ''}/{name}")
+
+
+def address_of(item: Item) -> Ref | None:
+    """Return the address of an item; see `address`."""
+    header = item.header
+    assert isinstance(header, Entity)
+    return address(item.ref.kind, header.name, header.experiment)
+
+
+def row(table: str, values: Values) -> Row:
+    """Make a row of those columns that hold something."""
+    said = {name: value for name, value in values.items() if value is not None}
+    return Row(table, json.dumps(said, sort_keys=True, separators=(",", ":")))
+
+
+def values(row: Row) -> dict[str, Any]:
+    """Return the columns of a row."""
+    found: dict[str, Any] = json.loads(row.values)
+    return found
+
+
+def changed(row_: Row, **columns: Any) -> Row:
+    """Return a row with other values in some columns."""
+    return row(row_.table, {**values(row_), **columns})
+
+
+def key(table: Table, said: Values) -> tuple[Any, ...]:
+    """Return what tells a row among those of its entity."""
+    return tuple(said.get(name) for name in table.key)
+
+
+def label(table: Table, said: Values) -> str:
+    """Name a row for people."""
+    return " ".join(map(str, (table.name, *key(table, said))))
+
+
+def counterpart(kind: Kind, row: Row, rows: Iterable[Row]) -> Row | None:
+    """Return which of *rows* has the place of *row*."""
+    table = table_of(kind, row)
+    wanted = key(table, values(row))
+    for each in rows:
+        if each.table == row.table and key(table, values(each)) == wanted:
+            return each
+    return None
+
+
+def says(table: Table, said: Values) -> dict[str, Any]:
+    """Return what a row says, in a form to compare: JSON by what it holds, not by how
+    it is written; without the id that was drawn for it.
+    """
+    return {name: _plain(value) for name, value in said.items() if name != table.minted}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # a server may write 1.0 as 1
+    return value

@@ -1,0 +1,132 @@
+"""Entities: row by row, what a copy lacks and which of two rows stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from mlmigrate import entities
+from mlmigrate.entities import ENTITIES, Table
+from mlmigrate.model import Item, Note, Row
+
+#: A row, and its columns.
+_Said: TypeAlias = "tuple[Row, Mapping[str, Any]]"
+_Key: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """What the copy of an entity lacks."""
+
+    rows: tuple[Row, ...]
+    """To be added, or in the place of those with the same keys."""
+    refused: tuple[Row, ...] = ()
+    """In the place of which something else stands, and no time tells which is later."""
+    notes: tuple[Note, ...] = ()
+
+
+def entity_additions(held: Item, incoming: Item) -> Lacking:
+    """Return what of *incoming* is missing in *held*, its copy at a sink.
+
+    A row that both have stands as it was changed last: by its own time, then by the
+    entity's. Where no time tells, what stands at the sink stays.
+    """
+    rows: list[Row] = []
+    refused: list[Row] = []
+    notes: list[Note] = []
+    ages = [_age(item) for item in (incoming, held)]
+    for table in ENTITIES[incoming.ref.kind].tables:
+        standing = _of(table, held.rows)
+        wanted = _of(table, incoming.rows)
+        if table.numbered:
+            for row, renumbered in _versions(table, wanted, standing):
+                rows.append(row)
+                notes += (Note(str(incoming.ref), what) for what in renumbered)
+            continue
+        for key, (row, said) in wanted.items():
+            if key not in standing:
+                rows.append(row)
+                continue
+            own = standing[key][1]
+            if entities.says(table, said) == entities.says(table, own):
+                continue
+            mine, theirs = (
+                (_time(table, each), age)
+                for each, age in zip((said, own), ages, strict=True)
+            )
+            if mine > theirs:
+                rows.append(_in_its_place(table, row, own))
+            elif mine == theirs:
+                refused.append(row)
+    return Lacking(tuple(rows), tuple(refused), tuple(notes))
+
+
+def with_rows(held: Item, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows of an entity, of which *rows* are new or stand for others."""
+    if not held.rows and not rows:
+        return ()
+    grown: list[Row] = []
+    for table in ENTITIES[held.ref.kind].tables:
+        both = {**_of(table, held.rows), **_of(table, rows)}
+        grown += (row for row, _ in both.values())
+    return tuple(grown)
+
+
+def _of(table: Table, rows: Sequence[Row]) -> dict[_Key, _Said]:
+    """Return the rows of one table, by key."""
+    found: dict[_Key, _Said] = {}
+    for row in rows:
+        if row.table == table.name:
+            said = entities.values(row)
+            found[entities.key(table, said)] = row, said
+    return found
+
+
+def _versions(
+    table: Table,
+    wanted: Mapping[_Key, _Said],
+    standing: Mapping[_Key, _Said],
+) -> Iterator[tuple[Row, list[str]]]:
+    """Yield the versions that are nowhere among those that stand, the number of each
+    its own where that is free.
+    """
+    (name,) = table.key
+    numbers = {key[0] for key in standing}
+    known = [_content(table, said) for _, said in standing.values()]
+    for (number,), (row, said) in sorted(wanted.items()):
+        if _content(table, said) in known:
+            continue
+        free = number
+        if number in numbers:
+            free = max(numbers) + 1
+        numbers.add(free)
+        if free == number:
+            yield row, []
+            continue
+        what = f"{name} {number} is {name} {free} at the sink"
+        yield entities.changed(row, **{name: free}), [what]
+
+
+def _content(table: Table, said: Mapping[str, Any]) -> dict[str, Any]:
+    content = entities.says(table, said)
+    return {name: value for name, value in content.items() if name not in table.key}
+
+
+def _in_its_place(table: Table, row: Row, own: Mapping[str, Any]) -> Row:
+    """Return a row with the drawn id of the one that it replaces."""
+    if table.minted is None:
+        return row
+    return entities.changed(row, **{table.minted: own.get(table.minted)})
+
+
+def _age(item: Item) -> int:
+    own = ENTITIES[item.ref.kind].own
+    return max(
+        (_time(own, said) for _, said in _of(own, item.rows).values()), default=0
+    )
+
+
+def _time(table: Table, said: Mapping[str, Any]) -> int:
+    found = said.get(table.updated) if table.updated is not None else None
+    return found if isinstance(found, int) else 0

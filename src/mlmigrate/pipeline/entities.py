@@ -1,0 +1,199 @@
+"""Entities: copied last, row by row; those of one name in one experiment become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlmigrate import entities, marks, merge
+from mlmigrate.contract import Copy, Delivery
+from mlmigrate.digest import digest
+from mlmigrate.entities import ENTITIES
+from mlmigrate.errors import ItemError
+from mlmigrate.model import (
+    Copied,
+    Entity,
+    Failed,
+    Finding,
+    Item,
+    Loss,
+    Note,
+    Problem,
+    Ref,
+    Row,
+    Skipped,
+    Updated,
+)
+from mlmigrate.pipeline.experiments import Groups
+from mlmigrate.pipeline.job import (
+    Event,
+    Job,
+    Total,
+    deliver,
+    fitted,
+    label,
+    origin_of,
+    read_one,
+)
+from mlmigrate.pipeline.runs import wanted
+
+
+def copy_entities(job: Job, groups: Groups) -> Iterator[Event]:
+    """Copy the entities of every kind, or tell of each that the sink has no place."""
+    for kind in ENTITIES:
+        refs = wanted(job, groups, kind)
+        if not any(refs):
+            continue
+        if kind in job.sink.capabilities.entities:
+            yield Total(kind, sum(map(len, refs)))
+        #: What a plan would have written by now.
+        planned: dict[Ref, Item] = {}
+        for at, own in enumerate(refs):
+            for item in job.sources[at][1].read(own):
+                if isinstance(item, Failed):
+                    yield item
+                elif takes_entity(job, at, item):
+                    yield from _copy(job, at, item, planned)
+
+
+def takes_entity(job: Job, at: int, item: Item) -> bool:
+    """Tell whether an entity is wanted: filters select experiments, and it follows
+    those that it belongs to.
+    """
+    if not job.options.filters.narrow:
+        return True
+    header = item.header
+    assert isinstance(header, Entity)
+    homes = [header.experiment] if header.experiment else _experiments(item)
+    return any(job.experiments.get((at, home.id)) is not None for home in homes)
+
+
+def _experiments(item: Item) -> list[Ref]:
+    """Return the experiments that the rows of an entity refer to."""
+    found = []
+    for row in item.rows:
+        said = entities.values(row)
+        for column, kind in entities.table_of(item.ref.kind, row).refs.items():
+            if kind == "experiment" and column in said:
+                found.append(Ref(kind, str(said[column])))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An entity as it belongs at the sink, and the copy that stands there."""
+
+    item: Item
+    findings: tuple[Finding, ...]
+    copy: Copy | None
+
+
+def placed(job: Job, at: int, item: Item) -> Placed | Failed:
+    """Return an entity with its references replaced by the sink's, fitted; or why it
+    has no place.
+    """
+    header = item.header
+    assert isinstance(header, Entity)
+    home = header.experiment
+    if home is not None:
+        home = job.experiments.get((at, home.id))
+        if home is None:
+            return Failed(item.ref, f"its {header.experiment} is not at the sink")
+    found: list[Finding] = []
+    rows = tuple(_resolved(job, at, item, found))
+    item = replace(item, header=replace(header, experiment=home), rows=rows)
+    item, findings = fitted(item, job.options, job.sink.capabilities)
+    named = entities.address_of(item)
+    wanted = [item.ref] if named is None else [item.ref, named]
+    copies = job.sink.copies(wanted)
+    copy = next((copies[ref] for ref in wanted if ref in copies), None)
+    if copy is not None and copy.ref != item.ref:
+        job.entities[at, item.ref] = copy.ref
+    return Placed(item, (*findings, *found), copy)
+
+
+def _resolved(job: Job, at: int, item: Item, found: list[Finding]) -> Iterator[Row]:
+    """Yield the rows of an entity as they belong at the sink; without those that name
+    an experiment which is not there.
+    """
+    for row in item.rows:
+        table = entities.table_of(item.ref.kind, row)
+        said = entities.values(row)
+        now: dict[str, str | int | None] = {}
+        for column, kind in table.refs.items():
+            if column in said:
+                here = _at_sink(job, at, Ref(kind, str(said[column])))
+                now[column] = None if here is None else _like(said[column], here.id)
+        lost = [column for column, id in now.items() if id is None]
+        if any(column in table.key for column in lost):
+            what = "experiments that it belongs to are not at the sink"
+            found.append(Note(str(item.ref), what))
+            continue
+        for column in lost:
+            what = f"{column} {said[column]} is not at the sink"
+            found.append(Loss(item.ref, what, carried=False))
+        yield entities.changed(row, **now) if now else row
+
+
+def _like(held: Any, id: str) -> str | int:
+    """Return an id of the type that a column has."""
+    return int(id) if isinstance(held, int) and id.isdecimal() else id
+
+
+def _at_sink(job: Job, at: int, ref: Ref) -> Ref | None:
+    """Return the sink's ref of what a row refers to; None where it is not there."""
+    if ref.kind == "experiment":
+        return job.experiments.get((at, ref.id))
+    if ref.kind in ENTITIES:
+        return job.entities.get((at, ref), ref)
+    origin = Ref(ref.kind, origin_of(job, at, ref))
+    copy = job.sink.copies([origin]).get(origin)
+    return copy.ref if copy is not None else job.planned.get(origin)
+
+
+def _refused(item: Item, rows: Iterable[Row]) -> Iterator[Problem]:
+    for row in rows:
+        table = entities.table_of(item.ref.kind, row)
+        label = entities.label(table, entities.values(row))
+        what = f"{label}: something else stands at the sink, and stays"
+        yield Problem(str(item.ref), what)
+
+
+def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[Event]:
+    if item.ref.kind not in job.sink.capabilities.entities:
+        yield Loss(item.ref, "the sink has no place for it", carried=False)
+        return
+    found = placed(job, at, item)
+    if isinstance(found, Failed):
+        yield found
+        return
+    wanted, findings, into = found.item, found.findings, None
+    try:
+        held = read_one(job.sink, found.copy.ref) if found.copy is not None else None
+    except ItemError as error:  # it fails alone
+        yield Failed(item.ref, str(error))
+        return
+    named = entities.address_of(wanted) or wanted.ref
+    held = planned.get(named, held)
+    if held is not None:
+        into = held.ref
+        lacking = merge.entity_additions(held, wanted)
+        findings = (*findings, *lacking.notes, *_refused(item, lacking.refused))
+        if not lacking.rows:
+            yield Skipped(item.ref, into, findings)
+            return
+        wanted = replace(wanted, rows=lacking.rows)
+    source = label(job, at)
+    mark = marks.mark_of(
+        wanted, digest=digest(wanted), options=job.options.key, source=source
+    )
+    (answer,) = deliver(job, [Delivery(wanted, mark, source, into=into)])
+    if isinstance(answer, Failed):
+        yield answer
+        return
+    if job.dry:
+        rows = wanted.rows if held is None else merge.with_rows(held, wanted.rows)
+        planned[named] = replace(wanted, ref=answer.ref, rows=rows)
+    made = Copied if into is None else Updated
+    yield made(item.ref, answer.ref, (*findings, *answer.findings))

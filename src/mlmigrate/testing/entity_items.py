@@ -1,0 +1,227 @@
+"""Entities to copy: one of each kind, with something in every table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from mlmigrate import entities
+from mlmigrate.entities import ENTITIES
+from mlmigrate.model import Entity, Item, Kind, Ref, Row
+from mlmigrate.testing.items import NOW, RUN, experiment, run
+
+_TIMES = {"last_update_time": NOW + 5, "last_updated_by": "ann", "created_by": "ann"}
+
+
+def entity(
+    kind: Kind, id: str, rows: Iterable[Row], *, name: str, experiment: str = "1"
+) -> Item:
+    """Return an entity; its experiment counts only where its kind has one."""
+    home = Ref("experiment", experiment) if ENTITIES[kind].of_experiment else None
+    return Item(Ref(kind, id), Entity(name, home), id, rows=tuple(rows))
+
+
+def dataset(
+    id: str = "d-1",
+    name: str = "questions",
+    records: Iterable[Row] = (),
+    homes: Iterable[str] = ("1",),
+    tags: Iterable[tuple[str, str]] = (("team", "nlp"),),
+    **more: Any,
+) -> Item:
+    """Return an evaluation dataset; keywords are columns of its own row."""
+    own = {"name": name, "digest": "abc", "created_time": NOW, **_TIMES, **more}
+    rows = [
+        entities.row("evaluation_datasets", own),
+        *(
+            entities.row("evaluation_dataset_tags", {"key": key, "value": value})
+            for key, value in tags
+        ),
+        *records,
+        *(
+            entities.row(
+                "entity_associations",
+                {
+                    "association_id": f"a-{id}-{home}",
+                    "destination_id": home,
+                    "created_time": NOW,
+                },
+            )
+            for home in homes
+        ),
+    ]
+    return entity("evaluation_dataset", id, rows, name=name)
+
+
+def record(number: int, updated: int = NOW, id: str | None = None, **more: Any) -> Row:
+    """Return a record of an evaluation dataset, whose inputs *number* stands for."""
+    return entities.row(
+        "evaluation_dataset_records",
+        {
+            "dataset_record_id": id or f"r-{number}",
+            "inputs": json.dumps({"question": f"what is {number}?", "é": [1, None]}),
+            "expectations": json.dumps({"exact": number / 3, "b": True}),
+            "tags": json.dumps({}),
+            "source": json.dumps({"source_type": "TRACE", "source_data": {"t": "x"}}),
+            "source_type": "TRACE",
+            "input_hash": f"{number:064x}",
+            "created_time": NOW,
+            "last_update_time": updated,
+            **more,
+        },
+    )
+
+
+def scorer(id: str = "s-1", *texts: str, name: str = "safety") -> Item:
+    """Return a scorer with a version for each of *texts*."""
+    versions = (
+        entities.row(
+            "scorer_versions",
+            {
+                "scorer_version": number,
+                "serialized_scorer": text,
+                "creation_time": NOW + number,
+            },
+        )
+        for number, text in enumerate(texts or ('{"a": 1}', '{"a": 2}'), 1)
+    )
+    config = {
+        "online_scoring_config_id": f"o-{id}",
+        "sample_rate": 0.5,
+        "experiment_id": 1,
+        "filter_string": "trace.status = 'OK'",
+    }
+    rows = [
+        entities.row("scorers", {"scorer_name": name}),
+        *versions,
+        entities.row("online_scoring_configs", config),
+    ]
+    return entity("scorer", id, rows, name=name)
+
+
+def label_schema(id: str = "l-1", name: str = "tone", **more: Any) -> Item:
+    """Return a label schema; keywords are columns of its row."""
+    own = {
+        "name": name,
+        "type": "feedback",
+        "instruction": "How does it sound?",
+        "enable_comment": 1,
+        "input_type": "categorical",
+        "input_config": json.dumps({"options": ["kind", "rude"]}),
+        "created_by": "ann",
+        "created_time": NOW,
+        "last_update_time": NOW + 1,
+        "is_default": 0,
+        **more,
+    }
+    rows = [entities.row("label_schemas", own)]
+    return entity("label_schema", id, rows, name=name)
+
+
+def review_queue(
+    id: str = "q-1", schemas: Iterable[str] = ("l-1",), status: str = "pending"
+) -> Item:
+    """Return a review queue in which one trace waits."""
+    own = {
+        "name": "First Look",
+        "name_key": "first look",
+        "queue_type": "custom",
+        "created_by": "ann",
+        "creation_time_ms": NOW,
+        "last_update_time_ms": NOW,
+    }
+    item = {
+        "item_type": "trace",
+        "item_id": "tr-1",
+        "status": status,
+        "creation_time_ms": NOW,
+        "last_update_time_ms": NOW + (status != "pending"),
+    }
+    rows = [
+        entities.row("review_queues", own),
+        entities.row("review_queue_users", {"user_id": "ann"}),
+        *(
+            entities.row("review_queue_label_schemas", {"schema_id": schema})
+            for schema in schemas
+        ),
+        entities.row("review_queue_items", item),
+    ]
+    return entity("review_queue", id, rows, name="First Look")
+
+
+def issue(id: str = "i-1", run: str | None = RUN) -> Item:
+    """Return an issue that a run found."""
+    own = {
+        "name": "too slow",
+        "description": "It takes a minute.",
+        "status": "pending",
+        "severity": "high",
+        "root_causes": json.dumps(["a long prompt"]),
+        "source_run_id": run,
+        "created_timestamp": NOW,
+        "last_updated_timestamp": NOW,
+    }
+    return entity("issue", id, [entities.row("issues", own)], name="too slow")
+
+
+def webhook(id: str = "w-1", status: str = "DISABLED") -> Item:
+    """Return a webhook."""
+    own = {
+        "name": "deploy",
+        "url": "https://ci.example.com/hook",
+        "status": status,
+        "creation_timestamp": NOW,
+        "last_updated_timestamp": NOW,
+    }
+    rows = [
+        entities.row("webhooks", own),
+        entities.row(
+            "webhook_events", {"entity": "MODEL_VERSION", "action": "CREATED"}
+        ),
+    ]
+    return entity("webhook", id, rows, name="deploy")
+
+
+def mcp_server(name: str = "io.example/weather") -> Item:
+    """Return an MCP server with one version."""
+    times = {"created_at": NOW, "last_updated_at": NOW}
+    version = {
+        "version": "1.0.0",
+        "version_major": 1,
+        "version_minor": 0,
+        "version_patch": 0,
+        "version_prerelease_sort_key": "~",
+        "server_json": json.dumps({"name": name, "version": "1.0.0"}),
+        "status": "active",
+        **times,
+    }
+    rows = [
+        entities.row("mcp_servers", {"description": "tells the weather", **times}),
+        entities.row("mcp_server_tags", {"key": "team", "value": "nlp"}),
+        entities.row("mcp_server_versions", version),
+        entities.row(
+            "mcp_server_version_tags", {"version": "1.0.0", "key": "k", "value": "v"}
+        ),
+        entities.row("mcp_server_aliases", {"alias": "live", "version": "1.0.0"}),
+        entities.row(
+            "mcp_access_endpoints",
+            {"id": "e-1", "url": "https://x", "transport_type": "sse", **times},
+        ),
+    ]
+    return entity("mcp_server", name, rows, name=name)
+
+
+def with_entities() -> tuple[Item, ...]:
+    """Return an experiment with a run, and an entity of every kind."""
+    return (
+        experiment(),
+        run(),
+        dataset(records=map(record, range(3))),
+        scorer(),
+        label_schema(),
+        review_queue(),
+        issue(),
+        webhook(),
+        mcp_server(),
+    )

@@ -1,0 +1,101 @@
+"""What MLflow keeps beside runs, models and traces: as its own API shows it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from support import kept, postgres, servers
+
+import mlmigrate
+from mlmigrate.entities import ENTITIES
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with an entity of each kind, written by MLflow."""
+    path = tmp_path_factory.mktemp("kept") / "mlflow.db"
+    kept.make(f"sqlite:///{path}")
+    return path
+
+
+def test_mlflow_shows_the_same(database: Path, tmp_path: Path) -> None:
+    """Each field of each entity, in a database whose experiments have other ids."""
+    taken, sink = tmp_path / "taken.db", tmp_path / "sink.db"
+    client = MlflowClient(servers.fresh_database(taken))
+    for name in ("one", "two", "three"):
+        client.create_experiment(name)
+    mlmigrate.copy([str(taken)], str(sink))
+    report = mlmigrate.copy([str(database)], str(sink))
+
+    assert report.failed == []
+    assert [each.what for each in report.problems] == [
+        "its secret is not carried over: give it anew"
+    ]
+    # The Default of either had its own time of creation.
+    found = mlmigrate.verify([str(database)], str(sink))
+    assert [each.ref.id for each in (*found.different, *found.missing)] == ["0"]
+    one, other = kept.shown(f"sqlite:///{database}"), kept.shown(f"sqlite:///{sink}")
+    assert [each["status"] for each in other["webhooks"]] == ["DISABLED"]
+    other["webhooks"][0]["status"] = "ACTIVE"
+    one["webhooks"][0]["secret"] = None
+    assert set(one) == {f"{kind}s" for kind in ENTITIES}
+    for kind, told in one.items():
+        assert told, kind
+        assert told == other[kind], kind
+
+
+def test_through_an_archive(database: Path, tmp_path: Path) -> None:
+    """A backup holds all of it, an enabled webhook too, and gives it back."""
+    backup, sink = tmp_path / "backup", tmp_path / "sink.db"
+    mlmigrate.copy([str(database)], f"archive:{backup}")
+    told = mlmigrate.inspect(str(backup))
+    assert [told[f"{kind}s"] for kind in ENTITIES] == [2, 2, 4, 1, 1, 1, 1]
+    mlmigrate.copy([str(backup)], str(sink))
+    compared = mlmigrate.verify([str(database)], str(sink))
+    assert (compared.different, compared.missing) == ([], [])
+
+
+def test_from_sqlite_to_postgresql(database: Path, tmp_path: Path) -> None:
+    """Booleans and JSON are of other types there, and say the same."""
+    if not postgres.available():
+        pytest.skip("no PostgreSQL here")
+    with postgres.postgres_database() as sink:
+        root = [f"artifact-root={tmp_path}"]
+        report = mlmigrate.copy([str(database)], sink, sink_options=root)
+        assert report.failed == []
+        compared = mlmigrate.verify([str(database)], sink, sink_options=root)
+        assert (compared.different, compared.missing) == ([], [])
+        mlmigrate.copy([sink], str(tmp_path / "back.db"))
+    compared = mlmigrate.verify([str(database)], str(tmp_path / "back.db"))
+    assert (compared.different, compared.missing) == ([], [])
+    one, other = (
+        kept.shown(f"sqlite:///{path}") for path in (database, tmp_path / "back.db")
+    )
+    assert one["evaluation_datasets"] == other["evaluation_datasets"]
+
+
+def test_what_is_not_described_is_counted(database: Path, tmp_path: Path) -> None:
+    """Rows of a table that a later MLflow adds, and those of other workspaces."""
+    source = tmp_path / "source.db"
+    shutil.copy(database, source)
+    with closing(sqlite3.connect(source)) as held:
+        held.execute("create table novelties (id integer)")
+        held.execute("insert into novelties values (1), (2)")
+        held.execute(
+            "update evaluation_datasets set workspace = 'x' where name='empty'"
+        )
+        held.execute("delete from scorers where scorer_name = 'safety'")
+        held.commit()
+    report = mlmigrate.copy([str(source)], str(tmp_path / "sink.db"))
+
+    assert report.copied["evaluation_dataset"] == 1
+    assert sorted(each.what for each in report.problems)[1:] == [
+        "table evaluation_datasets: 1 rows of other workspaces are not copied",
+        "table novelties: 2 rows are not carried over",
+        "table scorer_versions: 3 rows belong to no scorer: not copied",
+    ]
