@@ -357,7 +357,7 @@ class _Verification:
 
     def _verify_models(self) -> Iterator[Verdict]:
         self._seen["registered_model"] = set()
-        groups: dict[str, list[Item]] = {}
+        groups: dict[str, list[tuple[int, Item]]] = {}
         for at, (_, source) in enumerate(self._sources):
             for item in source.read(list(source.refs(Selection("registered_model")))):
                 if isinstance(item, Failed):
@@ -371,11 +371,13 @@ class _Verification:
                     continue  # the copy tells of what has no place
                 expected = self._fitted(own)
                 assert isinstance(expected.header, RegisteredModel)
-                groups.setdefault(expected.header.name, []).append(expected)
-        for name, items in groups.items():
-            yield from self._verify_model(name, items)
+                groups.setdefault(expected.header.name, []).append((at, expected))
+        for name, members in groups.items():
+            yield from self._verify_model(name, members)
 
-    def _verify_model(self, name: str, items: Sequence[Item]) -> Iterator[Verdict]:
+    def _verify_model(
+        self, name: str, members: Sequence[tuple[int, Item]]
+    ) -> Iterator[Verdict]:
         ref = Ref("registered_model", name)
         copy = self._sink.copies([ref]).get(ref)
         if copy is None:
@@ -388,15 +390,17 @@ class _Verification:
             return
         found: list[Different | Extra] = []
         by_origin = {version.origin: version for version in held.versions}
-        items = merge.told_apart(items, by_origin)
+        items = merge.told_apart([item for _, item in members], by_origin)
         places = Counter(version.origin for item in items for version in item.versions)
-        for item in items:
+        for (at, _), item in zip(members, items, strict=True):
             for version in item.versions:
                 own = by_origin.get(version.origin)
                 if own is None:
                     label = f"version {version.version}"
                     found.append(Different(ref, label, version.origin, None))
                     continue
+                if own.version != version.version:
+                    self._job.versions[at, name, version.version] = own.version
                 differing = version_differences(ref, version, own)
                 if places[version.origin] > 1:
                     # The same version in two places: the one met first was copied.

@@ -26,6 +26,7 @@ class Renumbered:
     model: str
     old: int
     new: int
+    of: int  # which of the models that became one
 
 
 def merge_models(
@@ -67,8 +68,9 @@ def merge_models(
         numbers[version.origin] = number
         new.append(replace(version, version=number))
     renumbered = [
-        Renumbered(name, version.version, numbers[version.origin])
-        for version in _distinct(items)
+        Renumbered(name, version.version, numbers[version.origin], of)
+        for of, item in enumerate(items)
+        for version in item.versions
         if numbers[version.origin] != version.version
     ]
     completed = _incomplete(items, standing, findings, name)

@@ -106,7 +106,8 @@ class Job:
     there: dict[Ref, Copy | None] = field(default_factory=dict)
     #: Kind and origin -> what a plan would have written.
     planned: dict[Ref, Ref] = field(default_factory=dict)
-    renumbered: list[merge.Renumbered] = field(default_factory=list)
+    #: (source, model, version) -> the number at the sink, where that is another.
+    versions: dict[tuple[int, str, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

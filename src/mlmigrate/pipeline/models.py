@@ -151,10 +151,10 @@ def _copy_model(
     merged, renumbered, notes = merge.merge_models(items, held)
     findings += notes
     for change in renumbered:
-        if change not in job.renumbered:
-            job.renumbered.append(change)
-            what = f"version {change.old} is version {change.new} at the sink"
-            findings.append(Note(f"registered_model/{name}", what))
+        job.versions[members[change.of][0], name, change.old] = change.new
+        what = f"version {change.old} is version {change.new} at the sink"
+        findings.append(Note(f"registered_model/{name}", what))
+    findings = list(dict.fromkeys(findings))
     if merged is None:
         assert copy is not None
         yield Skipped(ref, copy.ref, tuple(findings))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mlmigrate.model import (
@@ -16,10 +16,14 @@ from mlmigrate.model import (
     ModelMetric,
     Ref,
     Run,
+    Tag,
     Trace,
+    TraceLink,
 )
 from mlmigrate.pipeline.job import Job, origin_of
 
+#: The tag that names the prompts which a trace used.
+_PROMPTS = "mlflow.linkedPrompts"
 #: The key of an assessment's metadata that says by which run it was made, as JSON.
 _MADE_BY = '"mlflow.assessment.sourceRunId"'
 
@@ -111,13 +115,36 @@ def _trace(job: Job, at: int, item: Item, header: Trace) -> Item:
             _of_run(each, now[each.run]) if each.run else each
             for each in item.assessments
         ),
-        trace_links=tuple(
-            replace(each, id=now[Ref("run", each.id)].id)
-            if each.kind == "run"
-            else each
-            for each in item.trace_links
-        ),
+        tags=tuple(_of_prompts(job, at, tag) for tag in item.tags),
+        trace_links=tuple(_link(job, at, each, now) for each in item.trace_links),
     )
+
+
+def _link(job: Job, at: int, link: TraceLink, now: Mapping[Ref, Ref]) -> TraceLink:
+    """Return a link to a run or to the version of a prompt as it is at the sink."""
+    if link.kind == "run":
+        return replace(link, id=now[Ref("run", link.id)].id)
+    name, _, version = link.id.rpartition("/")
+    if link.kind != "prompt_version" or not version.isdecimal():
+        return link
+    number = job.versions.get((at, name, int(version)))
+    return link if number is None else replace(link, id=f"{name}/{number}")
+
+
+def _of_prompts(job: Job, at: int, tag: Tag) -> Tag:
+    """Return a trace's tag, that of its prompts with the numbers that these have at the
+    sink. It holds ``[{"name": …, "version": "1"}, …]``.
+    """
+    if tag.key != _PROMPTS or not job.versions:
+        return tag
+    try:
+        prompts = json.loads(tag.value)
+        for prompt in prompts:
+            key = (at, prompt["name"], int(prompt["version"]))
+            prompt["version"] = str(job.versions.get(key, key[2]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return tag  # whatever it is, it names no prompts
+    return Tag(tag.key, json.dumps(prompts))
 
 
 def _of_run(assessment: Assessment, run: Ref) -> Assessment:

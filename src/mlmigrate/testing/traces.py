@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from mlmigrate import marks
 from mlmigrate.digest import digest
 from mlmigrate.filters import Filters
 from mlmigrate.fit import fit
-from mlmigrate.model import Failed, Item, Loss, Problem, Ref, Tag, Trace
-from mlmigrate.testing.items import NOW, OTHER, RUN, experiment, run
+from mlmigrate.model import (
+    Failed,
+    Item,
+    Loss,
+    Problem,
+    Ref,
+    Tag,
+    Trace,
+    TraceLink,
+)
+from mlmigrate.testing.items import (
+    NOW,
+    OTHER,
+    RUN,
+    experiment,
+    model,
+    run,
+    version,
+)
 from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
 from mlmigrate.testing.trace_items import (
     CHILD,
@@ -120,6 +138,36 @@ class Traces(NoTraces):
             assert self.differences(sources, sink_location) == []
 
         assert digest(late) == digest(self.read(sink_location, "trace")[TRACE])
+
+    def test_prompts_that_are_renumbered(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """A trace names the version of a prompt by the number that it got."""
+
+        def used(version: int, odd: str) -> Item:
+            prompts = json.dumps([{"name": "ask", "version": str(version)}])
+            link = TraceLink("prompt_version", f"ask/{version}", NOW)
+            tags = (Tag("mlflow.linkedPrompts", prompts), Tag("odd", odd))
+            return trace(f"tr-{odd}", tags=tags, trace_links=(link,))
+
+        one = source(experiment(), model("ask", version("ask", 1, NOW)))
+        other = source(
+            experiment(),
+            model("ask", version("ask", 1, NOW + 1), version("ask", 2, NOW + 2)),
+            used(1, "a"),
+            used(2, "b"),
+        )
+        for _ in range(2):
+            self.copy([one, other], sink_location)
+            assert self.differences([one, other], sink_location) == []
+        back = self.read(sink_location, "trace")
+
+        assert [back[f"tr-{odd}"].trace_links[0].id for odd in "ab"] == [
+            "ask/3",
+            "ask/2",
+        ]
+        tags = {tag.key: tag.value for tag in back["tr-a"].tags}
+        assert tags["mlflow.linkedPrompts"] == '[{"name": "ask", "version": "3"}]'
 
     def test_odd_values_of_traces(
         self, source: MemorySources, sink_location: str
