@@ -17,7 +17,6 @@ from support import servers, traced
 from support.corpus import corpus_stores
 
 import mlmigrate
-from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.errors import UsageError
@@ -27,10 +26,7 @@ from mlmigrate.mlflow_traces import span_id, spans_in
 from mlmigrate.model import Item, Problem, Ref, Trace
 from mlmigrate.pipeline import Options
 from mlmigrate.report import Report
-from mlmigrate.stores import memory
-from mlmigrate.testing.faults import Killed, When, failing
 from mlmigrate.testing.suite import MemorySources, with_traces
-from mlmigrate.verification import Different, Missing, verify
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "stores"
 _OWN = ("mlmigrate.", "mlflow.artifactLocation", "mlflow.trace.spansLocation")
@@ -392,44 +388,6 @@ def test_spans_of_every_form() -> None:
     assert spans_in(b'{"spans": [], "x": 1}') == ([], "says x beside its spans")
     with pytest.raises(ValueError, match="no span's id"):
         span_id("AAAA")
-
-
-@pytest.mark.parametrize("when", ["before", "half", "after"])
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "archive"])
-def test_killed_at_every_call(
-    kind: str, when: When, sources: MemorySources, tmp_path: Path
-) -> None:
-    """Killed anywhere, a second copy makes what an undisturbed one would have."""
-    items, data = with_traces()
-    opened = [resolve(sources(*items, files=data))]
-
-    def place(name: str) -> str:
-        folder = tmp_path / name
-        folder.mkdir()
-        return {
-            "memory": f"memory:{folder}",
-            "archive": f"archive:{folder / 'a'}",
-            "sqlite": "" if kind != "sqlite" else fresh(folder),
-        }[kind]
-
-    def digests(location: str) -> dict[str, str]:
-        return {id: digest(item) for id, item in read(location).items()}
-
-    clean = failing(resolve(place("clean"), shared={"artifacts": "copy"}))
-    list(pipeline.copy(opened, clean, Options()))
-    expected = digests(clean.location)
-    assert len(expected) == 3
-    for call in range(1, clean.calls.count + 1):
-        location = place(str(call))
-        plain = resolve(location, shared={"artifacts": "copy"})
-        with pytest.raises(Killed):
-            list(pipeline.copy(opened, failing(plain, call, when), Options()))
-        list(pipeline.copy(opened, plain, Options()))
-        assert digests(location) == expected, call
-        found = verify(opened, plain, Options())
-        assert not [each for each in found if isinstance(each, Different | Missing)]
-        memory.forget(location)
-    memory.forget(clean.location)
 
 
 def test_kinds(sources: MemorySources, tmp_path: Path) -> None:

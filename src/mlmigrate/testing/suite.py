@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from mlmigrate.testing.broken_artifacts import BrokenArtifacts
 from mlmigrate.testing.entities import Entities, NoEntities
+from mlmigrate.testing.entity_items import with_entities
 from mlmigrate.testing.items import (
     NOW,
     OTHER,
@@ -47,6 +48,7 @@ __all__ = [
     "NOW",
     "OTHER",
     "RUN",
+    "Entities",
     "FullSinkSuite",
     "MemorySources",
     "Peeked",
@@ -63,6 +65,7 @@ __all__ = [
     "run",
     "trace",
     "version",
+    "with_entities",
     "with_logged_models",
     "with_traces",
 ]

@@ -82,7 +82,8 @@ def _columns(
                 f"table {table.name} has no column {name}: it is a later MLflow's;"
                 " install that, and upgrade the database"
             )
-        if isinstance(held.c[name].type, sa.Boolean):
+        # What is neither true nor false, the database may refuse.
+        if isinstance(held.c[name].type, sa.Boolean) and value in (0, 1):
             said[name] = bool(value)
     return said
 

@@ -1,0 +1,97 @@
+"""A copy of traces or entities, killed at every call of its sink, and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support import postgres, servers
+
+from mlmigrate import pipeline
+from mlmigrate.contract import Selection
+from mlmigrate.digest import digest
+from mlmigrate.locations import Opened, resolve
+from mlmigrate.model import KINDS, Item, Ref
+from mlmigrate.pipeline import Options
+from mlmigrate.stores import memory
+from mlmigrate.testing.faults import Killed, When, failing
+from mlmigrate.testing.suite import MemorySources, with_entities, with_traces
+from mlmigrate.verification import Different, Missing, verify
+
+
+class Places:
+    """Makes fresh sinks of one kind, which are gone in the end."""
+
+    def __init__(self, kind: str, folder: Path, held: ExitStack) -> None:
+        self._kind, self._folder, self._held, self._count = kind, folder, held, 0
+
+    def __call__(self) -> Opened:
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        options = []
+        match self._kind:
+            case "memory":
+                location = f"memory:{folder}"
+                self._held.callback(memory.forget, location)
+            case "archive":
+                location = f"archive:{folder / 'a'}"
+            case "sqlite":
+                location = servers.fresh_database(folder / "sink.db")
+            case _:
+                database = postgres.postgres_database(schema=True)
+                location = self._held.enter_context(database)
+                options = [f"artifact-root={folder}"]
+        return resolve(location, options, shared={"artifacts": "copy"})
+
+
+@pytest.fixture(
+    params=[
+        *("memory", "sqlite", "archive"),
+        "postgresql",
+    ]
+)
+def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Places]:
+    """Fresh sinks of one kind after another."""
+    if request.param == "postgresql" and not postgres.available():
+        pytest.skip("no PostgreSQL here")
+    with ExitStack() as held:
+        yield Places(request.param, tmp_path, held)
+
+
+def digests(place: Opened) -> dict[Ref, str]:
+    """Return what a store holds: a digest of each item but experiments."""
+    store = place.source()
+    try:
+        found: dict[Ref, str] = {}
+        for kind in KINDS[1:]:
+            for item in store.read(list(store.refs(Selection(kind)))):
+                assert isinstance(item, Item), item
+                found[item.ref] = digest(item)
+        return found
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("when", ["before", "half", "after"])
+@pytest.mark.parametrize("what", ["traces", "entities"])
+def test_at_every_call(
+    what: str, when: When, places: Places, sources: MemorySources
+) -> None:
+    """A second copy makes what an undisturbed one would have."""
+    items, data = with_traces() if what == "traces" else (with_entities(), {})
+    opened = [resolve(sources(*items, files=data))]
+    clean = failing(places())
+    list(pipeline.copy(opened, clean, Options()))
+    expected = digests(clean)
+    assert len(expected) == sum(item.ref.kind != "experiment" for item in items)
+    for call in range(1, clean.calls.count + 1):
+        plain = places()
+        with pytest.raises(Killed):
+            list(pipeline.copy(opened, failing(plain, call, when), Options()))
+        list(pipeline.copy(opened, plain, Options()))
+        assert digests(plain) == expected, call
+        found = verify(opened, plain, Options())
+        assert not [each for each in found if isinstance(each, Different | Missing)]
