@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import requests
 from support import faults
 
 from mlmigrate import marks
@@ -46,6 +47,7 @@ from mlmigrate.model import (
     RegisteredModel,
     Run,
     Tag,
+    Trace,
 )
 from mlmigrate.stores.mlflow_server import (
     CAPABILITIES,
@@ -330,34 +332,6 @@ def test_an_experiment_merges_into_the_one_of_its_name(server: str) -> None:
         assert default.ref.id == "0"
 
 
-def test_what_is_not_carried_over_is_told(server: str) -> None:
-    prompt = [{"key": "mlflow.prompt.is_prompt", "value": "true"}]
-    api(server, "registered-models/create", {"name": "ask", "tags": prompt})
-    api(
-        server,
-        "../../3.0/mlflow/traces",
-        {
-            "trace": {
-                "trace_info": {
-                    "trace_id": "tr-1",
-                    "trace_location": {
-                        "type": "MLFLOW_EXPERIMENT",
-                        "mlflow_experiment": {"experiment_id": "0"},
-                    },
-                    "request_time": "2024-01-01T00:00:00Z",
-                    "state": "OK",
-                }
-            }
-        },
-    )
-    with closing(open_source(server, {})) as store:
-        told = [one.what for one in store.findings() if isinstance(one, Problem)]
-        assert [Ref("registered_model", "ask")] == list(
-            store.refs(Selection("registered_model"))
-        )
-    assert told == ["1 traces are not carried over"]
-
-
 # -- older servers ----------------------------------------------------------------
 
 
@@ -410,19 +384,36 @@ def test_an_older_server_holds_shorter_texts(
     assert (text["param.value"], text["tag.value"]) == (param, tag)
 
 
-def test_traces_of_an_older_server_are_told(server: str) -> None:
-    api(
-        server,
-        "traces",
-        {"experiment_id": "0", "timestamp_ms": 1, "status": "OK"},
-    )
-    plan = without("3.0/mlflow/traces/search")
+def test_traces_of_an_older_server_are_read(server: str) -> None:
+    """Those before MLflow 3 know neither their paths nor assessments."""
+    body = {
+        "experiment_id": "0",
+        "timestamp_ms": 1_700_000_000_001,
+        "request_metadata": [{"key": "k", "value": "v"}],
+        "tags": [{"key": "t", "value": "ü"}],
+    }
+    id = api(server, "traces", body)["trace_info"]["request_id"]
+    end = {"timestamp_ms": 1_700_000_000_251, "status": "OK"}
+    requests.patch(f"{server}/api/2.0/mlflow/traces/{id}", json=end, timeout=60)
     with (
-        faults.fault_proxy(server, plan) as proxy,
+        faults.fault_proxy(server, _before_3) as proxy,
         closing(open_source(proxy.url, {})) as store,
     ):
-        told = [one.what for one in store.findings()]
-    assert told == ["1 traces are not carried over"]
+        [item] = store.read(list(store.refs(Selection("trace"))))
+    assert isinstance(item, Item)
+    assert item.header == Trace(
+        Ref("experiment", "0"),
+        "OK",
+        1_700_000_000_001,
+        250,
+        artifact_location=f"mlflow-artifacts:/0/traces/{id}/artifacts",
+    )
+    assert (item.metadata, item.tags) == ((Tag("k", "v"),), (Tag("t", "ü"),))
+    assert item.findings == ()
+
+
+def _before_3(method: str, path: str, n: int) -> faults.Fault | None:
+    return faults.refuse(404) if "/api/3.0/" in path else None
 
 
 class _Before128(BaseHTTPRequestHandler):

@@ -22,10 +22,11 @@ from mlmigrate.digest import digest
 from mlmigrate.errors import UsageError
 from mlmigrate.filters import Filters, parse_kinds
 from mlmigrate.locations import resolve
-from mlmigrate.mlflow_traces import span_id, spans_in
+from mlmigrate.mlflow_traces import spans_in
 from mlmigrate.model import Item, Problem, Ref, Trace
 from mlmigrate.pipeline import Options
 from mlmigrate.report import Report
+from mlmigrate.span_content import span_id
 from mlmigrate.testing.suite import MemorySources, with_traces
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "stores"

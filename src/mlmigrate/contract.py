@@ -55,6 +55,17 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceFacts:
+    """Facts about the place that a sink has for traces, under their own ids."""
+
+    in_messages: bool = False
+    """They are what MLflow's REST messages say of them, which is less than its tables
+    hold: `mlmigrate.fit.message_traces`."""
+    needs_runs: bool = False
+    """A link names a run that is there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """Facts about a sink, from which `mlmigrate.fit` makes records that it can hold.
 
@@ -78,8 +89,8 @@ class Capabilities:
     """Runs may have dataset inputs."""
     logged_models: ModelFacts | None = None
     """What is held of logged models; None where there is no place for them."""
-    traces: bool = False
-    """There is a place for traces, under their own ids."""
+    traces: TraceFacts | None = None
+    """What is held of traces; None where there is no place for them."""
     entities: frozenset[Kind] = frozenset()
     """The kinds of `mlmigrate.entities` that there is a place for."""
     acts: bool = False

@@ -6,21 +6,20 @@ Spans stand as JSON in the table ``spans``, or all together in a trace's file
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import md5
 from typing import Any
 
 from mlmigrate import marks
 from mlmigrate.model import Ref, Span, Tag
+from mlmigrate.span_content import span_id
 
 ARTIFACT_LOCATION = "mlflow.artifactLocation"
 SPANS_LOCATION = "mlflow.trace.spansLocation"
 SOURCE_RUN = "mlflow.sourceRun"
-#: The key of an assessment's metadata that says by which run it was made.
-ASSESSED_BY = "mlflow.assessment.sourceRunId"
 SPANS_FILE = "traces.json"
 #: What the content of a span begins a reference to a file of the trace with.
 ATTACHMENT = "mlflow-attachment://"
@@ -34,7 +33,8 @@ _OF_SPANS = (
 )
 #: What a file of spans says beside them; MLflow < 3 repeated the root's there.
 _BESIDE = {"spans", "request", "response"}
-_HEX = re.compile(r"(?:0x)?([0-9a-f]{1,16})$")
+_TRACE_ID = re.compile(r"[!-~]{1,50}$")
+_PATH_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}$")
 _STATES = {"OK", "ERROR", "IN_PROGRESS", "STATE_UNSPECIFIED"}
 
 
@@ -79,6 +79,19 @@ def expects_spans(lifted: Lifted, state: str) -> bool:
     return any(pair.key in _OF_SPANS for pair in lifted.metadata)
 
 
+def trace_id(origin: str, *, in_path: bool = False) -> str:
+    """Return the id that the copy of a trace gets: its origin where the column holds
+    that, otherwise one made from it, always the same.
+
+    Args:
+        origin: the trace.
+        in_path: the id is part of a URL's path.
+    """
+    if (_PATH_ID if in_path else _TRACE_ID).match(origin):
+        return origin
+    return f"tr-{md5(origin.encode(), usedforsecurity=False).hexdigest()}"
+
+
 def state(value: Any) -> str:
     """Return the state that a store says, also as MLflow < 3 said it."""
     text = str(value or "").replace("TRACE_STATUS_", "STATE_")
@@ -98,6 +111,54 @@ def spans_in(data: bytes) -> tuple[list[Span], str | None]:
         return list(spans.values()), "has spans of one id: the last of each is copied"
     more = sorted(loaded.keys() - _BESIDE)
     return found, f"says {', '.join(more)} beside its spans" if more else None
+
+
+def stored_spans(data: bytes) -> tuple[list[Span], str | None]:
+    """Return the same of the spans of a database, as a server gives them in that form:
+    each is the text that is stored, or that text written anew.
+    """
+    spans, more = spans_in(data)
+    try:
+        texts = list(_texts(data.decode()))
+    except (ValueError, RecursionError):
+        texts = []
+    if len(texts) == len(spans):
+        spans = [
+            replace(span, content=text)
+            if text == json.dumps(json.loads(text))
+            else span
+            for span, text in zip(spans, texts, strict=True)
+        ]
+    return [_as_stored(span) for span in spans], more
+
+
+def _as_stored(span: Span) -> Span:
+    """Return a span of a database, which gives one that goes on the end 0, and of which
+    the type is missing where no attribute says it.
+    """
+    if span.end_time is None:
+        none, zero = '"end_time_unix_nano": null,', '"end_time_unix_nano": 0,'
+        span = replace(span, content=span.content.replace(zero, none, 1))
+    if "mlflow.spanType" not in attributes_of(span):
+        span = replace(span, type=None)
+    return span
+
+
+def _is_escaped(text: str) -> bool:
+    return text == json.dumps(json.loads(text))
+
+
+def _texts(text: str) -> Iterator[str]:
+    """Yield the text of each span of ``{"spans":[…]}``."""
+    head = re.match(r'\s*\{\s*"spans"\s*:\s*\[\s*', text)
+    if head is None:
+        return
+    decode, at = json.JSONDecoder().raw_decode, head.end()
+    while text[at : at + 1] == "{":
+        _, end = decode(text, at)
+        yield text[at:end]
+        following = re.compile(r"\s*,\s*").match(text, end)
+        at = following.end() if following else len(text)
 
 
 def span_of(said: Mapping[str, Any]) -> Span:
@@ -138,21 +199,6 @@ def _nanoseconds(value: Any) -> int:
     if not -(2**63) <= time < 2**63:  # as databases hold them
         raise ValueError(f"{str(value)[:40]} is no time")
     return time
-
-
-def span_id(text: str) -> str:
-    """Return the id of a span as 16 hex digits.
-
-    Raises:
-        ValueError: it is no id.
-    """
-    plain = _HEX.match(text)
-    if plain is not None:
-        return plain.group(1).rjust(16, "0")
-    whole = base64.b64decode(text, validate=True)
-    if len(whole) != 8:
-        raise ValueError(f"{text[:40]!r} is no span's id")
-    return whole.hex()
 
 
 def json_text(value: Any) -> str:

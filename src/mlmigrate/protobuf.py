@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as logs on disk need it.
+"""Protobuf's wire format, as far as logs on disk and OTLP need it.
 
 The fields of each message are data of the adapter that reads them. A field that is not
 among them, or has another wire type, is kept as ``#NUMBER``: the records of older and
@@ -115,3 +115,48 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value & 0xFFFFFFFFFFFFFFFF, at
         shift += 7
     raise ValueError(f"the number at byte {at} does not end")
+
+
+# -- writing --------------------------------------------------------------------------
+
+
+def whole_field(number: int, value: int) -> bytes:
+    """Return a field that holds a whole number, of 64 bits and any sign."""
+    return _tag(number, 0) + _packed(value & 0xFFFFFFFFFFFFFFFF)
+
+
+def fixed_field(number: int, value: int) -> bytes:
+    """Return a field that holds a whole number, not negative, as 8 bytes."""
+    return _tag(number, 1) + value.to_bytes(8, "little")
+
+
+def double_field(number: int, value: float) -> bytes:
+    """Return a field that holds a float of 64 bits."""
+    return _tag(number, 1) + _DOUBLE.pack(value)
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """Return a field that holds bytes, which may be a message."""
+    return _tag(number, 2) + _packed(len(value)) + value
+
+
+def text_field(number: int, value: str) -> bytes:
+    """Return a field that holds text.
+
+    Raises:
+        UnicodeEncodeError: it has half a character.
+    """
+    return bytes_field(number, value.encode())
+
+
+def _tag(number: int, wire: int) -> bytes:
+    return _packed(number << 3 | wire)
+
+
+def _packed(value: int) -> bytes:
+    packed = bytearray()
+    while value > 127:
+        packed.append(value & 127 | 128)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)

@@ -128,7 +128,7 @@ class _Verification:
             )
         if filters.takes("registered_model"):
             yield from self._verify_models()
-        if self._sink.capabilities.traces:
+        if self._sink.capabilities.traces is not None:
             yield from self._verify_items(
                 "trace", groups, lambda at, item: takes_trace(self._job, at, item)
             )

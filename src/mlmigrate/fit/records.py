@@ -10,6 +10,11 @@ from typing import Any
 from mlmigrate.contract import Capabilities
 from mlmigrate.fit.entities import fitted_entity
 from mlmigrate.fit.fitting import Fitting, fitted_metric
+from mlmigrate.fit.message_traces import (
+    assessments_in_message,
+    links_in_message,
+    metadata_in_message,
+)
 from mlmigrate.fit.models import (
     fitted_links,
     fitted_logged_model,
@@ -58,6 +63,11 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
     metadata = _tags(item.metadata, fitting, "trace_metadata", "metadata ")
     assessments = [fitted_assessment(each, fitting) for each in item.assessments]
     spans = [fitted_span(each, fitting) for each in item.spans]
+    trace_links = item.trace_links
+    if sink.traces is not None and sink.traces.in_messages:
+        assessments = assessments_in_message(assessments, header, fitting)
+        trace_links = links_in_message(trace_links, header, fitting)
+        metadata = metadata_in_message(metadata, fitting)
     carried, losses = fitting.carry()
     versions = []
     for version in item.versions:
@@ -81,6 +91,7 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
         metadata=tuple(metadata),
         spans=tuple(spans),
         assessments=tuple(assessments),
+        trace_links=trace_links,
     )
     return fitted, tuple(losses)
 

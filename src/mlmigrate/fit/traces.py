@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlmigrate.fit.fitting import Fitting
+from mlmigrate.fit.message_traces import header_in_message
 from mlmigrate.model import Assessment, Span, Trace
 
 
@@ -20,6 +21,9 @@ def fitted_trace(header: Any, fitting: Fitting) -> Trace:
         for name in ("client_request_id", "request_preview", "response_preview")
     }
     fitted: Trace = replace(header, **changed)
+    facts = fitting.sink.traces
+    if facts is not None and facts.in_messages:
+        return header_in_message(fitted, fitting)
     return fitted
 
 

@@ -23,6 +23,7 @@ from mlmigrate.model import (
     Run,
     Span,
 )
+from mlmigrate.span_content import says_all
 
 OnConflict: TypeAlias = Literal["fail", "newest", "keep-both"]
 
@@ -160,7 +161,7 @@ def _new_spans(held: Item, incoming: Item, *, later: bool) -> list[Span]:
         span
         for span in incoming.spans
         if (standing := own.get(span.id)) is None
-        or (standing != span and later and span.content)
+        or (later and span.content and not says_all(standing, span))
     ]
 
 

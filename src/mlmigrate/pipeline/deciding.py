@@ -198,7 +198,7 @@ def _decide(job: Job, at: int, entry: Prepared, copy: Copy | None) -> _Decided:
     if isinstance(header, LoggedModel) and not has_place(job, item):
         what = "a deleted logged model has no place at the sink"
         return [Loss(item.ref, what, carried=False)]
-    if isinstance(header, LoggedModel):  # its metrics' runs may still be on their way
+    if _may_lack_runs(job, header):
         found = resolved(job, at, item)
         assert found is not None
         if found.left_out:
@@ -237,6 +237,14 @@ def _decide(job: Job, at: int, entry: Prepared, copy: Copy | None) -> _Decided:
     if copy is None:
         return delivery, entry
     return _decide_update(job, at, entry, delivery, copy)
+
+
+def _may_lack_runs(job: Job, header: Header) -> bool:
+    """Tell whether parts of an item may be left out as long as a run is not there."""
+    if isinstance(header, LoggedModel):  # its metrics' runs may still be on their way
+        return True
+    facts = job.sink.capabilities.traces
+    return isinstance(header, Trace) and facts is not None and facts.needs_runs
 
 
 def _decide_update(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from mlmigrate.model import (
@@ -50,7 +50,7 @@ def resolved(job: Job, at: int, item: Item) -> Resolved | None:
     if isinstance(header, LoggedModel):
         return _model(job, at, item, replace(header, experiment=experiment))
     if isinstance(header, Trace):
-        return Resolved(_trace(job, at, item, replace(header, experiment=experiment)))
+        return _trace(job, at, item, replace(header, experiment=experiment))
     parent, missing = _parent(job, at, item, header)
     links, waiting = _links(job, at, item)
     return Resolved(
@@ -104,26 +104,38 @@ def _model(job: Job, at: int, item: Item, header: LoggedModel) -> Resolved:
     )
 
 
-def _trace(job: Job, at: int, item: Item, header: Trace) -> Item:
+def _trace(job: Job, at: int, item: Item, header: Trace) -> Resolved:
     origins, there = _looked_up(job, at, item, runs_of(item))
     now = {ref: there.get(ref) or origin for ref, origin in origins.items()}
     source = header.source_run
-    return replace(
-        item,
-        header=replace(header, source_run=now[source] if source else None),
-        assessments=tuple(
-            _of_run(each, now[each.run]) if each.run else each
-            for each in item.assessments
+    facts = job.sink.capabilities.traces
+    links: list[TraceLink] = []
+    lost: list[Finding] = []
+    for link in item.trace_links:
+        run = Ref("run", link.id)
+        if link.kind != "run":
+            links.append(_numbered(job, at, link))
+        elif run not in there and facts is not None and facts.needs_runs:
+            lost.append(Loss(item.ref, f"link to {run}, which is not there", False))
+        else:
+            links.append(replace(link, id=now[run].id))
+    assessments = (
+        _of_run(each, now[each.run]) if each.run else each for each in item.assessments
+    )
+    return Resolved(
+        replace(
+            item,
+            header=replace(header, source_run=now[source] if source else None),
+            tags=tuple(_of_prompts(job, at, tag) for tag in item.tags),
+            assessments=tuple(assessments),
+            trace_links=tuple(links),
         ),
-        tags=tuple(_of_prompts(job, at, tag) for tag in item.tags),
-        trace_links=tuple(_link(job, at, each, now) for each in item.trace_links),
+        left_out=tuple(lost),
     )
 
 
-def _link(job: Job, at: int, link: TraceLink, now: Mapping[Ref, Ref]) -> TraceLink:
-    """Return a link to a run or to the version of a prompt as it is at the sink."""
-    if link.kind == "run":
-        return replace(link, id=now[Ref("run", link.id)].id)
+def _numbered(job: Job, at: int, link: TraceLink) -> TraceLink:
+    """Return a link, one to the version of a prompt by its number at the sink."""
     name, _, version = link.id.rpartition("/")
     if link.kind != "prompt_version" or not version.isdecimal():
         return link

@@ -21,7 +21,7 @@ def copy_traces(job: Job, groups: Groups) -> Iterator[Event]:
     """
     if not job.options.filters.takes("trace"):
         return
-    if not job.sink.capabilities.traces:
+    if job.sink.capabilities.traces is None:
         yield from _lost(job, groups)
         return
     refs = wanted(job, groups, "trace")

@@ -19,6 +19,7 @@ from mlmigrate.contract import (
     Glance,
     ModelFacts,
     Selection,
+    TraceFacts,
     Written,
 )
 from mlmigrate.entities import ENTITIES, address_of
@@ -71,7 +72,7 @@ class MemoryStore:
     capabilities = Capabilities(
         keeps_ids=True,
         logged_models=ModelFacts(),
-        traces=True,
+        traces=TraceFacts(),
         entities=frozenset(ENTITIES),
     )
 

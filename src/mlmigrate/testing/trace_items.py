@@ -69,7 +69,9 @@ def span(
         "end_time_unix_nano": end,
         "events": [],
         "status": {"code": "STATUS_CODE_OK", "message": ""},
-        "attributes": {key: json.dumps(value) for key, value in own.items()},
+        "attributes": {
+            key: json.dumps(value, ensure_ascii=False) for key, value in own.items()
+        },
         "links": [],
     }
     text = json.dumps(content, ensure_ascii=False)

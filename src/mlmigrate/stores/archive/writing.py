@@ -19,6 +19,7 @@ from mlmigrate.contract import (
     Glance,
     ModelFacts,
     Selection,
+    TraceFacts,
     Written,
 )
 from mlmigrate.digest import digest
@@ -55,7 +56,7 @@ class ArchiveSink:
         keeps_ids=True,
         surrogates=True,
         logged_models=ModelFacts(),
-        traces=True,
+        traces=TraceFacts(),
         entities=frozenset(ENTITIES),
     )
 

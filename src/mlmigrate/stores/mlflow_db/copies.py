@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from mlmigrate import marks
 from mlmigrate.contract import Copy
 from mlmigrate.merge import origins_of
+from mlmigrate.mlflow_traces import trace_id
 from mlmigrate.model import Ref
 
 Tables: TypeAlias = Mapping[str, sa.Table]
@@ -54,18 +55,6 @@ def _id(place: Marked, origin: str) -> str:
         return origin
     made = md5(origin.encode(), usedforsecurity=False).hexdigest()
     return made if place is RUNS else f"m-{made}"
-
-
-_TRACE_ID = re.compile(r"[!-~]{1,50}$")
-
-
-def trace_id(origin: str) -> str:
-    """Return the id that the copy of a trace gets: its origin where the column holds
-    that, otherwise one made from it, always the same.
-    """
-    if _TRACE_ID.match(origin):
-        return origin
-    return f"tr-{md5(origin.encode(), usedforsecurity=False).hexdigest()}"
 
 
 def experiment_copies(

@@ -8,56 +8,17 @@ them as well, as it did before there were columns.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from mlmigrate.stores.mlflow_db.values import text
+from mlmigrate.trace_sums import COST_KEYS, SUMS, TOKEN_KEYS, columns_of
 
 NAME = "mlflow.traceName"
 SESSION = "mlflow.trace.session"
-TOKENS = "mlflow.trace.tokenUsage"
-COST = "mlflow.trace.cost"
-
-#: Keys of the JSON, which are the names of the columns, too.
-TOKEN_KEYS = (
-    *("input_tokens", "output_tokens", "total_tokens"),
-    *("cache_read_input_tokens", "cache_creation_input_tokens"),
-    "cache_creation_input_tokens_above_1hr",
-)
-COST_KEYS = ("input_cost", "output_cost", "total_cost")
 COLUMNS = ("trace_name", "session_id", *TOKEN_KEYS, *COST_KEYS)
 
 _Pairs: TypeAlias = list[tuple[str, str]]
-
-
-def count(value: Any) -> int | None:
-    """Return a number of tokens as the column holds it; None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-        whole = int(value) if not isinstance(value, str) else int(number)
-    except (ValueError, OverflowError):
-        return None
-    return whole if number == whole and -(2**63) <= whole < 2**63 else None
-
-
-def real(value: Any) -> float | None:
-    """Return a cost as the column holds it; None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-_SUMS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
-    TOKENS: (TOKEN_KEYS, count),
-    COST: (COST_KEYS, real),
-}
 
 
 # -- reading --------------------------------------------------------------------------
@@ -71,14 +32,14 @@ def tags(row: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> _Pairs:
 def metadata(row: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> _Pairs:
     """Return the metadata of a trace, with what stands in columns."""
     found = _with(list(pairs), SESSION, text(row["session_id"]))
-    for key, (names, _) in _SUMS.items():
+    for key, (names, _) in SUMS.items():
         values = {
             name: row[name] if isinstance(row[name], int | float) else text(row[name])
             for name in names
             if row[name] is not None
         }
         beside = next((value for own, value in found if own == key), None)
-        if values and (beside is None or _said(key, beside) != values):
+        if values and (beside is None or columns_of(key, beside) != values):
             found = [pair for pair in found if pair[0] != key]
             found.append((key, json.dumps(values)))
     return found
@@ -89,19 +50,6 @@ def _with(pairs: _Pairs, key: str, column: str | None) -> _Pairs:
     if column is None or (beside is not None and beside.startswith(column)):
         return pairs
     return [*(pair for pair in pairs if pair[0] != key), (key, column)]
-
-
-def _said(key: str, value: str) -> dict[str, Any]:
-    """Return the columns that a text of metadata fills."""
-    names, convert = _SUMS[key]
-    try:
-        loaded = json.loads(value)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(loaded, dict):
-        return {}
-    found = {name: convert(loaded.get(name)) for name in names}
-    return {name: number for name, number in found.items() if number is not None}
 
 
 # -- writing --------------------------------------------------------------------------
@@ -125,8 +73,8 @@ def split(
             columns[column] = value[: limits[column]]
             if columns[column] != value:
                 rows.append((key, value))
-        elif key in _SUMS and _SUMS[key][0][0] in limits:
-            own = _said(key, value)
+        elif key in SUMS and SUMS[key][0][0] in limits:
+            own = columns_of(key, value)
             columns.update((name, own[name]) for name in own if name in limits)
             if json.dumps(own) != value:
                 rows.append((key, value))

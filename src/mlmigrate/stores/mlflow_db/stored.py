@@ -18,8 +18,9 @@ from mlmigrate.artifacts import (
 )
 from mlmigrate.contract import Delivery
 from mlmigrate.errors import ItemError
+from mlmigrate.mlflow_traces import trace_id
 from mlmigrate.model import Failed, LoggedModel, Run, Trace
-from mlmigrate.stores.mlflow_db.copies import model_id, run_id, trace_id
+from mlmigrate.stores.mlflow_db.copies import model_id, run_id
 
 
 @dataclass(frozen=True, slots=True)

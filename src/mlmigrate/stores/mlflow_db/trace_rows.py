@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mlmigrate import marks
+from mlmigrate import marks, trace_sums
 from mlmigrate.contract import Delivery
 from mlmigrate.mlflow_traces import (
     ARTIFACT_LOCATION,
@@ -22,10 +22,11 @@ from mlmigrate.mlflow_traces import (
     attributes_of,
     decoded,
     summed,
+    trace_id,
 )
 from mlmigrate.model import Assessment, Item, Ref, Span, Tag, Trace
 from mlmigrate.stores.mlflow_db import promoted
-from mlmigrate.stores.mlflow_db.copies import run_id, trace_id
+from mlmigrate.stores.mlflow_db.copies import run_id
 from mlmigrate.stores.mlflow_db.stored import Stored
 from mlmigrate.stores.mlflow_db.transaction import Transaction
 
@@ -119,8 +120,8 @@ def _metadata(
         pairs.append((SOURCE_RUN, run_id(header.source_run.id)))
     known = {key for key, _ in pairs}
     for key, attribute, names in (
-        (promoted.TOKENS, _USAGE, promoted.TOKEN_KEYS),
-        (promoted.COST, _COST, promoted.COST_KEYS),
+        (trace_sums.TOKENS, _USAGE, trace_sums.TOKEN_KEYS),
+        (trace_sums.COST, _COST, trace_sums.COST_KEYS),
     ):
         total = summed(item.spans, attribute, attributes)
         if key not in known and total:
@@ -144,7 +145,7 @@ def _clear(
         ("span_metrics", "trace_id", "span_id", spans),
         ("spans", "trace_id", "span_id", spans),
         ("assessments", "trace_id", "assessment_id", [a.id for a in item.assessments]),
-        ("trace_metrics", "request_id", "key", list(promoted.TOKEN_KEYS)),
+        ("trace_metrics", "request_id", "key", list(trace_sums.TOKEN_KEYS)),
     )
     for name, owner, column, keys in doomed:
         if name not in transaction.tables:
@@ -166,7 +167,7 @@ def _add_span(
 ) -> None:
     said = decoded(attributes.get(_COST))
     said = said if isinstance(said, dict) else {}
-    costs = {name: promoted.real(said.get(name)) for name in promoted.COST_KEYS}
+    costs = {name: trace_sums.real(said.get(name)) for name in trace_sums.COST_KEYS}
     model, provider = (
         value[:_LONGEST_MODEL] if isinstance(value, str) else None
         for value in (decoded(attributes.get(key)) for key in (_MODEL, _PROVIDER))
@@ -202,9 +203,9 @@ def _add_metrics(
     transaction: Transaction, id: str, metadata: Sequence[tuple[str, str]]
 ) -> None:
     """Add what MLflow < 3.15 shows of tokens."""
-    said = decoded(dict(metadata).get(promoted.TOKENS))
-    for key in promoted.TOKEN_KEYS if isinstance(said, dict) else ():
-        value = promoted.count(said.get(key))
+    said = decoded(dict(metadata).get(trace_sums.TOKENS))
+    for key in trace_sums.TOKEN_KEYS if isinstance(said, dict) else ():
+        value = trace_sums.count(said.get(key))
         if value is not None:
             row = {"request_id": id, "key": key, "value": float(value)}
             transaction.add("trace_metrics", row)
@@ -252,7 +253,7 @@ def _aggregate(text: str) -> tuple[float | None, bool]:
     if isinstance(value, bool):
         return float(value), False
     if isinstance(value, int | float):
-        number = promoted.real(value)
+        number = trace_sums.real(value)
         return number, number is not None and math.isfinite(number)
     if isinstance(value, str) and value.strip().lower() in ("yes", "no"):
         return float(value.strip().lower() == "yes"), False

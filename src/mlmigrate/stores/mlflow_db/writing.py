@@ -24,6 +24,7 @@ from mlmigrate.contract import (
     Delivery,
     ModelFacts,
     Selection,
+    TraceFacts,
     Written,
 )
 from mlmigrate.entities import ENTITIES
@@ -234,7 +235,7 @@ class DbSink:
                 negative_zero=False,
                 logged_models=_models(nan="zero"),
                 one_dataset_a_digest=True,
-                traces=True,
+                traces=TraceFacts(),
                 entities=frozenset(ENTITIES),
                 acts=True,
             )
@@ -256,7 +257,7 @@ class DbSink:
             negative_zero=not mysql,
             logged_models=_models(nan="zero" if mysql else "kept"),
             one_dataset_a_digest=True,
-            traces=True,
+            traces=TraceFacts(),
             entities=frozenset(ENTITIES),
             acts=True,
             folds_keys=mysql,

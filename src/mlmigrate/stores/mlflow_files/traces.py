@@ -4,18 +4,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from mlmigrate.artifacts import Place, Remote, list_folder, open_file, short
 from mlmigrate.errors import ItemError
+from mlmigrate.mlflow_messages import NOT_READ, assessment_of, length, millis
 from mlmigrate.mlflow_traces import (
     ARTIFACT_LOCATION,
-    ASSESSED_BY,
     SPANS_FILE,
     expects_spans,
     lift,
@@ -47,11 +44,6 @@ _FIELDS = {
     *("response_preview", "assessments", *_TIMES, *_LENGTHS),
     *("request_id", "experiment_id", "status"),  # MLflow < 3
 }
-#: What an assessment of another form makes of reading it.
-_NOT_READ = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLI = timedelta(milliseconds=1)
-_SECONDS = re.compile(r"([0-9]{1,12}(?:\.[0-9]*)?)s$")
 
 
 def read_trace(
@@ -143,27 +135,11 @@ def _doubts(meta: Mapping[str, Any], ref: Ref, path: Path, where: str) -> list[F
     return found + unknown(path, _FOLDERS, where, header=INFO)
 
 
-def millis(value: Any) -> int | None:
-    """Return a time as milliseconds: it is text such as 2026-01-31T12:00:00.123Z, or
-    in older files a number.
-    """
-    if isinstance(value, str) and "T" in value:
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        whole = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return (whole - _EPOCH) // _MILLI
-    return parse.millis(value)
-
-
 def _length(meta: Mapping[str, Any]) -> int | None:
     for key in _LENGTHS[1:]:
         if meta.get(key) is not None:
             return parse.millis(meta[key])
-    seconds = _SECONDS.match(str(meta.get("execution_duration")))
-    return round(float(seconds.group(1)) * 1000) if seconds else None
+    return length(meta.get("execution_duration"))
 
 
 # -- spans and files ------------------------------------------------------------------
@@ -214,46 +190,8 @@ def _assessments(folder: Path, where: str) -> tuple[list[Assessment], list[Findi
         try:
             if wrong is not None:
                 raise ValueError(wrong)
-            found.append(_assessment(meta, path.stem))
-        except _NOT_READ as error:
+            found.append(assessment_of(meta, path.stem))
+        except NOT_READ as error:
             what = f"is no assessment that can be read: {error}: not copied"
             problems.append(Problem(f"{where}/assessments/{path.name}", what))
     return found, problems
-
-
-def _assessment(meta: Mapping[str, Any], name: str) -> Assessment:
-    kind, value, error = _value(meta)
-    source = meta.get("source") or {}
-    metadata = meta.get("metadata") or None
-    run = meta.get("run_id") or (metadata or {}).get(ASSESSED_BY)
-    return Assessment(
-        id=parse.text(meta.get("assessment_id")) or name,
-        name=str(meta["assessment_name"]),
-        kind=kind,
-        value=json.dumps(value),
-        source_type=str(source.get("source_type") or "SOURCE_TYPE_UNSPECIFIED"),
-        source_id=parse.text(source.get("source_id")),
-        error=json.dumps(error) if error else None,
-        rationale=parse.text(meta.get("rationale")),
-        metadata=json.dumps(metadata) if metadata else None,
-        run=Ref("run", str(run)) if run else None,
-        span=parse.text(meta.get("span_id")),
-        created=millis(meta.get("create_time")),
-        updated=millis(meta.get("last_update_time")),
-        overrides=parse.text(meta.get("overrides")),
-        valid=meta.get("valid", True) is not False,
-    )
-
-
-def _value(meta: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """Return the kind, the value and the error."""
-    if (feedback := meta.get("feedback")) is not None:
-        return "feedback", feedback.get("value"), feedback.get("error")
-    if (expectation := meta.get("expectation")) is not None:
-        if "serialized_value" in expectation:
-            whole = json.loads(expectation["serialized_value"]["value"])
-            return "expectation", whole, None
-        return "expectation", expectation.get("value"), None
-    if (issue := meta.get("issue")) is not None:
-        return "issue", issue, None
-    raise ValueError("it has neither feedback nor expectation")

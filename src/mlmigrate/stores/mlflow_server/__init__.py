@@ -1,9 +1,11 @@
 """Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
 
 ``rest`` speaks HTTP, ``access`` logs in, ``release`` tells what an older server lacks,
-``reading`` is the source half, with ``answers`` (their records), ``files`` and
-``uncarried`` beside it; ``writing`` is the sink half, with ``index`` (what is
-there already), ``experiments`` and ``registry`` beside it.
+``reading`` is the source half, with ``answers``, ``logged_models`` and ``traces``
+(their records), ``files``, ``trace_files``, ``trace_infos`` and ``trace_links`` beside
+it; ``writing`` is the sink half, with ``index`` (what is there already),
+``experiments``, ``registry``, ``model_writing`` and ``trace_writing`` (with ``otlp``)
+beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from mlmigrate.contract import (
     Glance,
     ModelFacts,
     Selection,
+    TraceFacts,
     Written,
 )
 from mlmigrate.model import Failed, Finding, Item, Note, Ref
@@ -31,6 +34,7 @@ from mlmigrate.stores.mlflow_server.release import (
     release_of,
 )
 from mlmigrate.stores.mlflow_server.rest import Rest
+from mlmigrate.stores.mlflow_server.traces import SHOWN_METADATA, SHOWN_TAG
 from mlmigrate.stores.mlflow_server.writing import Writer
 
 __all__ = ["CAPABILITIES", "Server", "open_sink", "open_source"]
@@ -80,6 +84,16 @@ CAPABILITIES = Capabilities(
         "model_version_tag.key": 250,
         "model_version_tag.value": 100_000,
         "alias.name": 255,
+        "trace.client_request_id": 50,
+        "trace.request_preview": 1000,
+        "trace.response_preview": 1000,
+        # All that a server shows: `traces`.
+        "trace_tag.key": 250,
+        "trace_tag.value": SHOWN_TAG,
+        "trace_metadata.key": 250,
+        "trace_metadata.value": SHOWN_METADATA,
+        "assessment.name": 250,
+        "assessment.source_id": 250,
     },
     logged_models=ModelFacts(
         nan="left out",
@@ -88,6 +102,7 @@ CAPABILITIES = Capabilities(
         deleted=False,
         of_versions=False,
     ),
+    traces=TraceFacts(in_messages=True, needs_runs=True),
     infinities=False,
     negative_zero=False,
     negative_times=False,
@@ -113,7 +128,7 @@ def open_sink(location: str, options: Mapping[str, Any]) -> Server:
         LocationError: it is no URL of a server.
         StoreError: it cannot be reached, refuses us, or is no MLflow server.
     """
-    return Server(location, options, default_threads=4, sink=True)
+    return Server(location, options, default_threads=4)
 
 
 class Server:
@@ -127,9 +142,7 @@ class Server:
         options: Mapping[str, Any],
         *,
         default_threads: int,
-        sink: bool = False,
     ) -> None:
-        self._sink = sink
         threads = int(options.get("threads") or default_threads)
         maps = parse_maps(options.get("map-artifacts") or ())
         self._rest = Rest(
@@ -170,8 +183,7 @@ class Server:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        # What a sink holds of its own is nobody's loss.
-        return () if self._sink else self._reader.findings()
+        return ()
 
     @property
     def capabilities(self) -> Capabilities:

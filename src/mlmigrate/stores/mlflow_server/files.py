@@ -1,4 +1,6 @@
-"""Files of runs and logged models: listed by the server, opened where they are."""
+"""Files of runs, logged models and traces: listed by the server, or where they are, and
+opened there.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,26 @@ from typing import BinaryIO
 from mlmigrate.artifacts import (
     Remote,
     is_local,
+    list_folder,
     local_path,
     mapped,
     open_file,
     safe_join,
 )
 from mlmigrate.errors import ItemError
+from mlmigrate.mlflow_traces import ARTIFACT_LOCATION, SPANS_FILE
 from mlmigrate.model import Artifact, Ref
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.logged_models import place
 from mlmigrate.stores.mlflow_server.rest import Json, Rest, quoted
+from mlmigrate.stores.mlflow_server.trace_infos import infos
 
 _URIS_KEPT = 4000
+_PROXY = "/api/2.0/mlflow-artifacts/artifacts"
+#: Gives the spans of a trace, wherever they are, as MLflow's own pages get them, or
+#: what is attached to them. What a database holds is passed on as it is stored, which
+#: ``traces/batchGet`` would write anew.
+SPANS = "/ajax-api/2.0/mlflow/get-trace-artifact"
 
 
 class Files:
@@ -36,11 +46,14 @@ class Files:
         self._lock = threading.Lock()
 
     def listed(self, ref: Ref) -> Iterator[Artifact]:
-        """Yield the files of a run or a logged model, as the server sees them.
+        """Yield the files of an item, as the server sees them.
 
         Raises:
             ItemError: the server cannot list them.
         """
+        if ref.kind == "trace":
+            yield from self._listed_elsewhere(self.uri(ref), str(ref))
+            return
         folders, seen = [""], {""}
         listing, name = "artifacts/list", "path"
         if ref.kind == "logged_model":
@@ -60,10 +73,41 @@ class Files:
                 else:
                     yield Artifact(path, int(info.get("file_size") or 0))
 
+    def _listed_elsewhere(self, uri: str, where: str) -> Iterator[Artifact]:
+        """Yield the files below a URI: no server lists those of a trace."""
+        replaced = mapped(uri, self._maps)
+        if replaced is not None and is_local(replaced):
+            yield from list_folder(Path(local_path(replaced)), where)[0]
+            return
+        root = answers.proxied_root(uri)
+        if replaced is None and root is not None:
+            yield from self._listed_proxied(root)
+            return
+        if not (replaced or uri) or is_local(uri):
+            raise ItemError(
+                f"they are at {uri or 'no place'}, on the disk of {self._rest.base}:"
+                " start it with --serve-artifacts, or mount that folder here and say"
+                " so with --map-artifacts OLD=NEW"
+            )
+        yield from Remote(replaced or uri, tracking_uri=self._rest.base).list()
+
+    def _listed_proxied(self, root: str) -> Iterator[Artifact]:
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            query = {"path": f"{root}/{folder}".rstrip("/")}
+            for info in self._rest.get(_PROXY, **query).get("files") or ():
+                path = f"{folder}/{info['path']}".lstrip("/")
+                safe_join(Path("/"), path)
+                if info.get("is_dir"):
+                    folders.append(path)
+                else:
+                    yield Artifact(path, int(info.get("file_size") or 0))
+
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
-        if ref.kind not in ("run", "logged_model"):
-            raise ItemError(f"{ref}: only runs and logged models have artifacts here")
+        if ref.kind not in ("run", "logged_model", "trace"):
+            raise ItemError(f"{ref}: has no artifacts here")
         safe_join(Path("/"), path)
         uri = self.uri(ref)
         replaced = mapped(uri, self._maps)
@@ -71,7 +115,7 @@ class Files:
             return open_file(Path(local_path(replaced)), path)
         root = answers.proxied_root(uri)
         if replaced is None and root is not None:
-            place = f"/api/2.0/mlflow-artifacts/artifacts/{quoted(f'{root}/{path}')}"
+            place = f"{_PROXY}/{quoted(f'{root}/{path}')}"
             return self._rest.download(place)
         if replaced is None and (
             is_local(uri) or uri.startswith(f"{answers.PROXIED}:")
@@ -87,6 +131,11 @@ class Files:
         if ref.kind == "logged_model":
             files = f"/ajax-api/2.0/mlflow/{place(ref.id)}/artifacts/files"
             return self._rest.download(files, {"artifact_file_path": path})
+        if ref.kind == "trace":
+            query = {"request_id": ref.id}
+            if path != SPANS_FILE:
+                query["path"] = path.removeprefix("attachments/")
+            return self._rest.download(SPANS, query)
         return self._rest.download("/get-artifact", {"run_id": ref.id, "path": path})
 
     def uri(self, ref: Ref) -> str:
@@ -94,13 +143,23 @@ class Files:
         with self._lock:
             uri = self._uris.get(ref)
         if uri is None:
-            if ref.kind == "logged_model":
-                owner = self._rest.get(place(ref.id))["model"]
-            else:
-                owner = self._rest.get("runs/get", run_id=ref.id)["run"]
-            uri = str(owner["info"].get("artifact_uri") or "")
-            with self._lock:
-                self._uris[ref] = uri
-                while len(self._uris) > _URIS_KEPT:
-                    self._uris.popitem(last=False)
+            uri = self._asked_uri(ref)
+            self.note(ref, uri)
         return uri
+
+    def note(self, ref: Ref, uri: str) -> None:
+        """Remember where an item's artifacts are."""
+        with self._lock:
+            self._uris[ref] = uri
+            while len(self._uris) > _URIS_KEPT:
+                self._uris.popitem(last=False)
+
+    def _asked_uri(self, ref: Ref) -> str:
+        if ref.kind == "trace":
+            info = infos(self._rest, [ref.id]).get(ref.id)
+            return str(info["tags"].get(ARTIFACT_LOCATION) or "") if info else ""
+        if ref.kind == "logged_model":
+            owner = self._rest.get(place(ref.id))["model"]
+        else:
+            owner = self._rest.get("runs/get", run_id=ref.id)["run"]
+        return str(owner["info"].get("artifact_uri") or "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy
+from mlmigrate.mlflow_traces import trace_id
 from mlmigrate.model import Lifecycle, ModelLink, Ref
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.reading import Reader
@@ -232,6 +233,7 @@ class Index:
         found: dict[Ref, Copy] = {}
         rest: list[str] = []
         models: list[str] = []
+        traces: dict[str, Ref] = {}
         for ref in origins:
             if ref.kind == "experiment":
                 known = self.experiment_of(ref.id)
@@ -252,10 +254,22 @@ class Index:
                     found[ref] = Copy(own, marks.load(model.mark))
             elif ref.kind == "registered_model":
                 models.append(ref.id)
+            elif ref.kind == "trace":
+                traces[trace_id(ref.id, in_path=True)] = ref
+        found.update(self._trace_copies(traces))
         for run in self._own_runs(rest):
             found[Ref("run", run.id)] = Copy(Ref("run", run.id), None, run.lifecycle)
         found.update(self._model_copies(models))
         return found
+
+    def _trace_copies(self, refs: Mapping[str, Ref]) -> Iterator[tuple[Ref, Copy]]:
+        ids = list(refs)
+        for at in range(0, len(ids), _IDS_A_SEARCH):
+            found = self._reader.trace_infos(ids[at : at + _IDS_A_SEARCH])
+            for id, info in found.items():
+                if id in refs:
+                    mark = marks.load(info["tags"].get(marks.MARK))
+                    yield refs[id], Copy(Ref("trace", id), mark)
 
     def _own_runs(self, ids: Sequence[str]) -> Iterator[KnownRun]:
         """Yield the runs of these ids that are at the sink and are no copies."""

@@ -1,19 +1,21 @@
-"""The source half: experiments, runs and registered models of one MLflow server."""
+"""The source half: what one MLflow server holds, as items."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import groupby
 from typing import cast
 
 from mlmigrate import marks
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
+from mlmigrate.mlflow_traces import SPANS_LOCATION
 from mlmigrate.model import (
     Alias,
     Artifact,
@@ -30,7 +32,7 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.mlflow_server import answers, logged_models, uncarried
+from mlmigrate.stores.mlflow_server import answers, logged_models, trace_infos, traces
 from mlmigrate.stores.mlflow_server.files import Files
 from mlmigrate.stores.mlflow_server.histories import (
     MOST_AT_ONCE,
@@ -45,9 +47,12 @@ from mlmigrate.stores.mlflow_server.rest import (
     Rest,
     filter_text,
 )
+from mlmigrate.stores.mlflow_server.trace_files import contents
+from mlmigrate.stores.mlflow_server.trace_links import Links
 
 ALL = "ALL"
 _RUNS_A_PAGE = 1000
+_TRACES_AT_ONCE = 100
 _RUNS_KEPT = 4000
 #: How often a run is read that changes under the reader.
 _READS = 3
@@ -79,11 +84,20 @@ class Reader:
         # Two pools: a run's task waits for its histories, which wait for nothing.
         self._runs = ThreadPoolExecutor(max(2, threads // 2), "mlmigrate-read")
         self._histories = Histories(rest, threads=threads)
+        self._asking = ThreadPoolExecutor(threads, "mlmigrate-links")
+        self.links = Links(
+            rest,
+            self._asking,
+            experiments=self.experiment_ids,
+            runs=lambda: map(answers.run_id, self.search_runs(self.experiment_ids())),
+            prompts=self._prompt_versions,
+        )
 
     def close(self) -> None:
         """Stop all threads. May be called twice."""
         self._runs.shutdown(cancel_futures=True)
         self._histories.close()
+        self._asking.shutdown(cancel_futures=True)
 
     def probe(self) -> None:
         """Check that this is an MLflow server that lets us in.
@@ -130,6 +144,11 @@ class Reader:
         elif selection.kind == "registered_model":
             for model in self.models():
                 yield Ref("registered_model", model["name"])
+        elif selection.kind == "trace":
+            wanted = selection.experiments
+            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
+            for trace in trace_infos.search(self._rest, ids):
+                yield Ref("trace", trace["trace_id"])
 
     def experiments(self) -> Iterator[Json]:
         """Yield all experiments, active and deleted."""
@@ -199,14 +218,14 @@ class Reader:
         """See `mlmigrate.contract.Source.read`."""
         # A few ahead, and no more: memory holds no more than those.
         ahead: deque[tuple[Ref, Future[Item]]] = deque()
-        waiting = self._with_histories(refs)
+        waiting = self._asked(refs)
         try:
             while True:
                 while len(ahead) < 2 * self._threads:
-                    ref, known = next(waiting, (None, None))
-                    if ref is None:
+                    ref, read = next(waiting, (None, None))
+                    if ref is None or read is None:
                         break
-                    ahead.append((ref, self._runs.submit(self.read_one, ref, known)))
+                    ahead.append((ref, self._runs.submit(read)))
                 if not ahead:
                     return
                 ref, future = ahead.popleft()
@@ -217,6 +236,24 @@ class Reader:
         finally:
             for _, future in ahead:
                 future.cancel()
+
+    def _asked(self, refs: Sequence[Ref]) -> Iterator[tuple[Ref, Callable[[], Item]]]:
+        """Yield each ref with what reads it; what several can be asked at once was."""
+        for kind, group in groupby(refs, key=lambda ref: ref.kind):
+            if kind == "trace":
+                yield from self._asked_traces(list(group))
+                continue
+            for ref, known in self._with_histories(list(group)):
+                yield ref, partial(self.read_one, ref, known)
+
+    def _asked_traces(
+        self, refs: Sequence[Ref]
+    ) -> Iterator[tuple[Ref, Callable[[], Item]]]:
+        for at in range(0, len(refs), _TRACES_AT_ONCE):
+            some = refs[at : at + _TRACES_AT_ONCE]
+            found = trace_infos.infos(self._rest, [ref.id for ref in some])
+            for ref in some:
+                yield ref, partial(self._read_trace, ref, found.get(ref.id))
 
     def _with_histories(
         self, refs: Sequence[Ref]
@@ -289,7 +326,8 @@ class Reader:
             return self._read_logged_model(ref)
         if ref.kind == "registered_model":
             return self._read_model(ref)
-        raise ItemError(f"{self._rest.base}: {ref.kind}s are not read over REST")
+        found = trace_infos.infos(self._rest, [ref.id])
+        return self._read_trace(ref, found.get(ref.id))
 
     def experiment(self, id: str) -> Json:
         """Get one experiment, of any lifecycle."""
@@ -326,9 +364,10 @@ class Reader:
             self._kept.pop(id, None)
 
     def forget_all(self) -> None:
-        """Drop what is remembered of all runs."""
+        """Drop what is remembered of all runs, and of what traces are linked to."""
         with self._lock:
             self._kept.clear()
+        self.links.forget()
 
     def _keep(self, id: str, run: Json) -> None:
         with self._lock:
@@ -482,8 +521,36 @@ class Reader:
             findings=tuple(findings),
         )
 
-    # -- what is not carried over -------------------------------------------------
+    def _prompt_versions(self) -> Iterator[str]:
+        for model in self.models():
+            tags = marks.lift(answers.key_values(model.get("tags"))).tags
+            if is_prompt(tags):
+                for version in self.versions(model["name"], prompt=True):
+                    yield f"{model['name']}/{version['version']}"
 
-    def findings(self) -> Iterable[Finding]:
-        """See `mlmigrate.contract.Source.findings`."""
-        return uncarried.findings(self._rest, self.experiment_ids())
+    # -- traces -------------------------------------------------------------------
+
+    def trace_infos(self, ids: Sequence[str]) -> dict[str, Json]:
+        """Get what the server says of some traces, without their spans."""
+        return trace_infos.infos(self._rest, ids)
+
+    def _read_trace(self, ref: Ref, info: Json | None) -> Item:
+        where = f"{self._rest.base}: trace {ref.id}"
+        if info is None:
+            raise ItemError(f"{where} is not there")
+        lifted = traces.lifted_of(info)
+        if lifted.location is not None:
+            self.files.note(ref, lifted.location)
+        stored = info["tags"].get(SPANS_LOCATION) == "TRACKING_STORE"
+        beside = info["tags"].get(traces.FILES)
+        found = contents(
+            self._rest,
+            self.files,
+            ref,
+            where,
+            stored=stored,
+            more=beside is not None,
+            every=beside == traces.ALL_FILES,
+        )
+        links = self.links.of(ref.id, traces.prompts_of(info))
+        return traces.item_of(info, lifted, found, links, where)

@@ -13,6 +13,8 @@ _VERSION = re.compile(r"(\d+)\.(\d+)(\.\w+)*")
 _DATASETS = (2, 4)
 _ALIASES = (2, 3)
 _LOGGED_MODELS = (3, 0)
+#: Takes spans by OTLP into its database, of traces that have their own ids.
+_TRACES = (3, 5)
 _SEARCHES_EXPERIMENTS = (1, 28)
 _NEWEST = (1_000, 0)
 
@@ -87,4 +89,5 @@ def narrowed(current: Capabilities, release: Release) -> Capabilities:
         logged_models=(
             current.logged_models if release.number >= _LOGGED_MODELS else None
         ),
+        traces=current.traces if release.number >= _TRACES else None,
     )

@@ -33,6 +33,7 @@ Json: TypeAlias = dict[str, Any]
 API = "/api/2.0/mlflow/"
 #: What its searches take of them at once.
 EXPERIMENTS_A_SEARCH = 100
+_JSON = {"Content-Type": "application/json"}
 _LONGEST_WAIT = 60.0
 #: An error 500 is often a deadlock in the server's database, and as often for good.
 _TRIES_AT_500 = 3
@@ -107,6 +108,10 @@ class Rest:
     def change(self, method: str, path: str, body: Json) -> Json:
         """Send a PATCH or DELETE, which may be done twice without harm."""
         return self._json(method, path, body=body)
+
+    def post_bytes(self, path: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """POST what is no JSON and may be done twice without harm."""
+        self._send("POST", self._url(path), data=data, headers=headers).close()
 
     def create(self, path: str, body: Json) -> Json:
         """POST what would make a second thing if done twice.
@@ -218,6 +223,7 @@ class Rest:
         stream_body: Callable[[], Body | bytes] | None = None,
         stream: bool = False,
         repeatable: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """Send until there is an answer that more tries will not better."""
         attempt = 0
@@ -230,7 +236,7 @@ class Rest:
                     url,
                     params=query,
                     data=stream_body() if stream_body else data,
-                    headers={"Content-Type": "application/json"} if data else None,
+                    headers=headers or (_JSON if data else None),
                     # Given with each request: REQUESTS_CA_BUNDLE would come before
                     # what a session says.
                     verify=self._access.verify,

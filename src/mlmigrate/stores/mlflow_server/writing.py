@@ -38,6 +38,7 @@ from mlmigrate.stores.mlflow_server.model_writing import LoggedModels
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.registry import Registry
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
+from mlmigrate.stores.mlflow_server.trace_writing import Traces
 from mlmigrate.stores.mlflow_server.uploads import Uploads
 
 #: On a run whose artifacts were linked, not copied: where they are.
@@ -83,6 +84,9 @@ class Writer:
         self._models = LoggedModels(
             rest, reader, self.index, self._experiments, self._uploads
         )
+        self._traces = Traces(
+            rest, reader, self._experiments, self._uploads, self._pool
+        )
         self._registry = Registry(rest, reader, fire_webhooks=fire_webhooks)
 
     def close(self) -> None:
@@ -91,6 +95,8 @@ class Writer:
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
         """See `mlmigrate.contract.Sink.write`."""
+        if deliveries and all(each.item.ref.kind == "trace" for each in deliveries):
+            return self._traces.write(deliveries)
         futures: list[Future[Written | Failed]] = []
         for delivery in deliveries:
             if delivery.item.ref.kind in ("run", "logged_model"):
@@ -112,6 +118,8 @@ class Writer:
                     return self._models.write(delivery)
                 case "registered_model":
                     return self._registry.write(delivery)
+                case "trace":
+                    return self._traces.write([delivery])[0]
                 case kind:
                     return Failed(delivery.item.ref, f"{kind}s are not written here")
         except StoreError:

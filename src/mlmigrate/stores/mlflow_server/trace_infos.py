@@ -1,0 +1,137 @@
+"""What a server says of its traces beside their spans, of any of MLflow's versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from mlmigrate.mlflow_messages import NOT_READ, length, millis
+from mlmigrate.stores.mlflow_server import answers
+from mlmigrate.stores.mlflow_server.rest import (
+    EXPERIMENTS_A_SEARCH,
+    Json,
+    Refused,
+    Rest,
+    quoted,
+)
+
+#: Below this are the endpoints that MLflow >= 3.0 has for traces.
+API = "/api/3.0/mlflow/traces"
+#: The most that a server gives at once.
+_A_PAGE = 500
+
+
+def place(id: str) -> str:
+    """Return the path of a trace."""
+    return f"{API}/{quoted(id)}"
+
+
+def search(rest: Rest, experiments: Sequence[str], filter: str = "") -> Iterator[Json]:
+    """Yield the traces of some experiments, the oldest first; none of a server that
+    does not know any.
+    """
+    for at in range(0, len(experiments), EXPERIMENTS_A_SEARCH):
+        ids = experiments[at : at + EXPERIMENTS_A_SEARCH]
+        try:
+            yield from _search(rest, ids, filter)
+        except Refused as refusal:
+            if not refusal.unknown:
+                raise
+            yield from _older_search(rest, ids, filter)
+
+
+def _search(rest: Rest, experiments: Sequence[str], filter: str) -> Iterator[Json]:
+    body = {
+        "locations": [
+            {
+                "type": "MLFLOW_EXPERIMENT",
+                "mlflow_experiment": {"experiment_id": id},
+            }
+            for id in experiments
+        ],
+        "max_results": _A_PAGE,
+        "order_by": ["timestamp_ms ASC"],
+        **({"filter": filter} if filter else {}),
+    }
+    yield from map(info_of, rest.posted_pages(f"{API}/search", "traces", body))
+
+
+def _older_search(
+    rest: Rest, experiments: Sequence[str], filter: str
+) -> Iterator[Json]:
+    """Yield traces as the servers from MLflow 2.13 to 2.22 list them."""
+    query = {
+        "experiment_ids": experiments,
+        "max_results": _A_PAGE,
+        "order_by": ["timestamp_ms ASC"],
+        **({"filter": filter} if filter else {}),
+    }
+    try:
+        yield from map(info_of, rest.pages("traces", "traces", query))
+    except Refused as refusal:
+        if not refusal.unknown:
+            raise
+
+
+def infos(rest: Rest, ids: Sequence[str]) -> dict[str, Json]:
+    """Get what a server says of some traces, of those that are there."""
+    try:
+        answer = rest.post(f"{API}/batchGetInfos", {"trace_ids": list(ids)})
+        said = answer.get("trace_infos") or ()
+    except Refused as refusal:
+        if not refusal.unknown:
+            raise
+        said = [one for id in ids if (one := _said(rest, id)) is not None]
+    found = {}
+    for one in said:
+        with suppress(*NOT_READ):  # it is as good as not there
+            info = info_of(one)
+            found[info["trace_id"]] = info
+    return found
+
+
+def _said(rest: Rest, id: str) -> Json | None:
+    """Get one trace of a server that does not give several."""
+    try:
+        return cast(Json, rest.get(place(id))["trace"]["trace_info"])
+    except Refused as refusal:
+        if not refusal.absent:
+            raise
+        if not refusal.unknown:
+            return None
+    try:
+        return cast(Json, rest.get(f"traces/{quoted(id)}/info")["trace_info"])
+    except Refused as refusal:
+        if not refusal.absent:
+            raise
+        return None
+
+
+def info_of(said: Json) -> Json:
+    """Return what a server says of a trace, also as MLflow < 3 said it."""
+    if "request_id" not in said:
+        place = (said.get("trace_location") or {}).get("mlflow_experiment") or {}
+        return {
+            **said,
+            "trace_id": str(said["trace_id"]),
+            "experiment_id": str(place.get("experiment_id") or ""),
+            "request_time": millis(said.get("request_time")),
+            "execution_duration": length(said.get("execution_duration")),
+            "tags": _mapping(said.get("tags")),
+            "trace_metadata": _mapping(said.get("trace_metadata")),
+        }
+    return {
+        "trace_id": str(said["request_id"]),
+        "experiment_id": str(said.get("experiment_id") or ""),
+        "request_time": millis(said.get("timestamp_ms")),
+        "execution_duration": millis(said.get("execution_time_ms")),
+        "state": said.get("status"),
+        "tags": dict(answers.key_values(said.get("tags"))),
+        "trace_metadata": dict(answers.key_values(said.get("request_metadata"))),
+    }
+
+
+def _mapping(said: Any) -> dict[str, str]:
+    pairs = said.items() if isinstance(said, dict) else ()
+    return {str(key): "" if value is None else str(value) for key, value in pairs}
