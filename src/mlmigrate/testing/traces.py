@@ -166,10 +166,19 @@ class Traces(NoTraces):
             tags = (Tag("mlflow.linkedPrompts", prompts), Tag("odd", odd))
             return trace(f"tr-{odd}", tags=tags, trace_links=(link,))
 
-        one = source(experiment(), model("ask", version("ask", 1, NOW)))
+        def prompt(*numbers: tuple[int, int]) -> Item:
+            tags = (Tag("mlflow.prompt.is_prompt", "true"),)
+            text = (*tags, Tag("mlflow.prompt.text", "{{question}}"))
+            own = (
+                version("ask", number, created, source="dummy-source", tags=text)
+                for number, created in numbers
+            )
+            return replace(model("ask", *own), tags=tags)
+
+        one = source(experiment(), prompt((1, NOW)))
         other = source(
             experiment(),
-            model("ask", version("ask", 1, NOW + 1), version("ask", 2, NOW + 2)),
+            prompt((1, NOW + 1), (2, NOW + 2)),
             used(1, "a"),
             used(2, "b"),
         )
