@@ -242,7 +242,7 @@ class Sink(Source, Protocol):
 
         The key is ``Ref(kind, origin)``. A run that bears no origin is its own. For an
         experiment or a registered model, see `mlmigrate.merge`; for an entity,
-        `mlmigrate.entities.address`.
+        an id or an `mlmigrate.entities.address`.
         """
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:

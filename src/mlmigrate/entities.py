@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from mlmigrate.model import Entity, Item, Kind, Ref, Row
+from mlmigrate.model import Entity, Kind, Ref, Row
 
 #: The columns of a row that say something, without those that hold NULL.
 Values: TypeAlias = Mapping[str, Any]
@@ -49,13 +49,12 @@ class Description:
     """A kind of entity: its own table first, then those of its parts."""
 
     kind: Kind
-    name: str
-    """The column of the entity's own row that holds its name; it may be its id."""
+    names: tuple[str, ...]
+    """The columns of the entity's own row of which, in its experiment or in the store,
+    no two have the same. The first is its name."""
     tables: tuple[Table, ...]
     of_experiment: bool = False
     """It belongs to the experiment that its column ``experiment_id`` names."""
-    one_a_name: bool = True
-    """In its experiment, or in the store, no two have one name."""
 
     @property
     def own(self) -> Table:
@@ -70,7 +69,7 @@ ENTITIES: dict[Kind, Description] = {
     for each in (
         Description(
             "evaluation_dataset",
-            "name",
+            ("name",),
             (
                 Table(
                     "evaluation_datasets",
@@ -101,7 +100,7 @@ ENTITIES: dict[Kind, Description] = {
         ),
         Description(
             "scorer",
-            "scorer_name",
+            ("scorer_name",),
             (
                 Table("scorers", "scorer_id"),
                 Table(
@@ -118,13 +117,13 @@ ENTITIES: dict[Kind, Description] = {
         ),
         Description(
             "label_schema",
-            "name",
+            ("name",),
             (Table("label_schemas", "schema_id", updated="last_update_time"),),
             of_experiment=True,
         ),
         Description(
             "review_queue",
-            "name",
+            ("name",),
             (
                 Table("review_queues", "queue_id", updated="last_update_time_ms"),
                 Table("review_queue_users", "queue_id", ("user_id",)),
@@ -145,7 +144,7 @@ ENTITIES: dict[Kind, Description] = {
         ),
         Description(
             "issue",
-            "name",
+            ("name", "description"),
             (
                 Table(
                     "issues",
@@ -155,11 +154,10 @@ ENTITIES: dict[Kind, Description] = {
                 ),
             ),
             of_experiment=True,
-            one_a_name=False,
         ),
         Description(
             "webhook",
-            "name",
+            ("name", "url"),
             (
                 Table(
                     "webhooks",
@@ -170,11 +168,10 @@ ENTITIES: dict[Kind, Description] = {
                 ),
                 Table("webhook_events", "webhook_id", ("entity", "action")),
             ),
-            one_a_name=False,
         ),
         Description(
             "mcp_server",
-            "name",
+            ("name",),
             (
                 Table(
                     "mcp_servers", "name", updated="last_updated_at", always=_DEFAULT
@@ -202,7 +199,6 @@ ENTITIES: dict[Kind, Description] = {
                     always=_DEFAULT,
                 ),
             ),
-            one_a_name=False,
         ),
     )
 }
@@ -219,21 +215,20 @@ def table_of(kind: Kind, row: Row) -> Table:
     return _TABLES[kind, row.table]
 
 
-def address(kind: Kind, name: str, experiment: Ref | None) -> Ref | None:
-    """Return the ref by which `Sink.copies` finds an entity that has another id, but
-    stands in its place: under its name, in its experiment. None where a name may stand
-    for several.
+def name(kind: Kind, id: str, said: Values) -> str:
+    """Return the name of an entity whose own row says *said*: what tells it from others
+    in its place. Where the row does not say it, its id does.
     """
-    if not ENTITIES[kind].one_a_name:
-        return None
-    return Ref(kind, f"{experiment.id if experiment else ''}/{name}")
+    columns = ENTITIES[kind].names
+    return ": ".join(str(said[each]) for each in columns if each in said) or id
 
 
-def address_of(item: Item) -> Ref | None:
-    """Return the address of an item; see `address`."""
-    header = item.header
-    assert isinstance(header, Entity)
-    return address(item.ref.kind, header.name, header.experiment)
+def address(kind: Kind, header: Entity) -> Ref:
+    """Return the ref by which `Sink.copies` finds an entity that has another id, but
+    stands in its place: under its name, in its experiment.
+    """
+    home = header.experiment.id if header.experiment else ""
+    return Ref(kind, f"{home}/{header.name}")
 
 
 def row(table: str, values: Values) -> Row:

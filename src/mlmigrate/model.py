@@ -302,7 +302,8 @@ class Alias:
 @dataclass(frozen=True, slots=True)
 class Entity:
     """The header of an item of one of the kinds that `mlmigrate.entities` describes:
-    all that MLflow's tables say of it stands in the item's rows.
+    all that MLflow's tables say of it stands in the item's rows. Its name tells it from
+    others in its place.
     """
 
     name: str

@@ -102,15 +102,32 @@ def placed(job: Job, at: int, item: Item) -> Placed | Failed:
             return Failed(item.ref, f"its {header.experiment} is not at the sink")
     found: list[Finding] = []
     rows = tuple(_resolved(job, at, item, found))
-    item = replace(item, header=replace(header, experiment=home), rows=rows)
+    header = replace(header, experiment=home)
+    item = replace(item, header=header, rows=rows)
     item, findings = fitted(item, job.options, job.sink.capabilities)
-    named = entities.address_of(item)
-    wanted = [item.ref] if named is None else [item.ref, named]
+    wanted = [item.ref, entities.address(item.ref.kind, header)]
     copies = job.sink.copies(wanted)
     copy = next((copies[ref] for ref in wanted if ref in copies), None)
-    if copy is not None and copy.ref != item.ref:
-        job.entities[at, item.ref] = copy.ref
+    if copy is not None and not _may_have(job, at, item.ref, copy.ref):
+        if not job.sink.capabilities.keeps_ids:
+            return Failed(item.ref, "another of its name, of the same store, is there")
+        copy = None
+    if copy is not None:
+        _note_place(job, at, item.ref, copy.ref)
     return Placed(item, (*findings, *found), copy)
+
+
+def _may_have(job: Job, at: int, ref: Ref, place: Ref) -> bool:
+    """Tell whether an entity may have a place at the sink: two of one source are two,
+    whatever their names.
+    """
+    return job.places.get((at, place), ref) == ref
+
+
+def _note_place(job: Job, at: int, ref: Ref, place: Ref) -> None:
+    """Remember where an entity is at the sink."""
+    job.entities[at, ref] = place
+    job.places[at, place] = ref
 
 
 def _resolved(job: Job, at: int, item: Item, found: list[Finding]) -> Iterator[Row]:
@@ -174,8 +191,10 @@ def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[E
     except ItemError as error:  # it fails alone
         yield Failed(item.ref, str(error))
         return
-    named = entities.address_of(wanted) or wanted.ref
-    held = planned.get(named, held)
+    assert isinstance(wanted.header, Entity)
+    named = entities.address(wanted.ref.kind, wanted.header)
+    if named in planned and _may_have(job, at, item.ref, planned[named].ref):
+        held = planned[named]
     if held is not None:
         into = held.ref
         lacking = merge.entity_additions(held, wanted)
@@ -192,6 +211,7 @@ def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[E
     if isinstance(answer, Failed):
         yield answer
         return
+    _note_place(job, at, item.ref, answer.ref)
     if job.dry:
         rows = wanted.rows if held is None else merge.with_rows(held, wanted.rows)
         planned[named] = replace(wanted, ref=answer.ref, rows=rows)

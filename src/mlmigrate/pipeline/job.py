@@ -96,8 +96,10 @@ class Job:
     dry: bool
     experiments: dict[tuple[int, str], Ref | None] = field(default_factory=dict)
     origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
-    #: (source, ref) of an entity -> the ref at the sink, where that is another.
+    #: (source, ref) of an entity -> its ref at the sink.
     entities: dict[tuple[int, Ref], Ref] = field(default_factory=dict)
+    #: (source, ref at the sink) -> which of the source's entities has that place.
+    places: dict[tuple[int, Ref], Ref] = field(default_factory=dict)
     #: (experiment, name, digest) -> a hash of the rest, as it was met first.
     datasets: dict[tuple[Ref, str, str], bytes] = field(default_factory=dict)
     #: (source, ref) of the logged models that runs which were copied made or used.

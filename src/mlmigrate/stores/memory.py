@@ -22,7 +22,7 @@ from mlmigrate.contract import (
     TraceFacts,
     Written,
 )
-from mlmigrate.entities import ENTITIES, address_of
+from mlmigrate.entities import ENTITIES, address
 from mlmigrate.errors import ItemError
 from mlmigrate.model import (
     Entity,
@@ -194,7 +194,6 @@ def _is(item: Item, origin: str) -> bool:
                 return True
             return name == origin.partition("/")[2]
         case Entity():
-            named = address_of(item)
-            return origin in (item.ref.id, named and named.id)
+            return origin in (item.ref.id, address(item.ref.kind, item.header).id)
         case _:
             return item.origin == origin

@@ -97,6 +97,23 @@ class Entities(NoEntities):
         assert len(said(back)["evaluation_dataset_tags"]) == 2
         assert len(said(back)["entity_associations"]) == 2
 
+    def test_two_of_one_name_in_one_source_stay_two(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """MLflow lets names of datasets and webhooks be given twice."""
+        origin = source(
+            experiment(),
+            dataset("d-1", records=[record(1)]),
+            dataset("d-2", records=[record(1, id="r-2", outputs="5")]),
+            webhook("w-1"),
+            webhook("w-2"),
+        )
+        for outcome in ("copied", "skipped"):
+            result = self.copy(origin, sink_location)
+            assert result.counts("evaluation_dataset") == {outcome: 2}
+            assert result.counts("webhook") == {outcome: 2}
+            assert self.differences(origin, sink_location) == []
+
     def test_scorers_of_one_name_become_one(
         self, source: MemorySources, sink_location: str
     ) -> None:

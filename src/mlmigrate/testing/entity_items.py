@@ -162,7 +162,12 @@ def issue(id: str = "i-1", run: str | None = RUN) -> Item:
         "created_timestamp": NOW,
         "last_updated_timestamp": NOW,
     }
-    return entity("issue", id, [entities.row("issues", own)], name="too slow")
+    return entity(
+        "issue",
+        id,
+        [entities.row("issues", own)],
+        name="too slow: It takes a minute.",
+    )
 
 
 def webhook(id: str = "w-1", status: str = "DISABLED") -> Item:
@@ -180,7 +185,7 @@ def webhook(id: str = "w-1", status: str = "DISABLED") -> Item:
             "webhook_events", {"entity": "MODEL_VERSION", "action": "CREATED"}
         ),
     ]
-    return entity("webhook", id, rows, name="deploy")
+    return entity("webhook", id, rows, name="deploy: https://ci.example.com/hook")
 
 
 def mcp_server(name: str = "io.example/weather") -> Item:

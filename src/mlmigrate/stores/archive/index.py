@@ -19,7 +19,7 @@ from mlmigrate.codec.arrays import of_numbers
 from mlmigrate.entities import ENTITIES, address
 from mlmigrate.errors import ItemError
 from mlmigrate.merge import origins_of
-from mlmigrate.model import KINDS, Kind, Lifecycle, Ref
+from mlmigrate.model import KINDS, Entity, Kind, Lifecycle, Ref
 
 #: The kinds of items that belong to one experiment each.
 _AT_HOME = frozenset(
@@ -140,10 +140,8 @@ class Index:
             for at in self._at[kind].values():
                 row = self.row(at)
                 home = row.experiment
-                home_ref = None if home is None else Ref("experiment", home)
-                named = address(kind, row.name, home_ref)
-                if named is not None:
-                    found.setdefault(named, row.ref)
+                place = None if home is None else Ref("experiment", home)
+                found.setdefault(address(kind, Entity(row.name, place)), row.ref)
         return found
 
     @cached_property

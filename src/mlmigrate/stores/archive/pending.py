@@ -32,9 +32,7 @@ class Pending:
             self.origins[Ref(ref.kind, item.origin)] = ref
         if isinstance(header, Entity):
             self.origins[ref] = ref
-            named = address(ref.kind, header.name, header.experiment)
-            if named is not None:
-                self.origins.setdefault(named, ref)
+            self.origins.setdefault(address(ref.kind, header), ref)
 
     def get(self, ref: Ref) -> Copy | None:
         """Return what is known of an item."""

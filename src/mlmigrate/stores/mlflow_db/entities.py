@@ -74,10 +74,10 @@ def read(tables: Tables, kind: Kind, ids: list[str]) -> dict[Ref, Item]:
                 if isinstance(value, Escaped)
             )
             if own:
-                name = str(plain.get(description.name) or id)
                 experiment = Ref("experiment", id_of(home))
                 headers[id] = Entity(
-                    name, experiment if description.of_experiment else None
+                    entities.name(kind, id, plain),
+                    experiment if description.of_experiment else None,
                 )
             rows[id].append(entities.row(table.name, plain))
     return {

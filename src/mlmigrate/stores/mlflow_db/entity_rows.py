@@ -51,17 +51,17 @@ def copies(
     own = description.own
     table = tables[own.name]
     home = table.c[_HOME] if description.of_experiment else sa.literal("")
-    query = sa.select(table.c[own.owner], table.c[description.name], home)
+    names = [sa.type_coerce(table.c[each], sa.Text) for each in description.names]
     there: dict[Ref, Ref] = {}
-    for id, name, experiment in connection.execute(query):
-        ref = Ref(kind, str(id))
+    query = sa.select(table.c[own.owner], home, *names)
+    for id, experiment, *said in connection.execute(query):
         place = (
             Ref("experiment", str(experiment)) if description.of_experiment else None
         )
-        named = entities.address(kind, name, place)
-        there[ref] = ref
-        if named is not None:
-            there.setdefault(named, ref)
+        columns = dict(zip(description.names, said, strict=True))
+        name = entities.name(kind, str(id), columns)
+        there[Ref(kind, str(id))] = ref = Ref(kind, str(id))
+        there.setdefault(entities.address(kind, Entity(name, place)), ref)
     return {ref: Copy(there[ref], None) for ref in wanted if ref in there}
 
 
