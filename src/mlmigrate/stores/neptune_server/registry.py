@@ -81,9 +81,9 @@ def write_model(
     # What tells that it is there comes last: it is whole then, also for people.
     said = {FORMAT_PATH: Scalar("int", FORMAT), ORIGIN: Scalar("string", name)}
     with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-        todo = put(held, RECORD, text, Path(folder))
-        todo += operations.changes(said, held.container.scalars)
-        refused += server.send(uuid, todo)
+        last = put(held, RECORD, text, Path(folder))
+        last += operations.changes(said, held.container.scalars)
+        refused += server.send(uuid, last)
 
     def wrong(back: Fetched) -> str:
         there = text_of(back, RECORD) == text and back.container.text(ORIGIN) == name

@@ -58,10 +58,10 @@ def put(fetched: Fetched, path: str, text: str, folder: Path) -> list[Operation]
         return [assign_text(path, text)]
     file = folder / md5(path.encode(), usedforsecurity=False).hexdigest()
     file.write_text(text, encoding="ascii")
-    todo: list[Operation] = [Upload(f"{path}{_FILE}", file)]
+    operations: list[Operation] = [Upload(f"{path}{_FILE}", file)]
     if fetched.container.text(path):
-        todo.append(Delete(path, "string"))
-    return todo
+        operations.append(Delete(path, "string"))
+    return operations
 
 
 def is_there(fetched: Fetched, texts: Mapping[str, str]) -> str:

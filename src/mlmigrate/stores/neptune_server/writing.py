@@ -174,8 +174,8 @@ class NeptuneSink:
         read = partial(self._server.fetch, self._server.teller, "run", series_too=False)
         held = read()
         with tempfile.TemporaryDirectory(prefix="mlmigrate-") as folder:
-            todo = put(held, path, text, Path(folder))
-            refused = self._server.send(self._server.teller, todo)
+            telling = put(held, path, text, Path(folder))
+            refused = self._server.send(self._server.teller, telling)
 
         def wrong(found: Fetched) -> str:
             there = text_of(found, path) == text
@@ -268,8 +268,8 @@ class NeptuneSink:
             # By it what was begun is found again: a server may refuse all that comes
             # with one value that it does not like.
             whose = {path: written.scalars[path] for path in (ORIGIN, RUN_ID)}
-            todo = [*operations.changes(whose, there.scalars)]
-            if refused := self._server.send(id, todo):
+            naming = [*operations.changes(whose, there.scalars)]
+            if refused := self._server.send(id, naming):
                 raise ItemError(refused[0])
         # It is no whole copy from now on.
         first = [operations.Delete(MARK, "string")] if there.text(MARK) else []
@@ -309,8 +309,8 @@ class NeptuneSink:
         return refused
 
     def _mark(self, id: str, found: Fetched, said: Mapping[str, Scalar]) -> None:
-        todo = [*operations.changes(said, found.container.scalars)]
-        refused = self._server.send(id, todo)
+        marking = [*operations.changes(said, found.container.scalars)]
+        refused = self._server.send(id, marking)
 
         def wrong(back: Fetched) -> str:
             there = all(back.container.scalars.get(p) == s for p, s in said.items())

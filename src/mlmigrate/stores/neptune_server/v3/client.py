@@ -189,20 +189,20 @@ class Client3:
         """See `Server.send`."""
         from neptune_api.proto.neptune_pb.ingest.v1.pub.ingest_pb2 import RunOperation
 
-        todo = list(operations)
+        wanted = list(operations)
         with self._lock:
             if id == self.teller and id not in self._made:
                 self.create_run(id, None)
-                todo.insert(0, Assign(FORMAT_PATH, Scalar("int", FORMAT)))
+                wanted.insert(0, Assign(FORMAT_PATH, Scalar("int", FORMAT)))
         with translated(lambda error: ItemError(f"run {id}: {short(error)}")):
-            uploads = [each for each in todo if isinstance(each, Upload)]
+            uploads = [each for each in wanted if isinstance(each, Upload)]
             # An attribute tells of a file once that is there.
             files = self.storage.upload(id, uploads)
             sent = [
                 self._submit(
                     RunOperation(project=self.place.name, run_id=id, update_batch=batch)
                 )
-                for batch in requests(todo, files)
+                for batch in requests(wanted, files)
             ]
             return self._refused(sent)
 
