@@ -16,6 +16,7 @@ from base64 import b64encode
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -157,13 +158,11 @@ def main() -> None:
     sources = MemorySources()
     items, files = first()
     source = sources(*items, files=files)
-    found = memory.MemoryStore.findings
-    memory.MemoryStore.findings = lambda _: list(STRAY)  # type: ignore[method-assign]
-    mlmigrate.copy([source], archive)
     changed = second(items)
-    sources.put(source, *changed)
-    mlmigrate.copy([source], archive)
-    memory.MemoryStore.findings = found  # type: ignore[method-assign]
+    with patch.object(memory.MemoryStore, "findings", return_value=STRAY):
+        mlmigrate.copy([source], archive)
+        sources.put(source, *changed)
+        mlmigrate.copy([source], archive)
     bare = replace(changed[1], ref=Ref("run", BARE), origin=BARE)
     behind = replace(bare, artifacts=(Artifact("left/behind.bin", 12),))
     other = sources(items[0], behind)

@@ -56,7 +56,8 @@ def _assigned(parts: list[str], scalar: Scalar) -> Any:
         return op.AssignInt(parts, value)
     if isinstance(value, float):
         return op.AssignFloat(parts, value)
-    return op.AssignString(parts, value)  # type: ignore[arg-type]
+    assert isinstance(value, str)  # sets are added to, not assigned
+    return op.AssignString(parts, value)
 
 
 def _points(operation: LogPoints) -> Iterator[Any]:
