@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -30,47 +30,46 @@ class NetworkBlockedError(RuntimeError):
 @contextmanager
 def clean_slate() -> Iterator[None]:
     """Run without settings for any tracking system and without the network."""
-    before = dict(os.environ)
-    _replace_environment(
-        clean_environment(
-            {
-                **{f"{name}_proxy": _NOWHERE for name in ("http", "https", "all")},
-                **{f"{name}_PROXY": _NOWHERE for name in ("HTTP", "HTTPS", "ALL")},
-                "no_proxy": "127.0.0.1,localhost,::1",
-                "NO_PROXY": "127.0.0.1,localhost,::1",
-            }
-        )
+    clean = clean_environment(
+        {
+            **{f"{name}_proxy": _NOWHERE for name in ("http", "https", "all")},
+            **{f"{name}_PROXY": _NOWHERE for name in ("HTTP", "HTTPS", "ALL")},
+            "no_proxy": "127.0.0.1,localhost,::1",
+            "NO_PROXY": "127.0.0.1,localhost,::1",
+        }
     )
     guarded = {
         name: _guard(getattr(socket.socket, name)) for name in ("connect", "connect_ex")
     }
-    try:
-        with patch.multiple(socket.socket, **guarded):
-            yield
-    finally:
-        _replace_environment(before)
+    with (
+        patch.dict(os.environ, clean, clear=True),
+        patch.multiple(socket.socket, **guarded),
+    ):
+        yield
 
 
 @contextmanager
 def own_home() -> Iterator[None]:
     """Run with an absent home, and undo what is done to the environment meanwhile."""
-    before = dict(os.environ)
     home = session_folder() / f"home-{uuid.uuid4().hex[:8]}"
-    os.environ["HOME"] = os.environ["USERPROFILE"] = str(home)
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "NETRC"):
-        os.environ.pop(name, None)
-    # The empty database that is kept there takes seconds to make.
-    os.environ["XDG_CACHE_HOME"] = str(session_folder() / "cache")
-    try:
+    with patch.dict(os.environ):
+        os.environ["HOME"] = os.environ["USERPROFILE"] = str(home)
+        for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "NETRC"):
+            os.environ.pop(name, None)
+        # The empty database that is kept there takes seconds to make.
+        os.environ["XDG_CACHE_HOME"] = str(session_folder() / "cache")
+        try:
+            yield
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def only_settings(prefix: str, settings: Mapping[str, str]) -> Iterator[None]:
+    """Run with *settings* for those that begin so; undo what is done meanwhile."""
+    rest = {k: v for k, v in os.environ.items() if not k.startswith(prefix)}
+    with patch.dict(os.environ, {**rest, **settings}, clear=True):
         yield
-    finally:
-        _replace_environment(before)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _replace_environment(wanted: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(wanted)
 
 
 def _guard(connect: Any) -> Any:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..isolation import only_settings
 from .serving import Neptune3Server
 
 
@@ -34,19 +35,16 @@ def neptune3_client(server: Neptune3Server) -> Iterator[None]:
 
     Afterwards all runs are stopped, with the processes that they have started.
     """
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("NEPTUNE_")]:
-        del os.environ[name]
-    os.environ.update(client_environment(server))
-    _forget_servers()
     try:
-        yield
+        with only_settings("NEPTUNE_", client_environment(server)):
+            _forget_servers()
+            try:
+                yield
+            finally:
+                # No fault may hold up the end of what a test has left open.
+                server.clear()
+                _stop_runs()
     finally:
-        # No fault may hold up the end of what a test has left open.
-        server.clear()
-        _stop_runs()
-        os.environ.clear()
-        os.environ.update(before)
         _forget_servers()
 
 

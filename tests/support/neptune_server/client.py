@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..isolation import only_settings
 from .serving import NeptuneServer
 
 #: What the client remembers of servers and tokens, in its `hosted_client`.
@@ -34,20 +34,15 @@ def client_environment(server: NeptuneServer) -> dict[str, str]:
 @contextmanager
 def neptune_client(server: NeptuneServer) -> Iterator[None]:
     """Let `neptune` in this process use *server*; afterwards all runs are stopped."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("NEPTUNE_")]:
-        del os.environ[name]
-    os.environ.update(client_environment(server))
-    try:
-        yield
-    finally:
-        # What a test has left open would try to reach the server for minutes at exit;
-        # and no fault may hold up its end.
-        server.clear()
-        _stop_runs()
-        os.environ.clear()
-        os.environ.update(before)
-        _forget_servers()
+    with only_settings("NEPTUNE_", client_environment(server)):
+        try:
+            yield
+        finally:
+            # What a test has left open would try to reach the server for minutes at
+            # exit; and no fault may hold up its end.
+            server.clear()
+            _stop_runs()
+            _forget_servers()
 
 
 def _stop_runs() -> None:

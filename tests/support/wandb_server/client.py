@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..isolation import only_settings
 from .serving import WandbServer
 
 
@@ -33,22 +33,17 @@ def client_environment(server: WandbServer, folder: Path) -> dict[str, str]:
 @contextmanager
 def wandb_client(server: WandbServer, folder: Path) -> Iterator[None]:
     """Let `wandb` in this process use *server*; afterwards its service has ended."""
-    before = dict(os.environ)
     # The client remembers the surroundings it first saw.
     _tear_down()
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        del os.environ[name]
-    os.environ.update(client_environment(server, folder))
     # Without this folder, logs go to where the system has its temporary files.
     (folder / "runs" / "wandb").mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        # Runs that a test has left open are ended now, which no fault may hold up.
-        server.clear()
-        _tear_down()
-        os.environ.clear()
-        os.environ.update(before)
+    with only_settings("WANDB_", client_environment(server, folder)):
+        try:
+            yield
+        finally:
+            # Runs that a test has left open are ended now, which no fault may hold up.
+            server.clear()
+            _tear_down()
 
 
 def _tear_down() -> None:
