@@ -39,7 +39,7 @@ from .attributes import (
 from .client import client_environment, neptune3_client, sync_here
 from .operations import Reject
 from .planting import File, add_run, files, floats, histograms, strings
-from .serving import Neptune3Server, neptune3_server, start
+from .serving import Neptune3Server, neptune3_server
 from .state import Project, Run
 
 __all__ = [
@@ -70,7 +70,6 @@ __all__ = [
     "neptune3_server",
     "refuse",
     "reset",
-    "start",
     "strings",
     "sync_here",
     "truncate",

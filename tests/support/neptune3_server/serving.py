@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..faults import Fault
 from ..loopback import LoopbackServer
-from ..neptune_server import tokens
 from ..neptune_server.messages import Deny, RefusalError
 from ..neptune_server.operations import Forget
-from ..planted import Answer, FailingHandler, Lie, Rules, json_answer
+from ..neptune_server.tokens import Guarded
+from ..planted import Answer, FailingHandler, Lie, json_answer
+from ..serving import served
 from . import ingestion, reading
 from .state import Project, State
 from .storage import Storage
@@ -51,59 +51,16 @@ _OPEN = (_CONFIG, _DISCOVERY, _EXCHANGE, _REFRESH)
 
 
 @dataclass
-class Neptune3Server(State, Rules):
+class Neptune3Server(State, Guarded):
     """A running server: where it is, what it keeps, and how to make it fail."""
 
-    url: str = ""
-    # Not the same for any two: a client keeps what it knows of servers by this key.
-    api_key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    #: How long an access token holds, before the client asks for another.
-    token_seconds: int = 3600
-    #: Requests that made no sense to it: what a client wants and it lacks.
-    complaints: list[str] = field(default_factory=list)
-    _issued: set[str] = field(default_factory=set)
-    _http: LoopbackServer | None = None
 
-    @property
-    def api_token(self) -> str:
-        """What a client is given as its API token."""
-        return tokens.api_token(self.url, self.api_key)
-
-    def stop(self) -> None:
-        """End the server; what it kept can still be looked at."""
-        if self._http is not None:
-            self._http.stop()
-            self._http = None
-
-    def issue(self) -> str:
-        """Return a new access token."""
-        number = len(self._issued)
-        token = tokens.access_token(self.url, number, self.token_seconds)
-        self._issued.add(token)
-        return token
-
-    def known(self, token: str) -> bool:
-        """Whether an access token was issued."""
-        return token in self._issued
-
-
-def start(port: int = 0, **facts: Any) -> Neptune3Server:
-    """Start a server; *facts* are fields of `Neptune3Server`, such as `lag`."""
+def neptune3_server(
+    port: int = 0, **facts: Any
+) -> AbstractContextManager[Neptune3Server]:
+    """Run a server for as long as a block does; *facts* are fields such as `lag`."""
     server = Neptune3Server(**facts)
-    server._http = http = _Server(port, server)
-    server.url = http.url
-    http.start()
-    return server
-
-
-@contextmanager
-def neptune3_server(port: int = 0, **facts: Any) -> Iterator[Neptune3Server]:
-    """Run a server for as long as the block runs."""
-    server = start(port, **facts)
-    try:
-        yield server
-    finally:
-        server.stop()
+    return served(server, _Server(port, server))
 
 
 class _Server(LoopbackServer):
@@ -162,8 +119,8 @@ class _Handler(FailingHandler):
                 if not name:
                     state.complaints.append(f"{self.command} {path} is unknown")
                     raise RefusalError(404, "NOT_FOUND", path)
-                if name not in _OPEN and not self._known():
-                    raise RefusalError(401, "UNAUTHORIZED", "No valid access token")
+                if name not in _OPEN:
+                    state.admit(self.headers)
                 if name == "submit":
                     return ingestion.ingest(state, said, len(body), lie)
                 if name in reading.ANSWERS:
@@ -188,13 +145,8 @@ class _Handler(FailingHandler):
                 "authorization_endpoint": f"{_openid(state)}/auth",
                 "token_endpoint": f"{_openid(state)}/token",
             },
-            _EXCHANGE: self._tokens,
-            _REFRESH: lambda: {
-                "access_token": state.issue(),
-                "refresh_token": "refresh",
-                "token_type": "Bearer",
-                "expires_in": state.token_seconds,
-            },
+            _EXCHANGE: lambda: state.exchange(self.headers, state.owner),
+            _REFRESH: state.refresh,
             "get_project": lambda: _project_facts(_existing(state, project)),
             "get_project_list": lambda: {
                 "entries": [_project_facts(one) for one in state.projects.values()]
@@ -208,21 +160,6 @@ class _Handler(FailingHandler):
         }
         told = answers[name]()
         return told if isinstance(told, Answer) else json_answer(200, told)
-
-    def _tokens(self) -> dict[str, Any]:
-        state = self.server.state
-        given = self.headers.get("X-Neptune-Api-Token")
-        if tokens.api_key(given or "") != state.api_key:
-            raise RefusalError(401, "UNAUTHORIZED", "No valid API token")
-        return {
-            "accessToken": state.issue(),
-            "refreshToken": "refresh",
-            "username": state.owner,
-        }
-
-    def _known(self) -> bool:
-        kind, _, token = self.headers.get("Authorization", "").partition(" ")
-        return kind == "Bearer" and self.server.state.known(token)
 
 
 def _openid(state: Neptune3Server) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..neptune_server.state import RUN, Container, milliseconds
+from ..neptune_server.state import RUN, Container, free_key, milliseconds
 from .attributes import Atom, Attribute, FileRef, Point, Preview, Series, StoredFile
 
 __all__ = ["Project", "Request", "Run", "State", "milliseconds"]
@@ -197,8 +197,8 @@ class State:
         if not workspace or not short or "/" in short or name in self.missing:
             return None
         if name not in self.projects:
-            key = self._free_key(short)
-            self.projects[name] = Project(workspace, short, key)
+            taken = {one.key for one in self.projects.values()}
+            self.projects[name] = Project(workspace, short, free_key(short, taken))
         return self.projects[name]
 
     def run(self, identifier: str) -> Run | None:
@@ -280,10 +280,3 @@ class State:
         found[f"{below}/total_count"] = ("int", sum(counts.values()))
         found[f"{below}/total_series_datapoints"] = ("int", points)
         return found
-
-    def _free_key(self, name: str) -> str:
-        letters = "".join(c for c in name.upper() if c.isascii() and c.isalnum())
-        stem = letters[:10] or "P"
-        taken = {one.key for one in self.projects.values()}
-        numbered = (f"{stem}{number}" for number in range(2, len(taken) + 3))
-        return next(key for key in (stem, *numbered) if key not in taken)

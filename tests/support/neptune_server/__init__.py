@@ -44,7 +44,7 @@ from .planting import (
     images,
     strings,
 )
-from .serving import NeptuneServer, neptune_server, start
+from .serving import NeptuneServer, neptune_server
 from .state import Container, Project
 
 __all__ = [
@@ -76,7 +76,6 @@ __all__ = [
     "neptune_server",
     "refuse",
     "reset",
-    "start",
     "strings",
     "truncate",
 ]

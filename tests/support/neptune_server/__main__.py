@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-import threading
-from contextlib import suppress
-
+from ..serving import serve
 from .client import client_environment
 from .serving import neptune_server
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--port", type=int, default=0)
-with neptune_server(parser.parse_args().port) as server:
-    variables = client_environment(server)
-    sys.stdout.write(" ".join(f"{name}={value}" for name, value in variables.items()))
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+serve(__doc__, neptune_server, client_environment)

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,7 +234,8 @@ class State:
         if not short or "/" in short or name in self.missing:
             return None
         if name not in self.projects:
-            made = Project(workspace, short, self._free_key(short))
+            taken = {one.key for one in self.projects.values()}
+            made = Project(workspace, short, free_key(short, taken))
             self.projects[name] = made
             self._by_id[made.id] = made.own
             made.own.put("sys/name", Atom("string", short))
@@ -290,12 +291,13 @@ class State:
             found["sys/model_id"] = Atom("string", container.model_id)
         return found
 
-    def _free_key(self, name: str) -> str:
-        letters = "".join(c for c in name.upper() if c.isascii() and c.isalnum())
-        stem = letters[:10] or "P"
-        taken = {one.key for one in self.projects.values()}
-        numbered = (f"{stem}{number}" for number in range(2, len(taken) + 3))
-        return next(key for key in (stem, *numbered) if key not in taken)
+
+def free_key(name: str, taken: Set[str]) -> str:
+    """Return the key of a new project, which is like its name."""
+    letters = "".join(c for c in name.upper() if c.isascii() and c.isalnum())
+    stem = letters[:10] or "P"
+    numbered = (f"{stem}{number}" for number in range(2, len(taken) + 3))
+    return next(key for key in (stem, *numbered) if key not in taken)
 
 
 def create(

@@ -16,7 +16,7 @@ from ..faults import delay, drop, lie, refuse, reset, truncate
 from .client import client_environment, wandb_client
 from .planting import add_artifact, add_link, add_run
 from .rules import Forget
-from .serving import API_KEY, WandbServer, start, wandb_server
+from .serving import API_KEY, WandbServer, wandb_server
 
 __all__ = [
     "API_KEY",
@@ -31,7 +31,6 @@ __all__ = [
     "lie",
     "refuse",
     "reset",
-    "start",
     "truncate",
     "wandb_client",
     "wandb_server",

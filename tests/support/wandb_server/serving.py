@@ -8,14 +8,15 @@ import hashlib
 import json
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..loopback import LoopbackServer
-from ..planted import Answer, FailingHandler, Rules, json_answer
+from ..planted import Answer, FailingHandler, json_answer
+from ..serving import Served, served
 from . import filestream
 from .graphql import QueryError, execute, parse
 from .mutations import RefusalError, mutation_root
@@ -28,20 +29,10 @@ API_KEY = "0123456789abcdef" * 2 + "01234567"
 
 
 @dataclass
-class WandbServer(State, Rules):
+class WandbServer(State, Served):
     """A running server: where it is, what it keeps, and how to make it fail."""
 
-    url: str = ""
     api_key: str = API_KEY
-    #: Queries that made no sense to it: what a client wants and it lacks.
-    complaints: list[str] = field(default_factory=list)
-    _http: LoopbackServer | None = None
-
-    def stop(self) -> None:
-        """End the server; what it kept can still be looked at."""
-        if self._http is not None:
-            self._http.stop()
-            self._http = None
 
     def versions(self, entity: str, project: str, name: str) -> list[Artifact]:
         """Return the artifact versions of a collection, oldest first."""
@@ -64,23 +55,10 @@ class WandbServer(State, Rules):
         }
 
 
-def start(port: int = 0, **facts: Any) -> WandbServer:
-    """Start a server; *facts* are fields of `WandbServer`, such as `entity`."""
+def wandb_server(port: int = 0, **facts: Any) -> AbstractContextManager[WandbServer]:
+    """Run a server for as long as a block does; *facts* are fields such as `entity`."""
     server = WandbServer(**facts)
-    server._http = http = _Server(port, server)
-    server.url = http.url
-    http.start()
-    return server
-
-
-@contextmanager
-def wandb_server(port: int = 0, **facts: Any) -> Iterator[WandbServer]:
-    """Run a server for as long as the block runs."""
-    server = start(port, **facts)
-    try:
-        yield server
-    finally:
-        server.stop()
+    return served(server, _Server(port, server))
 
 
 class _Server(LoopbackServer):
