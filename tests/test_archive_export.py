@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import servers
+from support import reading, servers
 from support.tree import snapshot
 
 import mlmigrate
 from mlmigrate import api
 from mlmigrate.cli import main
-from mlmigrate.contract import Selection
-from mlmigrate.digest import digest
 from mlmigrate.locations import resolve
-from mlmigrate.model import KINDS, Artifact, Item, Param, Problem, Ref
+from mlmigrate.model import Artifact, Item, Param, Problem, Ref
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import (
     NOW,
@@ -70,20 +68,8 @@ def location(name: str) -> str:
 
 def digests(place: str) -> dict[str, str]:
     """Return the digest of every item, without where its copies lie."""
-    store = resolve(place).source()
-    found = {}
-    try:
-        for kind in KINDS:
-            for item in store.read(list(store.refs(Selection(kind)))):
-                assert isinstance(item, Item), item
-                versions = tuple(
-                    replace(each, source=None, storage_location=None)
-                    for each in item.versions
-                )
-                found[str(item.ref)] = digest(replace(item, versions=versions))
-    finally:
-        store.close()
-    return found
+    with closing(resolve(place).source()) as store:
+        return reading.digests(store)
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))

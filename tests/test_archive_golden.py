@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from base64 import b64encode
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from golden.make import BARE, OLD, plain, told
+from support import reading
 from support.archives import rows_of
 from test_archive_export import Cli, cli
 
 import mlmigrate
-from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
-from mlmigrate.model import KINDS, Item
+from mlmigrate.model import KINDS
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import MemorySources, experiment
 
@@ -34,19 +35,14 @@ def archive(tmp_path: Path) -> Path:
 
 def held(archive: Path, *options: str) -> tuple[Any, list[Any]]:
     """Return all that is read, as the expected values are written, and the findings."""
-    store = resolve(str(archive), options).source()
-    items, files = [], {}
-    try:
-        for kind in KINDS:
-            for item in store.read(list(store.refs(Selection(kind)))):
-                assert isinstance(item, Item), item
-                items.append(item)
-                for file in item.artifacts:
-                    with store.open(item.ref, file.path) as data:
-                        files[item.ref, file.path] = data.read()
+    with closing(resolve(str(archive), options).source()) as store:
+        items = [item for kind in KINDS for item in reading.held(store, kind)]
+        files = {
+            (item.ref, path): data
+            for item in items
+            for path, data in reading.contents(store, item).items()
+        }
         return jsonable(told(items, files)), [plain(each) for each in store.findings()]
-    finally:
-        store.close()
 
 
 def jsonable(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from support import servers
+from support.reading import params, tags
 
 from mlmigrate.model import Item, Ref, Run, Tag
 from mlmigrate.stores import memory
@@ -42,8 +43,8 @@ class TestMemory(FullSinkSuite):
             header.start_time,
             header.end_time,
             header.lifecycle,
-            {param.key: param.value for param in item.params},
-            {tag.key: tag.value for tag in item.tags},
+            params(item),
+            tags(item),
             sorted(
                 (metric.key, *row)
                 for metric in item.metrics

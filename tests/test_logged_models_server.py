@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from support import faults, servers
 from support.copies import copied, differences
+from support.reading import held_at
 
 from mlmigrate import marks, pipeline
 from mlmigrate.digest import digest
@@ -198,14 +199,14 @@ def test_a_model_that_comes_later_is_linked(
     copied(early, server)
     late = sources(experiment(), logged_model(source_run=None))
     copied(late, server)
-    (held,) = _read(server, "run")
+    (held,) = held_at(server).values()
     (model,) = models_at(server).values()
 
     assert [(each.model.id, each.step) for each in held.links] == [(model.model_id, 2)]
     assert getattr(held.header, "lifecycle", "") == "deleted"
     last = sources(experiment(), logged_model(f"m-{OTHER}", source_run=None))
     copied(last, server)
-    (held,) = _read(server, "run")
+    (held,) = held_at(server).values()
     assert {each.role for each in held.links} == {"output", "input"}
 
 
@@ -217,7 +218,7 @@ def test_odd_values(sources: MemorySources, server: str) -> None:
     )
     origin = sources(experiment(), run(), item)
     result = copied(origin, server)
-    (held,) = _read(server, "run")
+    (held,) = held_at(server).values()
 
     assert losses(result) == []
     assert [m.step for m in models_at(server)[MODEL].metrics] == [1, 2]
@@ -242,7 +243,7 @@ def test_a_lost_answer_makes_nothing_twice(
         result = copied(everything_at, proxy.url)
         assert sum(proxy.faults.values()) == 4
     assert result.of(Failed) == []
-    assert len(_read(server, "logged_model")) == 1
+    assert len(held_at(server, "logged_model")) == 1
     assert differences(everything_at, server) == []
 
 
@@ -283,22 +284,11 @@ def test_an_older_server_has_no_place_for_them(
     assert losses(result) == [f"logged_model/{MODEL}", f"logged_model/m-{OTHER}"]
 
 
-def _read(url: str, kind: Any) -> list[Item]:
-    from mlmigrate.contract import Selection
-
-    store = resolve(url).source()
-    try:
-        found = list(store.read(list(store.refs(Selection(kind)))))
-        return [item for item in found if isinstance(item, Item)]
-    finally:
-        store.close()
-
-
 def _told(url: str) -> list[str]:
     """Return what stands there, without what a server gives itself."""
     found = []
     for kind in ("run", "logged_model"):
-        for item in _read(url, kind):
+        for item in held_at(url, kind).values():
             header: Any = item.header
             if isinstance(header, LoggedModel):
                 header = replace(

@@ -26,6 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, InputTag, Metric
 from mlflow.entities import DatasetInput as MlflowInput
 from support.corpus import CorpusStore
+from support.reading import held
 
 from mlmigrate import sqlite_snapshot
 from mlmigrate.contract import Selection
@@ -81,11 +82,7 @@ def read() -> Iterator[Callable[..., DbReader]]:
 
 def items(reader: DbReader, kind: Kind) -> dict[str, Item]:
     """Read all items of a kind, none of which may fail."""
-    found = {}
-    for item in reader.read(list(reader.refs(Selection(kind)))):
-        assert isinstance(item, Item), item
-        found[item.ref.id] = item
-    return found
+    return {item.ref.id: item for item in held(reader, kind)}
 
 
 def header(item: Item) -> Any:

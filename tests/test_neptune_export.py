@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import tree
+from support import reading, tree
 from support.copies import copied, differences
 from support.neptune3_server import Neptune3Server
 from support.neptune_archives import (
@@ -32,6 +32,8 @@ from support.neptune_archives import (
     value,
 )
 from support.neptune_server import NeptuneServer
+from support.reading import header, params, tags
+from support.reading import points as rows_of
 
 from mlmigrate import pipeline
 from mlmigrate.contract import Selection
@@ -40,7 +42,7 @@ from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError, StoreNotFound
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
-from mlmigrate.model import Copied, Failed, Item, MetricHistory, Note, Problem, Ref, Run
+from mlmigrate.model import Copied, Failed, Item, Note, Problem, Ref
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.steps import multiplier_of, shown
 from mlmigrate.pipeline import Options
@@ -59,36 +61,12 @@ def opened(archive: NeptuneArchive, **options: Any) -> ExportArchive:
 
 
 def items(archive: NeptuneArchive, kind: Any = "run", **options: Any) -> list[Item]:
-    store = opened(archive, **options)
-    found = list(store.read(list(store.refs(Selection(kind)))))
-    assert all(isinstance(each, Item) for each in found), found
-    return [each for each in found if isinstance(each, Item)]
+    return reading.held(opened(archive, **options), kind)
 
 
 def read(archive: NeptuneArchive, **options: Any) -> Item:
     (item,) = items(archive, **options)
     return item
-
-
-def rows_of(item: Item) -> dict[str, list[tuple[int, int, float]]]:
-    def rows(metric: MetricHistory) -> list[tuple[int, int, float]]:
-        columns = (metric.steps, metric.timestamps, metric.values)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
-
-    return {metric.key: rows(metric) for metric in item.metrics}
-
-
-def params(item: Item) -> dict[str, str]:
-    return {param.key: param.value for param in item.params}
-
-
-def tags(item: Item) -> dict[str, str]:
-    return {tag.key: tag.value for tag in item.tags}
-
-
-def header(item: Item) -> Run:
-    assert isinstance(item.header, Run)
-    return item.header
 
 
 def content(archive: NeptuneArchive, item: Item, path: str) -> bytes:

@@ -3,52 +3,32 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import reading
 from support.copies import copied, differences
+from support.reading import header, held, params, points
 
-from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
-from mlmigrate.model import Failed, Item, Problem, Run
+from mlmigrate.model import Failed, Item, Problem
 
 GOLDEN = Path(__file__).parent / "golden" / "neptune-export"
 T = 1_700_000_000_000
 
 
 def read(version: str, kind: Any = "run") -> dict[str, Item]:
-    store = resolve(f"neptune-export:{GOLDEN / version}").source()
-    found: dict[str, Item] = {}
-    for item in store.read(list(store.refs(Selection(kind)))):
-        assert isinstance(item, Item)
-        found[item.ref.id.removeprefix("neptune:")] = item
-    assert [] == [each for each in store.findings() if isinstance(each, Problem)]
-    store.close()
-    return found
-
-
-def params(item: Item) -> dict[str, str]:
-    return {param.key: param.value for param in item.params}
-
-
-def points(item: Item, key: str) -> list[tuple[int, int, float]]:
-    (metric,) = [metric for metric in item.metrics if metric.key == key]
-    columns = (metric.steps, metric.timestamps, metric.values)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+    with closing(resolve(f"neptune-export:{GOLDEN / version}").source()) as store:
+        found = held(store, kind)
+        assert [] == [each for each in store.findings() if isinstance(each, Problem)]
+    return {item.ref.id.removeprefix("neptune:"): item for item in found}
 
 
 def content(version: str, item: Item, path: str) -> bytes:
-    store = resolve(f"neptune-export:{GOLDEN / version}").source()
-    with store.open(item.ref, path) as data:
-        found = data.read()
-    store.close()
-    return found
-
-
-def status(item: Item) -> str:
-    assert isinstance(item.header, Run)
-    return item.header.status
+    with closing(resolve(f"neptune-export:{GOLDEN / version}").source()) as store:
+        return reading.contents(store, item)[path]
 
 
 @pytest.mark.parametrize("version", ["2x", "3x"])
@@ -86,22 +66,22 @@ class Test2x:
     def test_points(self) -> None:
         run = read("2x")["team/proj/PROJ-1"]
 
-        loss = points(run, "metrics/loss")
+        loss = points(run)["metrics/loss"]
 
         million = 1_000_000  # a step of this run has six digits behind the point
         wanted = [(at * million, T + at * 125, 1 / (at + 1)) for at in range(2500)]
         assert wanted == loss
-        fractions = points(run, "metrics/fractional")
+        fractions = points(run)["metrics/fractional"]
         steps = [500_000, 1_250_000, 2_000_001, 10**15 + 500_000]
         assert steps == [step for step, _, _ in fractions]
 
     def test_runs_of_many_kinds(self) -> None:
         runs = read("2x")
 
-        assert "FAILED" == status(runs["team/proj/PROJ-2"])
+        assert "FAILED" == header(runs["team/proj/PROJ-2"]).status
         assert "high" == params(runs["team/proj/PROJ-3"])["params/lr"]
         values = [
-            value for _, _, value in points(runs["team/proj/PROJ-6"], "metrics/nan")
+            value for _, _, value in points(runs["team/proj/PROJ-6"])["metrics/nan"]
         ]
         assert 1.0 == values[0]
         assert math.isnan(values[1])
@@ -156,7 +136,7 @@ class Test3x:
     def test_not_a_number_stays(self) -> None:
         run = read("3x")["team/proj/everything"]
 
-        values = [value for _, _, value in points(run, "metrics/not finite")]
+        values = [value for _, _, value in points(run)["metrics/not finite"]]
 
         assert [1.0, math.inf, -math.inf, 2.0] == [
             v for v in values if not math.isnan(v)
@@ -168,7 +148,7 @@ class Test3x:
 
         def loss(name: str) -> list[tuple[int, float]]:
             return [
-                (step, v) for step, _, v in points(runs[f"team/proj/{name}"], "loss")
+                (step, v) for step, _, v in points(runs[f"team/proj/{name}"])["loss"]
             ]
 
         root = [(at, 100.0 + at) for at in range(10)]

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import neptune_clients as nc
-from support import tree
+from support import reading, tree
 from support.neptune_clients import HEX, MS, UUID, T, logged, op, queue
+from support.reading import header, notes, params, points, problems, tags
 
 import mlmigrate
 from mlmigrate.contract import Selection
@@ -33,7 +35,7 @@ from mlmigrate.errors import (
 )
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import identity, resolve
-from mlmigrate.model import Failed, Item, MetricHistory, Note, Problem, Ref, Run
+from mlmigrate.model import Failed, Item, Ref
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.stores.neptune_offline import OfflineRuns, open_source
 from mlmigrate.stores.neptune_offline.queue import Queue, logs_of
@@ -53,54 +55,13 @@ def opened(root: Path, **options: Any) -> OfflineRuns:
 
 def read(root: Path, **options: Any) -> Item:
     """Return the one run of a folder."""
-    store = opened(root, **options)
-    (item,) = store.read(list(store.refs(Selection("run"))))
-    assert isinstance(item, Item)
-    return item
-
-
-def header(item: Item) -> Run:
-    assert isinstance(item.header, Run)
-    return item.header
-
-
-def points(item: Item) -> dict[str, list[tuple[int, int, float]]]:
-    def rows(metric: MetricHistory) -> list[tuple[int, int, float]]:
-        columns = (metric.steps, metric.timestamps, metric.values)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
-
-    return {metric.key: rows(metric) for metric in item.metrics}
-
-
-def tags(item: Item) -> dict[str, str]:
-    return {tag.key: tag.value for tag in item.tags}
-
-
-def params(item: Item) -> dict[str, str]:
-    return {param.key: param.value for param in item.params}
+    return reading.only(opened(root, **options))
 
 
 def contents(root: Path, **options: Any) -> dict[str, bytes]:
-    """Return all artifacts of the one run, each of the size that its item says."""
-    store = opened(root, **options)
-    (ref,) = store.refs(Selection("run"))
-    (item,) = store.read([ref])
-    assert isinstance(item, Item)
-    found = {}
-    for artifact in item.artifacts:
-        with store.open(ref, artifact.path) as file:
-            found[artifact.path] = file.read()
-        assert len(found[artifact.path]) == artifact.size
-    store.close()
-    return found
-
-
-def problems(item: Item) -> list[str]:
-    return [each.what for each in item.findings if isinstance(each, Problem)]
-
-
-def notes(item: Item) -> list[str]:
-    return [each.what for each in item.findings if isinstance(each, Note)]
+    """Return all artifacts of the one run."""
+    with closing(opened(root, **options)) as store:
+        return reading.contents(store, reading.only(store))
 
 
 def lines(data: bytes) -> list[Any]:

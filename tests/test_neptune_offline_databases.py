@@ -14,16 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import neptune_clients as nc
-from support import tree
+from support import reading, tree
 from support.copies import copied, differences
 from support.neptune3_server import Neptune3Server
+from support.reading import params, points, problems, tags
 
 import mlmigrate
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError
-from mlmigrate.model import Failed, Item, Note, Problem, Ref, Run
+from mlmigrate.model import Failed, Item, Note, Ref, Run
 from mlmigrate.stores.neptune_offline import OfflineRuns, open_source, schema
 from mlmigrate.stores.neptune_offline.gathered import Gathered
 from mlmigrate.stores.neptune_offline.made import Counted
@@ -72,28 +73,12 @@ def execute(path: Path, statement: str, *values: Any) -> None:
 
 
 def values(item: Item, key: str) -> list[tuple[int, int, str]]:
-    (metric,) = [each for each in item.metrics if each.key == key]
-    columns = (metric.steps, metric.timestamps, metric.values)
-    return [
-        (step, when, repr(value))
-        for step, when, value in zip(*(each.tolist() for each in columns), strict=True)
-    ]
+    return [(step, when, repr(value)) for step, when, value in points(item)[key]]
 
 
 def contents(root: Path, id: str = "parent") -> dict[str, bytes]:
-    store = opened(root)
-    item = read(root, id)
-    found = {}
-    for artifact in item.artifacts:
-        with store.open(item.ref, artifact.path) as file:
-            found[artifact.path] = file.read()
-        assert len(found[artifact.path]) == artifact.size
-    store.close()
-    return found
-
-
-def problems(item: Item) -> list[str]:
-    return [each.what for each in item.findings if isinstance(each, Problem)]
+    with closing(opened(root)) as store:
+        return reading.contents(store, read(root, id))
 
 
 def lines(data: bytes) -> list[Any]:
@@ -117,7 +102,7 @@ def test_all_that_the_client_logged_arrives(client: Path) -> None:
     assert item.header.experiment.id == "ws:proj"
     assert (item.header.name, item.header.status) == ("exp", "FINISHED")
     assert item.header.start_time == MS
-    assert {param.key: param.value for param in item.params} == {
+    assert params(item) == {
         "lr": "0.1",
         "n": str(2**40),
         "flag": "False",
@@ -125,11 +110,11 @@ def test_all_that_the_client_logged_arrives(client: Path) -> None:
         "when": "2024-01-02T03:04:05.678Z",
         "l": '["a", "b"]',
     }
-    tags = {tag.key: tag.value for tag in item.tags}
-    assert tags["neptune.tags"] == '["t2"]'
-    assert tags["neptune.experiment/name"] == "exp"
-    assert tags["neptune.sent"] == "none"
-    assert tags["neptune.storage_version"] == "v5"
+    told = tags(item)
+    assert told["neptune.tags"] == '["t2"]'
+    assert told["neptune.experiment/name"] == "exp"
+    assert told["neptune.sent"] == "none"
+    assert told["neptune.storage_version"] == "v5"
     assert values(item, "acc") == [
         (step, MS + 1000 * step, "nan" if step == 1 else repr(float(step)))
         for step in range(5)
@@ -200,10 +185,10 @@ def test_forks_are_whole(client: Path) -> None:
         "lr", "n", "flag", "s", "when", "l"
     }  # fmt: skip
     assert "large" not in {each.key for each in child.metrics}
-    tags = {tag.key: tag.value for tag in child.tags}
-    assert tags["neptune.forking/parent"] == "parent"
-    assert tags["neptune.forking/step"] == "2.0"
-    assert "neptune.tags" not in tags
+    told = tags(child)
+    assert told["neptune.forking/parent"] == "parent"
+    assert told["neptune.forking/step"] == "2.0"
+    assert "neptune.tags" not in told
     (line,) = lines(contents(client.parent, "child")["txt.jsonl"])
     assert line["step"] == 1
     plain = read(client, "plain")
@@ -243,13 +228,13 @@ def test_what_was_sent_is_told(copy: Path) -> None:
     notes = [each.what for each in item.findings if isinstance(each, Note)]
     assert notes[0] == "1 errors that its client told of: Refused: no such project"
     assert notes[1].startswith("3 of ")
-    assert {tag.key: tag.value for tag in item.tags}["neptune.sent"] == "part"
+    assert tags(item)["neptune.sent"] == "part"
     assert any(
         "removed: the run was forked from it" in what
         for what in problems(read(copy, "child"))
     )
     execute(database(copy), "DELETE FROM run_operations")
-    sent = {tag.key: tag.value for tag in read(copy).tags}["neptune.sent"]
+    sent = tags(read(copy))["neptune.sent"]
     assert sent == "all"
 
 

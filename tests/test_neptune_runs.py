@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.reading import params, tags
 
 from mlmigrate.contract import Capabilities
 from mlmigrate.digest import digest
@@ -157,9 +158,7 @@ def test_keys_that_are_no_paths_get_others_and_come_back() -> None:
 
     assert {"params/a", "params/ok/key"} <= set(said.scalars)
     found = read_back(said).item
-    assert {p.key: p.value for p in item.params} == {
-        p.key: p.value for p in found.params
-    }
+    assert params(item) == params(found)
     assert {t.key for t in item.tags} == {t.key for t in found.tags}
 
 
@@ -173,7 +172,7 @@ def test_keys_of_an_earlier_copy_keep_their_paths() -> None:
     assert "params/a/b" in said.scalars
     assert "params/a" not in said.scalars
     found = read_back(said).item
-    assert {"a": "0", "a/b": "1"} == {p.key: p.value for p in found.params}
+    assert {"a": "0", "a/b": "1"} == params(found)
 
 
 def test_long_strings_are_shown_cut_and_read_whole() -> None:
@@ -206,8 +205,8 @@ def test_what_people_changed_at_neptune_is_read() -> None:
 
     assert isinstance(item.header, Run)
     assert "renamed" == item.header.name
-    tags = {tag.key: tag.value for tag in item.tags}
-    assert ("a note", "tag") == (tags["mlflow.note.content"], tags["new"])
+    told = tags(item)
+    assert ("a note", "tag") == (told["mlflow.note.content"], told["new"])
 
 
 @given(st.text(max_size=60))

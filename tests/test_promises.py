@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support import servers
+from support import reading, servers
 from support.corpus import CorpusStore
 from support.tree import snapshot
 
@@ -155,15 +155,8 @@ def test_public_names_stay_functions() -> None:
 
 
 def source_runs(name: str) -> dict[str, Item]:
-    store = mlmigrate.open_store(location(name))
-    try:
-        found = {}
-        for item in store.read(list(store.refs(Selection("run")))):
-            assert isinstance(item, Item), item
-            found[item.origin] = item
-        return found
-    finally:
-        store.close()
+    with closing(mlmigrate.open_store(location(name))) as store:
+        return {item.origin: item for item in reading.held(store)}
 
 
 class TestCounts:

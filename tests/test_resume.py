@@ -13,20 +13,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support import servers
+from support import reading, servers
 from support._processes import clean_environment
 
 from mlmigrate import pipeline
-from mlmigrate.contract import Selection
-from mlmigrate.digest import digest
 from mlmigrate.locations import resolve
-from mlmigrate.model import KINDS, Artifact, Item
+from mlmigrate.model import Artifact, Item
 from mlmigrate.pipeline import Options
 from mlmigrate.stores import memory
 from mlmigrate.stores.mlflow_db import schema
@@ -58,21 +55,9 @@ def _temp_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def digests(location: str, *options: str) -> dict[str, str]:
     """Return the digest of every item at a sink."""
-    store = resolve(location, options, shared={"artifacts": "copy"}).sink()
-    found = {}
-    try:
-        for kind in KINDS:
-            for item in store.read(list(store.refs(Selection(kind)))):
-                assert isinstance(item, Item), item
-                # Where the copies lie differs between the two sinks.
-                versions = tuple(
-                    replace(each, source=None, storage_location=None)
-                    for each in item.versions
-                )
-                found[str(item.ref)] = digest(replace(item, versions=versions))
-    finally:
-        store.close()
-    return found
+    sink = resolve(location, options, shared={"artifacts": "copy"}).sink()
+    with closing(sink) as store:
+        return reading.digests(store)
 
 
 def rows(location: str) -> dict[str, list[tuple[Any, ...]]]:

@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from support import servers, traced
 from support.corpus import corpus_stores
+from support.reading import held_at
 
 import mlmigrate
-from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.errors import UsageError
 from mlmigrate.filters import Filters, parse_kinds
@@ -96,16 +96,8 @@ def fresh(tmp_path: Path, name: str = "sink.db") -> str:
     return servers.fresh_database(tmp_path / name)
 
 
-def read(location: str) -> dict[str, Item]:
-    source = resolve(location).source()
-    try:
-        found = {}
-        for item in source.read(list(source.refs(Selection("trace")))):
-            assert isinstance(item, Item), item
-            found[item.ref.id] = item
-        return found
-    finally:
-        source.close()
+def traces(location: str) -> dict[str, Item]:
+    return held_at(location, "trace")
 
 
 class TestByMlflow:
@@ -153,8 +145,8 @@ class TestByMlflow:
         copied(archive, sink)
 
         assert shown(database) == shown(sink)
-        ours = {id: digest(item) for id, item in read(database).items()}
-        assert ours == {id: digest(item) for id, item in read(sink).items()}
+        ours = {id: digest(item) for id, item in traces(database).items()}
+        assert ours == {id: digest(item) for id, item in traces(sink).items()}
 
     def test_what_is_new_comes_later(self, database: str, tmp_path: Path) -> None:
         """Assessments and tags that are new come over; edits at the sink stay."""
@@ -289,7 +281,7 @@ class TestDamage:
         ]
         for path in hit:
             damage(path)
-        found = read(str(store))
+        found = traces(str(store))
         told = [
             finding.what
             for item in found.values()
@@ -308,7 +300,7 @@ class TestDamage:
             path.write_text('{"spans": [{"odd": 1}]}')
         sink = fresh(tmp_path)
         mlmigrate.copy([str(store)], sink)
-        for id, item in read(sink).items():
+        for id, item in traces(sink).items():
             opened = resolve(sink).source()
             with opened.open(Ref("trace", id), "traces.json") as file:
                 assert json.load(file) == {"spans": [{"odd": 1}]}
@@ -340,14 +332,14 @@ class TestDamage:
         report = mlmigrate.copy([f"sqlite:///{path}"], sink)
 
         assert (report.failed, report.copied["trace"]) == ([], 2)
-        assert read(sink).keys() == read(database).keys()
+        assert traces(sink).keys() == traces(database).keys()
 
     def test_a_trace_that_stands_twice(self, store: Path) -> None:
         """The second gets another id, and is told."""
         first = next(iter(store.glob("*/traces/tr-*")))
         other = store / "0" / "traces" / first.name
         shutil.copytree(first, other)
-        found = read(str(store))
+        found = traces(str(store))
 
         assert len(found) == 3
         assert any(
@@ -416,7 +408,7 @@ def test_databases_without_a_table_of_spans(database: str, tmp_path: Path) -> No
     """Before MLflow 3.5 spans were in files, and before 3.2 nothing was assessed."""
     path = tmp_path / "mlflow.db"
     shutil.copy(database.removeprefix("sqlite:///"), path)
-    new = read(f"sqlite:///{path}")
+    new = traces(f"sqlite:///{path}")
     old = ("request_id", "experiment_id", "timestamp_ms", "execution_time_ms", "status")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(f"""
@@ -439,7 +431,7 @@ def test_databases_without_a_table_of_spans(database: str, tmp_path: Path) -> No
         (folder / "traces.json").write_text(f'{{"spans": [{text}]}}')
     sink = fresh(tmp_path)
     copied(str(path), sink)
-    back = read(sink)
+    back = traces(sink)
 
     for id, item in new.items():
         assert set(back[id].spans) == set(item.spans)
@@ -447,7 +439,7 @@ def test_databases_without_a_table_of_spans(database: str, tmp_path: Path) -> No
         assert len(shown(sink)[id]["spans"]) == len(item.spans)
     for id in new:
         (tmp_path / "mlruns").rename(tmp_path / "away")
-        found = read(str(path))[id].findings
+        found = traces(str(path))[id].findings
         assert any("its spans are gone" in getattr(each, "what", "") for each in found)
         (tmp_path / "away").rename(tmp_path / "mlruns")
 
@@ -479,7 +471,7 @@ def test_runs_of_other_ids(sources: MemorySources, tmp_path: Path) -> None:
             connection.execute(sql, (minted, run))
         connection.commit()
     mlmigrate.copy([sources(*items, files=data)], sink)
-    header = read(sink)[items[3].ref.id].header
+    header = traces(sink)[items[3].ref.id].header
 
     assert isinstance(header, Trace)
     assert header.source_run == Ref("run", minted)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import copies
+from support.reading import held_at
 from support.wandb_server import WandbServer
 
 from mlmigrate.contract import Selection
@@ -21,7 +22,6 @@ from mlmigrate.model import (
     Artifact,
     DatasetInput,
     Failed,
-    Item,
     MetricHistory,
     Param,
     Ref,
@@ -49,16 +49,6 @@ def copy(
 ) -> Result:
     given = ["settle=0.5", *options] if "wandb:" in to else options
     return copies.copied(origin, to, given, inward)
-
-
-def read(location: str, kind: str = "run") -> dict[str, Item]:
-    store = resolve(location).source()
-    try:
-        found = list(store.read(list(store.refs(Selection(kind)))))  # type: ignore[arg-type]
-        assert [] == [each for each in found if isinstance(each, Failed)]
-        return {item.ref.id: item for item in found if isinstance(item, Item)}
-    finally:
-        store.close()
 
 
 def writes_to(server: WandbServer) -> int:
@@ -142,7 +132,7 @@ class TestRoundTrips:
         result = copy(sources(suite.experiment(), whole, native))
 
         assert {"copied": 2} == result.counts(), result.events
-        back = read(SINK)
+        back = held_at(SINK)
         assert digest(whole) == digest(back[RUN])
         assert digest(native) == digest(back[OTHER])
         steps = [own_part(wandb_loopback, id)["steps"] for id in (RUN, OTHER)]
@@ -163,7 +153,7 @@ class TestRoundTrips:
         run = suite.run(metrics=(suite.points("x", (0, 1.0), (2**40, 2.0)),))
         copy(sources(suite.experiment(), run))
 
-        assert digest(run) == digest(read(SINK)[RUN])
+        assert digest(run) == digest(held_at(SINK)[RUN])
         assert wandb_loopback.count("HistoryPage") < 3000
 
     def test_what_people_see(
@@ -203,7 +193,7 @@ class TestRoundTrips:
             f"{RUN}-record": "mlmigrate-record",
         } == {name: type for name, type in logged.items() if RUN in name}
         assert ["dataset"] == [wandb_loopback.artifacts[id].type for id in got.used]
-        assert digest(run) == digest(read(SINK)[RUN])
+        assert digest(run) == digest(held_at(SINK)[RUN])
 
     def test_nested_runs(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -220,7 +210,7 @@ class TestRoundTrips:
 
         top = "r" * 32
         assert {"l": (top, "child"), "m": (top, "child"), "r": (top, "parent")} == seen
-        back = read(SINK)
+        back = held_at(SINK)
         assert [digest(each) for each in (root, middle, leaf)] == [
             digest(back[each.ref.id]) for each in (root, middle, leaf)
         ]
@@ -239,7 +229,7 @@ class TestRoundTrips:
         places = {(run.project, run.id) for run in wandb_loopback.runs.values()}
         assert {"churn", "a-b- c--f3bbaf"} & {project for project, _ in places}
         assert 2 == len({project for project, _ in places})
-        assert {RUN, OTHER} == set(read("wandb://team"))
+        assert {RUN, OTHER} == set(held_at("wandb://team"))
 
 
 def own_part(server: WandbServer, id: str = RUN) -> dict[str, Any]:
@@ -274,7 +264,7 @@ class TestGrowing:
         assert "rows" == own_part(wandb_loopback)["steps"]
         assert list(range(len(got.history))) == [row["_step"] for row in got.history]
         assert 5 == sum("loss" in row for row in got.history)
-        assert digest(older) == digest(read(SINK)[RUN])
+        assert digest(older) == digest(held_at(SINK)[RUN])
         store = resolve(SINK).source()
         for path in ("a.txt", "b.txt"):
             with store.open(older.ref, path) as file:
@@ -303,7 +293,7 @@ class TestGrowing:
             row["_step"] for row in wandb_loopback.runs["team", "proj", RUN].history
         ]
         assert [0, 1, 2, 3] == steps
-        assert digest(grown) == digest(read(SINK)[RUN])
+        assert digest(grown) == digest(held_at(SINK)[RUN])
 
     def test_an_edit_there_stays(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -313,7 +303,7 @@ class TestGrowing:
         copy(origin)
         run = wandb_loopback.runs["team", "proj", RUN]
         run.display_name, run.notes = "better name", "mine"
-        back = read(SINK)[RUN]
+        back = held_at(SINK)[RUN]
 
         assert {"skipped": 1} == copy(origin).counts()
         assert isinstance(back.header, Run)

@@ -8,11 +8,10 @@ import sys
 from typing import Any
 
 from support import copies
+from support.reading import held_at
 from support.wandb_server import Forget, WandbServer, refuse
 
-from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
-from mlmigrate.locations import resolve
 from mlmigrate.model import Alias, Artifact, Copied, DatasetInput, Failed, Item, Ref
 from mlmigrate.testing import suite
 from mlmigrate.testing.suite import NOW, MemorySources, Result, model, version
@@ -65,13 +64,9 @@ def test_as_one_by_one(sources: MemorySources, wandb_loopback: WandbServer) -> N
     assert {"copied": 6} == result.counts(), result.of(Failed)
     assert 1 == begun  # by the SDK: the one with a dataset
     assert [] == differences(origin)
-    store = resolve(SINK).source()
-    back = {item.ref: item for item in store.read(list(store.refs(Selection("run"))))}
-    store.close()
+    back = held_at(SINK)
     for run in runs:
-        found = back[run.ref]
-        assert isinstance(found, Item)
-        assert digest(run) == digest(found)
+        assert digest(run) == digest(back[run.ref.id])
     held = wandb_loopback.runs["team", "proj", IDS[2]]
     assert (IDS[0], "child", "failed") == (held.group, held.job_type, held.state)
     assert {f"{IDS[2]}-model", f"{IDS[2]}-artifacts", f"{IDS[2]}-record"} == {

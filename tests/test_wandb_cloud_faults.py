@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import copies
+from support.reading import run_at
 from support.wandb_server import (
     Forget,
     WandbServer,
@@ -45,16 +46,6 @@ HASTY = ("settle=0.5", "retries=2")
 
 def copy(origin: str, *options: str) -> Result:
     return copies.copied(origin, SINK, [*HASTY, *options])
-
-
-def back(id: str = RUN) -> Item:
-    store = resolve(SINK).source()
-    try:
-        (found,) = store.read([Ref("run", id)])
-        assert isinstance(found, Item), found
-        return found
-    finally:
-        store.close()
 
 
 def run_of(steps: int = 50, id: str = RUN, **more: Any) -> Item:
@@ -99,7 +90,7 @@ class TestRefusals:
         wandb_loopback.clear()
         assert {"updated": 1, "skipped": 1} == copy(origin).counts()
         assert list(range(50)) == steps(wandb_loopback)
-        assert digest(make()) == digest(back())
+        assert digest(make()) == digest(run_at(SINK))
 
     @pytest.mark.parametrize(
         ("on", "fault"),
@@ -121,7 +112,7 @@ class TestRefusals:
 
         assert [] == copy(origin).of(Failed)
         assert list(range(50)) == steps(wandb_loopback)
-        assert digest(run_of()) == digest(back())
+        assert digest(run_of()) == digest(run_at(SINK))
 
     def test_a_server_that_forgets_rows(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -135,7 +126,7 @@ class TestRefusals:
         wandb_loopback.clear()
 
         assert {"updated": 1} == copy(origin).counts()
-        assert digest(growing()) == digest(back())
+        assert digest(growing()) == digest(run_at(SINK))
         values = [
             row["loss"] for row in wandb_loopback.runs["team", "proj", RUN].history
         ]
@@ -181,7 +172,7 @@ class TestRefusals:
 
         assert {"updated": 1} == copy(origin).counts()
         assert list(range(50)) == steps(wandb_loopback)
-        assert digest(run) == digest(back())
+        assert digest(run) == digest(run_at(SINK))
 
     def test_a_config_that_is_not_kept(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -197,7 +188,7 @@ class TestRefusals:
         wandb_loopback.clear()
 
         assert {"updated": 1} == copy(origin).counts()
-        assert digest(grown) == digest(back())
+        assert digest(grown) == digest(run_at(SINK))
 
     def test_a_deleted_id(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -213,7 +204,7 @@ class TestRefusals:
         assert "blocks the id" in failed.why
         again = copy(origin, "id-salt=2")
         assert {"copied": 1, "skipped": 1} == again.counts()
-        assert digest(run_of()) == digest(back())
+        assert digest(run_of()) == digest(run_at(SINK))
 
     def test_an_id_that_is_taken(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -251,7 +242,7 @@ class TestRefusals:
 
         assert {"copied": 1} == result.counts(), result.events
         assert list(range(50)) == steps(wandb_loopback)
-        assert digest(run_of()) == digest(back())
+        assert digest(run_of()) == digest(run_at(SINK))
 
 
 class TestLateServers:
@@ -308,7 +299,7 @@ class TestKills:
 
         assert {"updated": 1} == copy(origin).counts()
         assert list(range(50)) == steps(wandb_loopback)
-        assert digest(make()) == digest(back())
+        assert digest(make()) == digest(run_at(SINK))
 
     def test_at_each_request(
         self, sources: MemorySources, wandb_loopback: WandbServer
@@ -336,7 +327,7 @@ class TestKills:
 
             assert {"updated": 1} == copy(origin).counts()
             assert list(range(50)) == steps(wandb_loopback)
-            assert digest(run) == digest(back())
+            assert digest(run) == digest(run_at(SINK))
             assert {"skipped": 1} == copy(origin).counts()
 
     def test_the_process(self, wandb_loopback: WandbServer, tmp_path: Path) -> None:
@@ -371,7 +362,7 @@ class TestKills:
         assert [] == result.of(Failed)
         for run in runs:
             assert 1000 == len(steps(wandb_loopback, run.ref.id))
-            assert digest(run) == digest(back(run.ref.id))
+            assert digest(run) == digest(run_at(SINK, run.ref.id))
         assert {"skipped": 2} == copy(f"archive:{store}").counts()
         memory.forget(origin)
 

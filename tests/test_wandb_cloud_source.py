@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import servers
+from support.reading import held, params, tags
 from support.wandb_server import WandbServer, add_run, refuse
 
 import mlmigrate
@@ -44,9 +45,7 @@ class Read:
         self.store = resolve(location, options).source()
         self.items: dict[str, Item] = {}
         for kind in ("experiment", "run"):
-            refs = list(self.store.refs(Selection(kind)))  # type: ignore[arg-type]
-            for item in self.store.read(refs):
-                assert isinstance(item, Item), item
+            for item in held(self.store, kind):
                 self.items[item.ref.id] = item
 
     def __enter__(self) -> Read:
@@ -61,14 +60,6 @@ class Read:
     def bytes(self, id: str, path: str) -> bytes:
         with self.store.open(self.run(id).ref, path) as file:
             return file.read()
-
-
-def tags(item: Item) -> dict[str, str]:
-    return {tag.key: tag.value for tag in item.tags}
-
-
-def params(item: Item) -> dict[str, str]:
-    return {param.key: param.value for param in item.params}
 
 
 def points(item: Item, key: str) -> list[tuple[int, float]]:

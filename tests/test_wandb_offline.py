@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tree
+from support import reading, tree
 from support import wandb_logs as wb
+from support.reading import notes, params, points, problems, tags
 
 import mlmigrate
 from mlmigrate.contract import Selection
@@ -19,7 +20,7 @@ from mlmigrate.discover import scan
 from mlmigrate.errors import LocationError, StoreNotFound
 from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
-from mlmigrate.model import Artifact, Item, MetricHistory, Note, Problem, Ref, Run
+from mlmigrate.model import Artifact, Item, Ref, Run
 from mlmigrate.stores.wandb_offline import OfflineFolder, open_source, schema
 from mlmigrate.wandb_runs.log import read_log
 
@@ -38,22 +39,7 @@ def opened(root: Path, **options: Any) -> OfflineFolder:
 
 def read(root: Path, **options: Any) -> Item:
     """Return the one run of a folder."""
-    store = opened(root, **options)
-    (item,) = store.read(list(store.refs(Selection("run"))))
-    assert isinstance(item, Item)
-    return item
-
-
-def points(item: Item) -> dict[str, list[tuple[int, int, float]]]:
-    def rows(metric: MetricHistory) -> list[tuple[int, int, float]]:
-        columns = (metric.steps, metric.timestamps, metric.values)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
-
-    return {metric.key: rows(metric) for metric in item.metrics}
-
-
-def tags(item: Item) -> dict[str, str]:
-    return {tag.key: tag.value for tag in item.tags}
+    return reading.only(opened(root, **options))
 
 
 def content(root: Path, path: str, **options: Any) -> str:
@@ -67,14 +53,6 @@ def content(root: Path, path: str, **options: Any) -> str:
 
 def lines(root: Path, path: str) -> list[Any]:
     return [json.loads(line) for line in content(root, path).splitlines()]
-
-
-def problems(item: Item) -> list[str]:
-    return [each.what for each in item.findings if isinstance(each, Problem)]
-
-
-def notes(item: Item) -> list[str]:
-    return [each.what for each in item.findings if isinstance(each, Note)]
 
 
 # -- what a run holds -----------------------------------------------------------------
@@ -105,7 +83,7 @@ def test_header_params_and_tags(root: Path) -> None:
         end_time=MS + 60_000,
         user="ann",
     )
-    assert {param.key: param.value for param in item.params} == {
+    assert params(item) == {
         "lr": "0.1",
         "opt/name": "adam",
         "opt/betas": "[0.9, 1]",
