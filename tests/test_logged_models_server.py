@@ -22,7 +22,6 @@ from mlmigrate.model import (
     Failed,
     Item,
     LoggedModel,
-    Loss,
     Param,
     Problem,
     Ref,
@@ -65,7 +64,7 @@ def runs_at(url: str) -> dict[str, Any]:
 
 def losses(result: Result) -> list[str]:
     """Return what is gone."""
-    found = [each for each in result.findings() if isinstance(each, Loss)]
+    found = result.losses()
     return [str(each.ref) for each in found if not each.carried]
 
 

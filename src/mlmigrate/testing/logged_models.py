@@ -48,9 +48,7 @@ class NoLoggedModels(SinkUnderTest):
         """Each is copied, or one loss, also when the copy is repeated."""
         items, files = with_logged_models()
         origin = source(*items, files=files)
-        sink = self.opened(sink_location).sink()
-        facts = sink.capabilities.logged_models
-        sink.close()
+        facts = self.capabilities(sink_location).logged_models
         for _ in range(2):
             result = self.copy(origin, sink_location)
             lost = [each.ref for each in result.of(Loss) if not each.carried]
@@ -81,20 +79,17 @@ class LoggedModels(NoLoggedModels):
 
         assert [*result.of(Failed), *result.of(Problem)] == []
         assert self.differences(origin, sink_location) == []
-        store = self.opened(sink_location).sink()
+        capabilities = self.capabilities(sink_location)
         for kind in ("run", "logged_model"):
             back = self.read(sink_location, kind)
             for item in (each for each in items if each.ref.kind == kind):
-                fitted, losses = fit(item, store.capabilities)
+                fitted, losses = fit(item, capabilities)
                 assert losses == ()
                 assert digest(fitted) == digest(back[item.origin])
                 mark = marks.load(back[item.origin].mark)
                 assert mark is not None
                 assert mark.digest == digest(item)
-        for (ref, path), content in files.items():
-            with store.open(ref, path) as file:
-                assert content == file.read()
-        store.close()
+        self.holds(sink_location, files)
         assert set(self.copy(origin, sink_location).counts(None)) == {"skipped"}
 
     def test_versions_of_logged_models(
@@ -117,11 +112,7 @@ class LoggedModels(NoLoggedModels):
             "m", 1, NOW, source="s3://b/x", logged_model=Ref("logged_model", MODEL)
         )
         origin = source(experiment(), run(), logged_model(), model("m", lone))
-        losses = [
-            each
-            for each in self.copy(origin, sink_location).findings()
-            if isinstance(each, Loss)
-        ]
+        losses = self.copy(origin, sink_location).losses()
         (back,) = self.read(sink_location, "registered_model").values()
 
         assert all(loss.carried for loss in losses)
@@ -205,10 +196,8 @@ class LoggedModels(NoLoggedModels):
         )
         origin = source(experiment(), run(), item)
         result = self.copy(origin, sink_location)
-        losses = [each for each in result.findings() if isinstance(each, Loss)]
-        sink = self.opened(sink_location).sink()
-        fitted, expected = fit(item, sink.capabilities)
-        sink.close()
+        losses = result.losses()
+        fitted, expected = fit(item, self.capabilities(sink_location))
         (back,) = self.read(sink_location, "logged_model").values()
 
         assert all(loss.carried for loss in losses)
@@ -230,13 +219,13 @@ class LoggedModels(NoLoggedModels):
         origin = source(experiment(), run(), item)
         for _ in range(2):
             first = self.copy(origin, sink_location)
-            losses = [each for each in first.findings() if isinstance(each, Loss)]
+            losses = first.losses()
             assert all(not loss.carried for loss in losses)
         source.put(origin, run(OTHER, metrics=(points("x", (0, 1.0)),)))
         second = self.copy(origin, sink_location)
         (back,) = self.read(sink_location, "logged_model").values()
 
-        assert [each for each in second.findings() if isinstance(each, Loss)] == []
+        assert second.losses() == []
         assert self.copied(second) == {"updated" if losses else "skipped": 1}
         assert digest(_alike(item, back)) == digest(back)
         assert self.differences(origin, sink_location) == []

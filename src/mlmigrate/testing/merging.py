@@ -7,7 +7,6 @@ from dataclasses import replace
 from mlmigrate.model import (
     DatasetInput,
     Experiment,
-    Loss,
     Run,
 )
 from mlmigrate.testing.items import OTHER, RUN, experiment, run
@@ -79,6 +78,6 @@ class Merging(SinkUnderTest):
         origin = source(experiment(), run(inputs=(one,)), run(OTHER, inputs=(other,)))
         for _ in range(2):
             result = self.copy(origin, sink_location)
-            losses = [each for each in result.findings() if isinstance(each, Loss)]
+            losses = result.losses()
             differing = self.differences(origin, sink_location)
             assert len(losses) == len(differing) <= 1

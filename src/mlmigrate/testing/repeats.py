@@ -115,16 +115,7 @@ class Repeats(SinkUnderTest):
 
     def test_older_after_newer(self, source: MemorySources, sink_location: str) -> None:
         """Tuesday's folder after Friday's changes nothing."""
-        tuesday = run(
-            status="RUNNING",
-            end_time=None,
-            tags=(Tag("stage", "warm-up"),),
-            metrics=(points("loss", (0, 1.0)),),
-        )
-        friday = run(
-            tags=(Tag("stage", "done"),),
-            metrics=(points("loss", (0, 1.0), (1, 0.5)),),
-        )
+        tuesday, friday = _of_two_days()
         late = source(experiment(), friday)
         self.copy(late, sink_location)
         before = self.held(sink_location)
@@ -137,16 +128,7 @@ class Repeats(SinkUnderTest):
 
     def test_newer_after_older(self, source: MemorySources, sink_location: str) -> None:
         """The same two folders in the other order make the same copy."""
-        tuesday = run(
-            status="RUNNING",
-            end_time=None,
-            tags=(Tag("stage", "warm-up"),),
-            metrics=(points("loss", (0, 1.0)),),
-        )
-        friday = run(
-            tags=(Tag("stage", "done"),),
-            metrics=(points("loss", (0, 1.0), (1, 0.5)),),
-        )
+        tuesday, friday = _of_two_days()
         early, late = source(experiment(), tuesday), source(experiment(), friday)
         result = self.copy([early, late], sink_location)
         seen = self.held(sink_location)
@@ -237,3 +219,18 @@ class Repeats(SinkUnderTest):
 
         assert result.counts() == {"updated": 1}
         assert self.held(sink_location).tags == {"verdict": "good", "a": "2"}
+
+
+def _of_two_days() -> tuple[Item, Item]:
+    """Return a run as it was on Tuesday, and as it had ended on Friday."""
+    tuesday = run(
+        status="RUNNING",
+        end_time=None,
+        tags=(Tag("stage", "warm-up"),),
+        metrics=(points("loss", (0, 1.0)),),
+    )
+    friday = run(
+        tags=(Tag("stage", "done"),),
+        metrics=(points("loss", (0, 1.0), (1, 0.5)),),
+    )
+    return tuesday, friday

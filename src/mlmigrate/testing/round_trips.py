@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlmigrate import marks
 from mlmigrate.digest import digest
 from mlmigrate.fit import fit
-from mlmigrate.model import Conflict, Failed, Item, Kind, Loss, Problem, Run
+from mlmigrate.model import Conflict, Failed, Item, Kind, Problem, Run
 from mlmigrate.testing.items import OTHER, everything, experiment, points, rows_of, run
 from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
 from mlmigrate.testing.strategies import runs as any_runs
@@ -31,20 +31,17 @@ class RoundTrips(SinkUnderTest):
 
         assert [*result.of(Failed), *result.of(Problem)] == []
         assert self.differences(origin, sink_location) == []
-        store = self.opened(sink_location).sink()
+        capabilities = self.capabilities(sink_location)
         kinds: list[Kind] = ["experiment", "run", "registered_model"]
         for kind in kinds:
             held = self.read(sink_location, kind).values()
             back = {item.origin: item for item in held}
             for item in (each for each in items if each.ref.kind == kind):
-                fitted, losses = fit(item, store.capabilities)
+                fitted, losses = fit(item, capabilities)
                 assert losses == ()
                 own = _without_places(back[_origin_there(item)])
                 assert digest(_without_places(fitted)) == digest(own), (fitted, own)
-        for (ref, path), content in files.items():
-            with store.open(ref, path) as file:
-                assert content == file.read()
-        store.close()
+        self.holds(sink_location, files)
 
     def test_seen_past_the_adapter(
         self, source: MemorySources, sink_location: str
@@ -76,9 +73,7 @@ class RoundTrips(SinkUnderTest):
         )
         origin = source(experiment(), run(metrics=(values,)))
         result = self.copy(origin, sink_location)
-        sink = self.opened(sink_location).sink()
-        capabilities = sink.capabilities
-        sink.close()
+        capabilities = self.capabilities(sink_location)
         seen = [value for _, _, _, value in self.held(sink_location).metrics]
 
         assert self.differences(origin, sink_location) == []
@@ -86,7 +81,7 @@ class RoundTrips(SinkUnderTest):
         assert seen[4] == 5e-324
         if capabilities.infinities:
             assert [math.inf, -math.inf] == seen[1:3]
-        losses = [each for each in result.findings() if isinstance(each, Loss)]
+        losses = result.losses()
         assert all(each.carried for each in losses)
         if not capabilities.infinities or not capabilities.negative_zero:
             assert losses

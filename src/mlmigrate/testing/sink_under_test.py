@@ -5,15 +5,15 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
 
 from mlmigrate import pipeline
-from mlmigrate.contract import Selection
+from mlmigrate.contract import Capabilities, Selection
 from mlmigrate.locations import Opened, resolve
 from mlmigrate.model import (
     Conflict,
@@ -67,6 +67,10 @@ class Result:
             else:
                 found += getattr(event, "findings", ())
         return found
+
+    def losses(self) -> list[Loss]:
+        """Return what the sink did not hold in its own place."""
+        return [each for each in self.findings() if isinstance(each, Loss)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,11 @@ class SinkUnderTest(ABC):
         """Resolve the sink."""
         return resolve(location, self.options, shared={"artifacts": artifacts})
 
+    def capabilities(self, location: str) -> Capabilities:
+        """Return what the sink says of itself."""
+        with closing(self.opened(location).sink()) as sink:
+            return sink.capabilities
+
     def copy(self, sources: str | list[str], sink: str, **options: Any) -> Result:
         """Copy, and return what happened."""
         locations = [sources] if isinstance(sources, str) else sources
@@ -189,15 +198,19 @@ class SinkUnderTest(ABC):
 
     def read(self, location: str, kind: Kind) -> dict[str, Item]:
         """Read back all items of a kind, by id."""
-        store = self.opened(location).sink()
-        try:
+        with closing(self.opened(location).sink()) as store:
             found = {}
             for item in store.read(list(store.refs(Selection(kind)))):
                 assert isinstance(item, Item), item
                 found[item.ref.id] = item
             return found
-        finally:
-            store.close()
+
+    def holds(self, location: str, files: Mapping[tuple[Ref, str], bytes]) -> None:
+        """Check that artifacts are there, byte for byte."""
+        with closing(self.opened(location).sink()) as store:
+            for (ref, path), content in files.items():
+                with store.open(ref, path) as file:
+                    assert content == file.read()
 
     def held(self, location: str, run: str = RUN) -> Peeked:
         """Peek at a run that must be there."""

@@ -50,9 +50,7 @@ class NoTraces(SinkUnderTest):
         """Each is copied, or its experiment says how many are lost, each time."""
         items, files = with_traces()
         origin = source(*items, files=files)
-        sink = self.opened(sink_location).sink()
-        place = sink.capabilities.traces is not None
-        sink.close()
+        place = self.capabilities(sink_location).traces is not None
         for _ in range(2):
             result = self.copy(origin, sink_location)
             lost = [each for each in result.of(Loss) if not each.carried]
@@ -79,9 +77,7 @@ class Traces(NoTraces):
 
     def fitted(self, item: Item, location: str) -> Item:
         """Return a trace as the sink can hold it."""
-        sink = self.opened(location).sink()
-        fitted, _ = fit(item, sink.capabilities)
-        sink.close()
+        fitted, _ = fit(item, self.capabilities(location))
         return _alike(fitted)
 
     def test_traces_arrive(self, source: MemorySources, sink_location: str) -> None:
@@ -92,19 +88,16 @@ class Traces(NoTraces):
 
         assert [*result.of(Failed), *result.of(Problem)] == []
         assert self.differences(origin, sink_location) == []
-        store = self.opened(sink_location).sink()
+        capabilities = self.capabilities(sink_location)
         back = self.traces(sink_location)
         for item in (each for each in items if each.ref.kind == "trace"):
-            fitted, losses = fit(item, store.capabilities)
+            fitted, losses = fit(item, capabilities)
             assert all(loss.carried for loss in losses)
             assert digest(_alike(fitted)) == digest(back[item.ref.id])
             mark = marks.load(back[item.ref.id].mark)
             assert mark is not None
             assert mark.digest == digest(item)
-        for (ref, path), content in files.items():
-            with store.open(ref, path) as file:
-                assert content == file.read()
-        store.close()
+        self.holds(sink_location, files)
         assert set(self.copy(origin, sink_location).counts(None)) == {"skipped"}
 
     def test_a_trace_grows(self, source: MemorySources, sink_location: str) -> None:
@@ -212,11 +205,8 @@ class Traces(NoTraces):
         )
         origin = source(experiment(), item)
         result = self.copy(origin, sink_location)
-        found = [each for each in result.findings() if isinstance(each, Loss)]
-        losses = [loss for loss in found if loss.ref == item.ref]
-        sink = self.opened(sink_location).sink()
-        fitted, expected = fit(item, sink.capabilities)
-        sink.close()
+        losses = [loss for loss in result.losses() if loss.ref == item.ref]
+        fitted, expected = fit(item, self.capabilities(sink_location))
         back = self.read(sink_location, "trace")[TRACE]
 
         assert result.of(Failed) == []
