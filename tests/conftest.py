@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import corpus as corpus_
-from support import isolation, mariadb, postgres, servers
+from support import isolation, mariadb, neptunes, postgres, servers
 from support import neptune3_server as neptune3_server_
 from support import neptune_server as neptune_server_
 from support import s3 as s3_
@@ -186,13 +188,17 @@ def wandb_loopback(tmp_path: Path) -> Iterator[wandb_server_.WandbServer]:
 
 
 @pytest.fixture
-def neptune_loopback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[neptune_server_.NeptuneServer]:
-    """A Neptune server with nothing in it, which `neptune` in this process talks to."""
-    # The client writes `.neptune` wherever it is.
+def _neptune_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clients write `.neptune` wherever they are."""
     (tmp_path / "neptune-client").mkdir()
     monkeypatch.chdir(tmp_path / "neptune-client")
+
+
+@pytest.fixture
+def neptune_loopback(
+    _neptune_folder: None,
+) -> Iterator[neptune_server_.NeptuneServer]:
+    """A Neptune server with nothing in it, which `neptune` in this process talks to."""
     with (
         neptune_server_.neptune_server() as running,
         neptune_server_.neptune_client(running),
@@ -204,12 +210,12 @@ def neptune_loopback(
 
 @pytest.fixture
 def neptune3_loopback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    _neptune_folder: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[neptune3_server_.Neptune3Server]:
     """A Neptune server (3.x) with nothing in it, for the clients in this process."""
-    # The client writes `.neptune` wherever it is.
-    (tmp_path / "neptune-client").mkdir()
-    monkeypatch.chdir(tmp_path / "neptune-client")
+    # Certificates are loaded once, rather than for each file that is sent.
+    context = cache(ssl.create_default_context)
+    monkeypatch.setattr(ssl, "create_default_context", context)
     with (
         neptune3_server_.neptune3_server() as running,
         neptune3_server_.neptune3_client(running),
@@ -217,3 +223,24 @@ def neptune3_loopback(
         yield running
     # What it did not understand is its own fault, whatever the client made of it.
     assert [] == running.complaints
+
+
+@pytest.fixture
+def neptune2(neptune_loopback: neptune_server_.NeptuneServer) -> neptunes.Neptune2:
+    """The server of 2.x, as tests that go for both see it."""
+    return neptunes.Neptune2(neptune_loopback)
+
+
+@pytest.fixture
+def neptune3(neptune3_loopback: neptune3_server_.Neptune3Server) -> neptunes.Neptune3:
+    """The server of 3.x, as tests that go for both see it."""
+    return neptunes.Neptune3(neptune3_loopback)
+
+
+@pytest.fixture(params=["neptune2", "neptune3"])
+def neptune(request: pytest.FixtureRequest) -> neptunes.Neptune:
+    """Each of the two, one after the other."""
+    if request.param == "neptune3":
+        pytest.importorskip("neptune_scale")
+    found: neptunes.Neptune = request.getfixturevalue(request.param)
+    return found
