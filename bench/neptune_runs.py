@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from contenders import HERE, Contender, Job, Task, ours, sqlite_points
+from contenders import Contender, Job, Task, bare, ours, sqlite_points
 from support.neptune_archives import NeptuneArchive, T, moment, points, value
 from support.neptune_server import client_environment, neptune_server
 from wandb_runs import together
@@ -46,15 +46,11 @@ def _archive(task: Task) -> Path:
     return root
 
 
-def _of_archive(task: Task) -> Task:
-    place = Path(f"neptune-export:{_archive(task)}")
-    return Task(place, task.runs, task.folder, task.workers)
-
-
 @contextmanager
 def ours_export(task: Task) -> Iterator[Job]:
     target = task.folder / "target.db"
-    command = ours(_of_archive(task), f"sqlite:///{target}")
+    archive = replace(task, store=Path(f"neptune-export:{_archive(task)}"))
+    command = ours(archive, f"sqlite:///{target}")
     yield Job([command], points=sqlite_points(target))
 
 
@@ -84,11 +80,6 @@ def _logged_points(folder: Path) -> Callable[[], int]:
     return count
 
 
-def _loop(task: Task, mode: str) -> list[str]:
-    command = [sys.executable, str(HERE / "bare.py"), f"neptune-{mode}", "."]
-    return [*command, "--runs", str(task.runs)]
-
-
 @contextmanager
 def ours_offline(task: Task) -> Iterator[Job]:
     target = task.folder / "offline"
@@ -98,7 +89,8 @@ def ours_offline(task: Task) -> Iterator[Job]:
 
 @contextmanager
 def loop_offline(task: Task) -> Iterator[Job]:
-    yield Job([_loop(task, "offline")], points=_logged_points(task.folder))
+    command = bare("neptune-offline", ".", task.runs)
+    yield Job([command], points=_logged_points(task.folder))
 
 
 @contextmanager
@@ -111,7 +103,7 @@ def ours_online(task: Task) -> Iterator[Job]:
 @contextmanager
 def loop_online(task: Task) -> Iterator[Job]:
     with neptune_server() as server:
-        command = _loop(task, "async")
+        command = bare("neptune-async", ".", task.runs)
         yield Job([command], client_environment(server), lambda: _held_points(server))
 
 

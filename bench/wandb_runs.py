@@ -7,12 +7,12 @@ The loop reads no store, and logs as many rows of as many metrics as ours copies
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from contenders import HERE, Contender, Job, Task, ours
+from contenders import Contender, Job, Task, bare, ours
 from generate import Shape, generate
 from support.wandb_server import client_environment, wandb_server
 
@@ -21,12 +21,12 @@ from mlmigrate.stores.wandb_offline.schema import MESSAGES
 from mlmigrate.wandb_runs.log import read_log
 
 
-def _store(task: Task) -> Path:
-    """Return a store whose metrics are logged together, as the loop logs them."""
+def together(task: Task) -> Task:
+    """Return the task over a store whose metrics are logged together, as in a loop."""
     store = task.store.parent / "together" / "mlruns"
     if not store.exists():
         generate(store, Shape(runs=task.runs, experiments=1, steps=200, spread=0))
-    return store
+    return replace(task, store=store)
 
 
 def _logged_points(folder: Path) -> Callable[[], int]:
@@ -43,11 +43,6 @@ def _logged_points(folder: Path) -> Callable[[], int]:
         )
 
     return count
-
-
-def _loop(task: Task) -> list[str]:
-    command = [sys.executable, str(HERE / "bare.py"), "wandb", str(task.folder)]
-    return [*command, "--runs", str(task.runs)]
 
 
 def _offline(task: Task) -> dict[str, str]:
@@ -68,7 +63,8 @@ def ours_offline(task: Task) -> Iterator[Job]:
 
 @contextmanager
 def loop_offline(task: Task) -> Iterator[Job]:
-    yield Job([_loop(task)], _offline(task), _logged_points(task.folder))
+    command = bare("wandb", task.folder, task.runs)
+    yield Job([command], _offline(task), _logged_points(task.folder))
 
 
 @contextmanager
@@ -84,12 +80,8 @@ def loop_online(task: Task) -> Iterator[Job]:
     with wandb_server() as server:
         environment = client_environment(server, task.folder)
         os.makedirs(environment["WANDB_DIR"], exist_ok=True)
-        yield Job([_loop(task)], environment, lambda: _held_points(server))
-
-
-def together(task: Task) -> Task:
-    """Return the task over a store whose metrics are logged together."""
-    return Task(_store(task), task.runs, task.folder, task.workers)
+        command = bare("wandb", task.folder, task.runs)
+        yield Job([command], environment, lambda: _held_points(server))
 
 
 def _held_points(server: object) -> int:
