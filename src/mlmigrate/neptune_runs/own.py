@@ -49,18 +49,8 @@ from mlmigrate.neptune_runs.mapping import (
 )
 from mlmigrate.told.experiments import experiment_id
 from mlmigrate.told.inputs import inputs_of
-from mlmigrate.told.values import as_dict, as_lifecycle, as_text, as_texts, as_time
-
-_TEXTS = (
-    "name",
-    "user",
-    "artifact_uri",
-    "source_type",
-    "source_name",
-    "source_version",
-    "entry_point",
-)
-_TIMES = ("start_time", "end_time", "deleted_time")
+from mlmigrate.told.runs import header_of
+from mlmigrate.told.values import as_dict, as_texts, as_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +119,12 @@ def own(container: Container, read: Callable[[str], bytes]) -> Own | None:
     experiment = record.get("experiment")
     if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
         return None
-    said, renamed = as_dict(record.get("header")), as_dict(record.get("renamed"))
-    header: dict[str, Any] = {name: as_text(said.get(name)) for name in _TEXTS}
-    header.update((name, as_time(said.get(name))) for name in _TIMES)
-    header["status"] = as_text(said.get("status")) or "RUNNING"
-    header["parent"] = as_text(said.get("parent"))
-    header["lifecycle"] = as_lifecycle(said.get("lifecycle"))
+    renamed = as_dict(record.get("renamed"))
     return Own(
         origin,
         container.text(MARK) or None,
         experiment,
-        header,
+        header_of(as_dict(record.get("header"))),
         inputs_of(record.get("inputs")),
         as_texts(record.get("carried")),
         as_texts(record.get("whole")),
@@ -221,14 +206,9 @@ def restored(
         findings.append(Problem(where, what))
     metrics = tuple(_metrics(container, keys.metrics, aside, where, findings))
     files = dict(_files(container, keys.files))
-    parent = header.pop("parent")
     item = Item(
         ref,
-        Run(
-            experiment=Ref("experiment", found.experiment_id),
-            parent=Ref("run", parent) if parent else None,
-            **header,
-        ),
+        Run(experiment=Ref("experiment", found.experiment_id), **header),
         origin=found.origin,
         params=tuple(Param(keys.params.get(p, p), v) for p, v in params.items()),
         tags=tuple(Tag(key, value) for key, value in said.items()),
@@ -288,7 +268,7 @@ def without(item: Item, added: Added, new: Item) -> Item:
 def _own_words(found: Own, said: Mapping[str, str]) -> dict[str, Set[str]]:
     """Return the words that mlmigrate put into Neptune's two sets."""
     parent = found.header["parent"]
-    groups = {str(found.experiment["name"]), *([parent] if parent else ())}
+    groups = {str(found.experiment["name"]), *([parent.id] if parent else ())}
     return {"sys/tags": {*tag_words(said)}, "sys/group_tags": groups}
 
 

@@ -30,7 +30,6 @@ class Known:
     origin: str
     mark: str | None
     lifecycle: Lifecycle
-    parent: str | None
     experiment: str
     status: str
     end_time: int | None
@@ -43,10 +42,9 @@ def known_of(found: Own | None) -> Known | None:
     return Known(
         found.origin,
         found.mark,
-        found.lifecycle,
-        found.parent,
+        found.header["lifecycle"],
         found.experiment_id,
-        found.status,
+        found.header["status"],
         found.header["end_time"],
     )
 

@@ -14,7 +14,6 @@ from typing import Any
 from mlmigrate.model import (
     DatasetInput,
     Item,
-    Lifecycle,
     MetricHistory,
     Param,
     Ref,
@@ -23,20 +22,10 @@ from mlmigrate.model import (
 )
 from mlmigrate.told.experiments import experiment_id
 from mlmigrate.told.inputs import inputs_of
-from mlmigrate.told.values import as_dicts, as_lifecycle, as_text, as_texts, as_time
+from mlmigrate.told.runs import header_of
+from mlmigrate.told.values import as_dicts, as_text, as_texts
 from mlmigrate.wandb_runs.mapping import FORMAT, MLFLOW, MLMIGRATE, NOTE, shown_name
 from mlmigrate.wandb_runs.rows import Steps
-
-_TEXTS = (
-    "name",
-    "user",
-    "artifact_uri",
-    "source_type",
-    "source_name",
-    "source_version",
-    "entry_point",
-)
-_TIMES = ("start_time", "end_time", "deleted_time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +57,6 @@ class Own:
     source: str
     mark: str | None
     steps: Steps
-    status: str
-    lifecycle: Lifecycle
-    parent: str | None
     experiment: Mapping[str, Any]
     header: Mapping[str, Any]
     tags: Mapping[str, str]
@@ -86,6 +72,12 @@ class Own:
         """The id of its experiment."""
         return experiment_id(str(self.experiment["name"]))
 
+    @property
+    def parent(self) -> str | None:
+        """The origin of its parent."""
+        parent: Ref | None = self.header["parent"]
+        return parent.id if parent else None
+
 
 def own(config: Mapping[str, Any]) -> Own | None:
     """Return what mlmigrate keeps in a config, None where it wrote none."""
@@ -97,18 +89,13 @@ def own(config: Mapping[str, Any]) -> Own | None:
         return None
     if not isinstance(experiment, dict) or not isinstance(experiment.get("name"), str):
         return None
-    header: dict[str, Any] = {name: as_text(mlflow.get(name)) for name in _TEXTS}
-    header.update((name, as_time(mlflow.get(name))) for name in _TIMES)
     return Own(
         origin=origin,
         source=as_text(kept.get("source")) or "",
         mark=as_text(kept.get("mark")),
         steps="native" if kept.get("steps") == "native" else "rows",
-        status=as_text(mlflow.get("status")) or "RUNNING",
-        lifecycle=as_lifecycle(mlflow.get("lifecycle")),
-        parent=as_text(mlflow.get("parent")),
         experiment=experiment,
-        header=header,
+        header=header_of(mlflow),
         tags=as_texts(mlflow.get("tags")),
         inputs=inputs_of(mlflow.get("inputs")),
         params=as_texts(kept.get("params")),
@@ -151,16 +138,9 @@ def restored(
         tags[NOTE] = shown.notes
     if shown.tags and list(shown.tags) != _list(tags.get("wandb.tags")):
         tags["wandb.tags"] = json.dumps(list(shown.tags))
-    parent = Ref("run", found.parent) if found.parent else None
     return Item(
         ref,
-        Run(
-            experiment=Ref("experiment", found.experiment_id),
-            status=found.status,
-            lifecycle=found.lifecycle,
-            parent=parent,
-            **header,
-        ),
+        Run(experiment=Ref("experiment", found.experiment_id), **header),
         origin=found.origin,
         params=tuple(_params(found, params)),
         tags=tuple(Tag(key, value) for key, value in tags.items()),
