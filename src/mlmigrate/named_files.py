@@ -6,12 +6,13 @@ gave, as the store itself or by a map, and no link is followed out of that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mlmigrate.artifacts import local_path, mapped, open_file, safe_join
-from mlmigrate.errors import UnsafePath
+from mlmigrate.errors import ItemError, UnsafePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,28 @@ class Found:
     folder: Path
     path: str
     size: int
+
+    def open(self) -> BinaryIO:
+        """Open it for reading.
+
+        Raises:
+            OSError: it cannot be.
+            UnsafePath: it leads out of its folder by now.
+        """
+        return open_file(self.folder, self.path)
+
+
+def bytes_of(files: Mapping[str, Found], path: str) -> bytes:
+    """Return the bytes of one of some files.
+
+    Raises:
+        ItemError: it is not among them.
+        OSError: it cannot be read.
+    """
+    if path not in files:
+        raise ItemError(f"{path} is not there")
+    with files[path].open() as data:
+        return data.read()
 
 
 def place_of(said: str, maps: Sequence[tuple[str, str]]) -> tuple[Path, str] | None:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlmigrate.artifacts import open_file
-from mlmigrate.errors import ItemError
 from mlmigrate.model import Artifact, Finding, Note, Problem
-from mlmigrate.named_files import Found
+from mlmigrate.named_files import Found, bytes_of
 from mlmigrate.neptune_runs.attributes import Container, FloatSeries
 from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text
 from mlmigrate.neptune_runs.names import Names
@@ -41,10 +39,7 @@ class Gathered:
             ItemError: there is none.
             OSError: it cannot be read.
         """
-        if path not in self.files:
-            raise ItemError(f"{path} is not there")
-        with open_file(self.files[path].folder, self.files[path].path) as data:
-            return data.read()
+        return bytes_of(self.files, path)
 
 
 def gather(entry: Entry, index: Index, lines: Lines | None = None) -> Gathered:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, BinaryIO, Literal
 
-from mlmigrate.artifacts import open_file
 from mlmigrate.contract import Selection
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Failed, Finding, Item, Problem, Ref
@@ -18,6 +16,7 @@ from mlmigrate.neptune_runs.attributes import Container
 from mlmigrate.neptune_runs.items import ATTRIBUTES, experiment_item, run_item
 from mlmigrate.neptune_runs.models import model_item, model_of_version
 from mlmigrate.neptune_runs.own import Restored, own, record_of, restored
+from mlmigrate.run_files import FilesOfOneRun, MadeFiles
 from mlmigrate.stores.neptune_export import strays
 from mlmigrate.stores.neptune_export.gathering import Gathered, gather
 from mlmigrate.stores.neptune_export.index import Index, home_of
@@ -46,8 +45,7 @@ class ExportArchive:
         self.index = Index(folders, options)
         self._multiplier: int | None = options.get("step-multiplier")
         self._temporary = options.get("temp-dir")
-        self._opened: tuple[str, _Files] | None = None
-        self._opening = Lock()
+        self._files = FilesOfOneRun()
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -78,14 +76,7 @@ class ExportArchive:
         entry = self.index.entries.get(ref.id)
         if entry is None:
             raise ItemError(f"{self.location} holds no such {ref.kind}")
-        with self._opening:  # the files of one run are wanted one after the other
-            if self._opened is None or self._opened[0] != ref.id:
-                self.close()
-                self._opened = (ref.id, self._make_files(entry))
-            found = self._opened[1].found.get(path)
-            if found is None:
-                raise ItemError(f"{ref} has no artifact {path!r}")
-            return open_file(found.folder, found.path)
+        return self._files.open(ref, path, partial(self._make_files, entry))
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -93,9 +84,7 @@ class ExportArchive:
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
-        if self._opened is not None:
-            self._opened[1].made.cleanup()
-            self._opened = None
+        self._files.close()
 
     def _read(self, ref: Ref) -> Item:
         if ref.kind == "run":
@@ -140,7 +129,7 @@ class ExportArchive:
                 versions.append((version[1], Ref("run", key), found))
         return model_item(ref, model, versions, findings)
 
-    def _make_files(self, entry: Entry) -> _Files:
+    def _make_files(self, entry: Entry) -> MadeFiles:
         """Make the files of a run's rows, all at once: each would read all rows."""
         folder = tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=self._temporary)
         root = Path(folder.name)
@@ -158,15 +147,7 @@ class ExportArchive:
         back = _restored(entry, gathered, Ref("run", entry.origin))
         if back is not None:
             found = {path: found[at] for path, at in back.files.items()}
-        return _Files(folder, found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files of one run, and the folder of those that are made of its rows."""
-
-    made: tempfile.TemporaryDirectory[str]
-    found: Mapping[str, Found]
+        return MadeFiles(folder, found)
 
 
 def _restored(entry: Entry, found: Gathered, ref: Ref) -> Restored | None:

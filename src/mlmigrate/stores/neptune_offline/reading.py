@@ -9,11 +9,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, Literal
 
-from mlmigrate.artifacts import local_path, open_file, parse_maps
+from mlmigrate.artifacts import local_path, parse_maps
 from mlmigrate.contract import Selection
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import Artifact, Failed, Finding, Item, Problem, Ref
-from mlmigrate.named_files import Found
+from mlmigrate.named_files import Found, bytes_of
 from mlmigrate.neptune_runs import items
 from mlmigrate.neptune_runs.attributes import Container
 from mlmigrate.neptune_runs.names import Names
@@ -112,7 +112,7 @@ class OfflineRuns:
                 return (found.folder / found.path).open("rb")
             if path not in files.logged:
                 raise ItemError(f"{ref} has no artifact {path!r}")
-            return open_file(files.logged[path].folder, files.logged[path].path)
+            return files.logged[path].open()
 
     def _open_own(self, ref: Ref, run: Entry, path: str) -> BinaryIO:
         """Open a file of a run that mlmigrate wrote: all of its files are uploads."""
@@ -126,7 +126,7 @@ class OfflineRuns:
             found = self._own[1].get(path)
         if found is None:
             raise ItemError(f"{ref} has no artifact {path!r}")
-        return open_file(found.folder, found.path)
+        return found.open()
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -269,10 +269,7 @@ class Whole:
             ItemError: there is none.
             OSError: it cannot be read.
         """
-        if path not in self.files:
-            raise ItemError(f"{path} is not there")
-        with open_file(self.files[path].folder, self.files[path].path) as data:
-            return data.read()
+        return bytes_of(self.files, path)
 
 
 def restored_of(run: Entry, whole: Whole) -> Restored | None:

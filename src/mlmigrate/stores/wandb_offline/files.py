@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlmigrate.artifacts import list_folder, open_file
+from mlmigrate.artifacts import list_folder
 from mlmigrate.model import Artifact, Finding, Note, Problem
 from mlmigrate.named_files import Found, file_below, mapped_file
 from mlmigrate.stores.wandb_offline.folders import log_of
@@ -189,7 +189,7 @@ def _entries_of_file(
         )
     entries: list[dict[str, Any]] = []
     try:
-        with open_file(found.folder, found.path) as raw, gzip.open(raw) as lines:
+        with found.open() as raw, gzip.open(raw) as lines:
             while line := lines.readline(_LONGEST_ENTRY):
                 entry = json.loads(line)
                 if not isinstance(entry, dict):

@@ -7,12 +7,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, BinaryIO, Literal
 
-from mlmigrate.artifacts import local_path, open_file, parse_maps
+from mlmigrate.artifacts import local_path, parse_maps
 from mlmigrate.contract import Selection
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import (
@@ -25,6 +25,7 @@ from mlmigrate.model import (
     Run,
 )
 from mlmigrate.named_files import Found
+from mlmigrate.run_files import FilesOfOneRun, MadeFiles
 from mlmigrate.stores.wandb_offline import files, items, records
 from mlmigrate.stores.wandb_offline.folders import (
     COPIED,
@@ -70,8 +71,7 @@ class OfflineFolder:
         except OSError as error:
             raise StoreError(f"{root} cannot be listed: {error.strerror}") from error
         self._temporary = options.get("temp-dir")
-        self._opened: tuple[str, _Files] | None = None
-        self._opening = Lock()
+        self._files = FilesOfOneRun()
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -95,14 +95,7 @@ class OfflineFolder:
         run = self.index.runs.get(ref.id)
         if run is None:
             raise ItemError(f"{self.location} holds no such {ref.kind}")
-        with self._opening:  # the files of one run are wanted one after the other
-            if self._opened is None or self._opened[0] != ref.id:
-                self.close()
-                self._opened = (ref.id, self._make_files(run))
-            found = self._opened[1].found.get(path)
-            if found is None:
-                raise ItemError(f"{ref} has no artifact {path!r}")
-            return open_file(found.folder, found.path)
+        return self._files.open(ref, path, partial(self._make_files, run))
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -110,11 +103,9 @@ class OfflineFolder:
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
-        if self._opened is not None:
-            self._opened[1].made.cleanup()
-            self._opened = None
+        self._files.close()
 
-    def _make_files(self, run: RunFolders) -> _Files:
+    def _make_files(self, run: RunFolders) -> MadeFiles:
         """Make the files of records, all at once: each would need to read all logs."""
         folder = tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=self._temporary)
         names = (*_MADE, records.OUTPUT)
@@ -133,7 +124,7 @@ class OfflineFolder:
 
             gathered = _gathered(run, write)
         listed, logged, _ = self._list(run, gathered, str(self.root))
-        return _Files(folder, {**places, **logged, **listed})
+        return MadeFiles(folder, {**places, **logged, **listed})
 
     def _list(
         self, run: RunFolders, gathered: Gathered, where: str
@@ -211,20 +202,12 @@ class OfflineFolder:
         if file is None or file.size > _LARGEST_METADATA:
             return None
         try:
-            with open_file(file.folder, file.path) as opened:
+            with file.open() as opened:
                 said = json.loads(opened.read(_LARGEST_METADATA))
         except (OSError, ValueError, RecursionError, ItemError):
             return None  # the file itself is copied as it is
         user = said.get("username") if isinstance(said, dict) else None
         return user if isinstance(user, str) else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files of one run, and the folder of those that are made of its records."""
-
-    made: tempfile.TemporaryDirectory[str]
-    found: Mapping[str, Found]
 
 
 def _made_of(gathered: Gathered) -> Sequence[str]:
