@@ -44,10 +44,8 @@ from mlmigrate.stores.mlflow_files.checks import doubts
 from mlmigrate.stores.mlflow_files.inputs import read_inputs, unused_datasets
 from mlmigrate.stores.mlflow_files.layout import (
     ExperimentFolder,
+    ItemFolder,
     Layout,
-    ModelFolder,
-    RunFolder,
-    TraceFolder,
     looks_like_store,
     read_meta_file,
     scan,
@@ -98,33 +96,15 @@ class FileStore:
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
-        if selection.kind == "experiment":
-            for id in self._layout.experiments:
-                yield Ref("experiment", id)
-        elif selection.kind == "run":
-            for run in self._layout.runs.values():
-                if (
-                    selection.experiments is None
-                    or run.experiment in selection.experiments
-                ):
-                    yield Ref("run", run.id)
-        elif selection.kind == "logged_model":
-            for model in self._layout.logged_models.values():
-                if (
-                    selection.experiments is None
-                    or model.experiment in selection.experiments
-                ):
-                    yield Ref("logged_model", model.id)
-        elif selection.kind == "trace":
-            for trace in self._layout.traces.values():
-                if (
-                    selection.experiments is None
-                    or trace.experiment in selection.experiments
-                ):
-                    yield Ref("trace", trace.id)
-        elif selection.kind == "registered_model":
-            for name in self._layout.models:
-                yield Ref("registered_model", name)
+        kind, wanted = selection.kind, selection.experiments
+        if kind == "experiment":
+            yield from (Ref(kind, id) for id in self._layout.experiments)
+        elif kind == "registered_model":
+            yield from (Ref(kind, name) for name in self._layout.models)
+        else:
+            for folder in self._layout.of_kind(kind).values():
+                if wanted is None or folder.experiment in wanted:
+                    yield Ref(kind, folder.id)
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
@@ -225,6 +205,9 @@ class FileStore:
             findings=(*findings, *wrong),
         )
 
+    def _where_is(self, folder: ItemFolder) -> str:
+        return self._where + folder.path.relative_to(self.root).as_posix()
+
     def _placed(self, finding: Finding) -> Finding:
         if isinstance(finding, Problem | Note):
             where = (
@@ -236,9 +219,8 @@ class FileStore:
     # -- runs -------------------------------------------------------------------
 
     def _read_run(self, ref: Ref) -> Item:
-        folder: RunFolder = self._layout.runs[ref.id]
-        path = folder.path
-        where = self._where + path.relative_to(self.root).as_posix()
+        folder = self._layout.runs[ref.id]
+        path, where = folder.path, self._where_is(folder)
         findings: list[Finding] = [self._placed(found) for found in folder.findings]
         meta, problems = read_meta_file(path, where)
         if problems:
@@ -315,8 +297,8 @@ class FileStore:
     # -- logged models ----------------------------------------------------------
 
     def _read_logged_model(self, ref: Ref) -> Item:
-        folder: ModelFolder = self._layout.logged_models[ref.id]
-        where = self._where + folder.path.relative_to(self.root).as_posix()
+        folder = self._layout.logged_models[ref.id]
+        where = self._where_is(folder)
         placed = tuple(self._placed(found) for found in folder.findings)
         artifacts = self._list_artifacts(ref, where)
         return read_logged_model(
@@ -327,7 +309,7 @@ class FileStore:
 
     def _read_trace(self, ref: Ref) -> Item:
         folder = self._layout.traces[ref.id]
-        where = self._where + folder.path.relative_to(self.root).as_posix()
+        where = self._where_is(folder)
         placed = tuple(self._placed(finding) for finding in folder.findings)
         return read_trace(
             ref,
@@ -336,29 +318,18 @@ class FileStore:
             lambda where: self._trace_place(folder, where),
         )
 
-    def _trace_place(self, folder: TraceFolder, where: str) -> Place:
+    def _trace_place(self, folder: ItemFolder, where: str) -> Place:
         return self._place(folder, location_of(folder), where)
 
     # -- artifacts --------------------------------------------------------------
 
-    def _folder_of(self, ref: Ref) -> RunFolder | ModelFolder:
-        if ref.kind == "logged_model":
-            return self._layout.logged_models[ref.id]
-        return self._layout.runs[ref.id]
-
     def _find_place(self, ref: Ref) -> Place:
-        folder = self._folder_of(ref)
+        folder = self._layout.of_kind(ref.kind)[ref.id]
         meta, _ = read_meta_file(folder.path, "")
         uri = parse.text(meta.get("artifact_uri") or meta.get("artifact_location"))
-        where = self._where + folder.path.relative_to(self.root).as_posix()
-        return self._place(folder, uri, where)
+        return self._place(folder, uri, self._where_is(folder))
 
-    def _place(
-        self,
-        folder: RunFolder | ModelFolder | TraceFolder,
-        uri: str | None,
-        where: str,
-    ) -> Place:
+    def _place(self, folder: ItemFolder, uri: str | None, where: str) -> Place:
         layout = [folder.path / "artifacts"]
         if uri and uri.startswith("mlflow-artifacts:"):
             below = unquote(uri.split(":", 1)[1].lstrip("/"))
@@ -385,7 +356,7 @@ class FileStore:
         """Tell of artifacts in the run's or model's own folder, where others are
         copied: a store that was copied elsewhere still names the place of the first.
         """
-        own = self._folder_of(ref).path / "artifacts"
+        own = self._layout.of_kind(ref.kind)[ref.id].path / "artifacts"
         if not own.is_dir() or own.samefile(folder):
             return []
         passed = [each for each in list_folder(own, where)[0] if each not in files]
@@ -421,7 +392,7 @@ class FileStore:
             return [], [*found, Problem(where, str(error))]
 
 
-def _lifecycle(folder: RunFolder, meta: Mapping[str, Any]) -> Lifecycle:
+def _lifecycle(folder: ItemFolder, meta: Mapping[str, Any]) -> Lifecycle:
     deleted = folder.trashed or meta.get("lifecycle_stage") == "deleted"
     return "deleted" if deleted else "active"
 

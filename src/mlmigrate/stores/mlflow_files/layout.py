@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlmigrate.model import Finding, Note, Problem
+from mlmigrate.model import Finding, Kind, Note, Problem
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.strays import (
     SYNC_COPY,
@@ -54,34 +54,14 @@ class ExperimentFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
-    """A folder that holds a run."""
-
-    id: str
-    path: Path
-    experiment: str
-    trashed: bool = False  # it lies directly in the trash
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFolder:
-    """A folder that holds a logged model."""
+class ItemFolder:
+    """A folder that holds a run, a logged model or a trace."""
 
     id: str
     path: Path
     experiment: str
     findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TraceFolder:
-    """A folder that holds a trace."""
-
-    id: str
-    path: Path
-    experiment: str
-    findings: tuple[Finding, ...] = ()
+    trashed: bool = False  # it is a run's, and lies directly in the trash
 
 
 @dataclass(slots=True)
@@ -89,14 +69,23 @@ class Layout:
     """What a scan of a store's folders found."""
 
     experiments: dict[str, ExperimentFolder] = field(default_factory=dict)
-    runs: dict[str, RunFolder] = field(default_factory=dict)
+    runs: dict[str, ItemFolder] = field(default_factory=dict)
     models: dict[str, Path] = field(default_factory=dict)  # registered
-    logged_models: dict[str, ModelFolder] = field(default_factory=dict)
-    traces: dict[str, TraceFolder] = field(default_factory=dict)
+    logged_models: dict[str, ItemFolder] = field(default_factory=dict)
+    traces: dict[str, ItemFolder] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     uncarried: Counter[str] = field(default_factory=Counter)  # kind -> items
     #: The meta.yaml of the root, where that is an experiment's own folder.
     home: dict[str, Any] = field(default_factory=dict)
+
+    def of_kind(self, kind: Kind) -> dict[str, ItemFolder]:
+        """Return the folders of experiments that hold items of a kind, by their ids."""
+        held: dict[Kind, dict[str, ItemFolder]] = {
+            "run": self.runs,
+            "logged_model": self.logged_models,
+            "trace": self.traces,
+        }
+        return held.get(kind, {})
 
 
 def looks_like_store(root: Path) -> bool:
@@ -315,7 +304,7 @@ def _add_run(path: Path, experiment: str, layout: Layout, where: str) -> None:
         findings.append(
             Problem(where, f"run {wanted} stands twice, also in {other}; this is {id}")
         )
-    layout.runs[id] = RunFolder(id, path, experiment, findings=tuple(findings))
+    layout.runs[id] = ItemFolder(id, path, experiment, tuple(findings))
 
 
 def _add_lone_run(
@@ -330,7 +319,7 @@ def _add_lone_run(
         finding = Problem(where, f"run {wanted} stands twice; this one is {id}")
     home = parse.text(layout.home.get("experiment_id"))
     experiment = parse.text(meta.get("experiment_id")) or home or "0"
-    layout.runs[id] = RunFolder(id, folder, experiment, trashed, (finding,))
+    layout.runs[id] = ItemFolder(id, folder, experiment, (finding,), trashed)
 
 
 def _has_logged_models(folder: Path) -> bool:
@@ -367,7 +356,7 @@ def _add_logged_models(
             findings.append(Problem(place, what))
         inner, own = _listed(path, layout, place) or ([], [])
         layout.findings += strangers(path, inner, own, MODEL_FOLDERS, place)
-        layout.logged_models[id] = ModelFolder(id, path, experiment, tuple(findings))
+        layout.logged_models[id] = ItemFolder(id, path, experiment, tuple(findings))
 
 
 def _adopt_orphans(layout: Layout, root: Path) -> None:
@@ -407,7 +396,7 @@ def _add_traces(folder: Path, experiment: str, layout: Layout, where: str) -> No
             other = layout.traces[name].path
             what = f"trace {name} stands twice, also in {other}; this one is {id}"
             found = (Problem(place, what),)
-        layout.traces[id] = TraceFolder(id, path, experiment, found)
+        layout.traces[id] = ItemFolder(id, path, experiment, found)
 
 
 def _scan_models(folder: Path, layout: Layout) -> None:

@@ -22,7 +22,7 @@ from mlmigrate.model import (
 )
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.checks import doubts
-from mlmigrate.stores.mlflow_files.layout import ModelFolder, read_meta_file
+from mlmigrate.stores.mlflow_files.layout import ItemFolder, read_meta_file
 from mlmigrate.stores.mlflow_files.records import (
     bytes_of,
     files_of,
@@ -36,7 +36,7 @@ _TOLD = 20
 
 def read_logged_model(
     ref: Ref,
-    folder: ModelFolder,
+    folder: ItemFolder,
     where: str,
     artifacts: tuple[list[Artifact], list[Finding]],
 ) -> Item:

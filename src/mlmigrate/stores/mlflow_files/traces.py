@@ -30,7 +30,7 @@ from mlmigrate.model import (
     Trace,
 )
 from mlmigrate.stores.mlflow_files import parse
-from mlmigrate.stores.mlflow_files.layout import TraceFolder
+from mlmigrate.stores.mlflow_files.layout import ItemFolder
 from mlmigrate.stores.mlflow_files.records import read_pairs
 from mlmigrate.stores.mlflow_files.strays import is_litter, unknown
 
@@ -47,7 +47,7 @@ _FIELDS = {
 
 
 def read_trace(
-    ref: Ref, folder: TraceFolder, where: str, place: Callable[[str], Place]
+    ref: Ref, folder: ItemFolder, where: str, place: Callable[[str], Place]
 ) -> Item:
     """Read a trace; *place* says where its files are, by the id in its findings."""
     path = folder.path
@@ -103,7 +103,7 @@ def read_trace(
     )
 
 
-def location_of(folder: TraceFolder) -> str | None:
+def location_of(folder: ItemFolder) -> str | None:
     """Return where the files of a trace are, as it says itself."""
     try:
         return (folder.path / "tags" / ARTIFACT_LOCATION).read_text() or None
