@@ -184,11 +184,6 @@ def tags_of(entry: Mapping[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in tags}
 
 
-def as_read(item: Item) -> Item:
-    """An item as a sink reads it back: without what is the sink's own."""
-    return replace(item, ref=Ref(item.ref.kind, ""), findings=())
-
-
 # -- round trips ------------------------------------------------------------------
 
 

@@ -37,8 +37,6 @@ from support.wandb_server import (
 
 wandb = pytest.importorskip("wandb")
 
-Init = Callable[..., Any]
-
 #: What the client says by itself of every run is left out, as it costs time.
 QUICK = {"x_disable_stats": True, "x_disable_machine_info": True, "init_timeout": 20}
 

@@ -218,15 +218,11 @@ def restored(
         mark=found.mark,
         findings=tuple(findings),
     )
-    series = [
-        p.removeprefix(METRICS) for p in container.floats if p.startswith(METRICS)
-    ]
-    own_files = [p.removeprefix(FILES) for p in files if p.startswith(FILES)]
     paths = Paths(
         {path: keys.params.get(path, path) for path in params},
-        {path: keys.metrics.get(path, path) for path in series},
+        _by_path(container.floats, METRICS, keys.metrics),
         {path: keys.tags.get(path, path) for path in tags},
-        {path: keys.files.get(path, path) for path in own_files},
+        _by_path(files, FILES, keys.files),
     )
     at = {artifact.path: path for path, artifact in files.items()}
     theirs = Added(

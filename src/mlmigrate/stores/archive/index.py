@@ -6,7 +6,7 @@ newest. So it can always be made again from those, also as of an earlier segment
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -173,11 +173,3 @@ def newest(tables: Sequence[pa.Table]) -> pa.Table:
     if len(last) == len(table):
         return table
     return table.take(of_numbers(np.sort(np.array(list(last.values()), np.int64))))
-
-
-def by_segment(rows: Iterable[Row]) -> dict[int, list[Row]]:
-    """Group rows by the segment that holds them."""
-    found: dict[int, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.segment, []).append(row)
-    return found

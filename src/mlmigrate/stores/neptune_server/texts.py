@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
 
@@ -62,11 +62,3 @@ def put(fetched: Fetched, path: str, text: str, folder: Path) -> list[Operation]
     if fetched.container.text(path):
         operations.append(Delete(path, "string"))
     return operations
-
-
-def is_there(fetched: Fetched, texts: Mapping[str, str]) -> str:
-    """Return the path of a text that is not there as it was put, '' where all are."""
-    for path, text in texts.items():
-        if text_of(fetched, path) != text:
-            return path
-    return ""
