@@ -14,7 +14,6 @@ from support.neptunes import Neptune3
 from support.reading import header, metric, params, run_at, tags
 
 from mlmigrate.model import (
-    Artifact,
     Failed,
     Param,
     Tag,
@@ -53,47 +52,6 @@ class TestLimits:
 
 
 class TestGrowth:
-    def test_only_what_is_new_is_sent(
-        self, sources: MemorySources, neptune3: Neptune3
-    ) -> None:
-        loss = [(step, NOW + step, step / 7) for step in range(100)]
-        run = suite.run(
-            status="RUNNING",
-            end_time=None,
-            params=(Param("lr", "0.1"),),
-            metrics=(metric("loss", *loss[:50]), metric("acc", *loss[:5])),
-            artifacts=(Artifact("a", 1),),
-        )
-        files = {(run.ref, "a"): b"a", (run.ref, "b/c"): b"bc"}
-        origin = sources(suite.experiment(), run, files=files)
-        neptune3.copy(origin)
-        seen = len(neptune3.server.requests)
-        ended = replace(header(run), status="FAILED", end_time=NOW + 9)
-        grown = replace(
-            run,
-            header=ended,
-            params=(*run.params, Param("bs", "8")),
-            tags=(Tag("new", "tag"),),
-            metrics=(metric("loss", *loss), run.metrics[1], metric("new", *loss[:3])),
-            artifacts=(*run.artifacts, Artifact("b/c", 2)),
-        )
-        sources.put(origin, grown)
-
-        assert {"updated": 1} == neptune3.copy(origin).counts()
-        news = neptune3.server.requests[seen:]
-        uploads = {r.path for r in news if r.operation == "upload"}
-        assert all("artifacts_b_c" in path for path in uploads)
-        assert uploads
-        paths = {p for r in news for p in r.variables.get("paths", ())}
-        assert "metrics/acc" not in paths
-        assert [] == neptune3.differences(origin)
-        assert list(range(100)) == [
-            p.step for p in neptune3.run().points("metrics/loss")
-        ]
-        assert not neptune3.aside(neptune3.run())
-        assert neptune3.run()["sys/failed"] is True
-        assert {"skipped": 1} == neptune3.copy(origin).counts()
-
     def test_points_in_the_middle(
         self, sources: MemorySources, neptune3: Neptune3, tmp_path: Path
     ) -> None:

@@ -16,7 +16,7 @@ from support.neptune3_server import (
     lie,
     refuse,
 )
-from support.neptunes import Neptune3, everything, full, growing
+from support.neptunes import Neptune3, everything, full
 
 from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
@@ -203,66 +203,3 @@ class TestLostAnswers:
             runs = set(store.refs(Selection("run")))
         assert [Ref("registered_model", "classifier")] == models
         assert {Ref("run", RUN), Ref("run", OTHER)} == runs
-
-
-class TestKills:
-    @pytest.mark.parametrize(("status", "times"), [(403, None), (422, 1)])
-    def test_each_request_in_turn(
-        self,
-        sources: MemorySources,
-        neptune3: Neptune3,
-        status: int,
-        times: int | None,
-    ) -> None:
-        """Whatever request is refused, alone or with all that follow: a mark means that
-        all is there, and the next copy completes what there is.
-        """
-        items, files = everything()
-        origin = sources(*items, files=files)
-        passing = neptune3.cut_short(
-            origin,
-            lambda: neptune3.server.projects.pop("team/proj", None),
-            opening=neptune3.requests_to_open("none"),
-            status=status,
-            times=times,
-        )
-        for skip, _ in passing:
-            if neptune3.marked():
-                differ = [
-                    each
-                    for each in neptune3.differences(origin)
-                    if each.ref == Ref("run", RUN)
-                ]
-                assert [] == differ, skip
-            assert [] == neptune3.copy(origin).of(Failed), skip
-            assert [] == neptune3.differences(origin), skip
-
-    def test_each_request_of_an_update(
-        self, sources: MemorySources, neptune3: Neptune3
-    ) -> None:
-        """A copy that grows has no mark until it is whole; what people added stays."""
-        run, grown, files = growing()
-
-        def begin(project: str = "proj") -> str:
-            neptune3.server.projects.pop(f"team/{project}", None)
-            sources.put(origin, run)
-            neptune3.copy(origin, project=project)
-            held = neptune3.run(project=project)
-            held.put("theirs/note", Atom("string", "mine"))
-            held.put("sys/name", Atom("string", "renamed"))
-            sources.put(origin, grown)
-            return str(held["mlmigrate/mark"])
-
-        def unlike() -> list[str]:
-            return sorted(each.field for each in neptune3.differences(origin))
-
-        origin = sources(suite.experiment(), run, files=files)
-        begin("clean")
-        opening = neptune3.requests_to_open("clean")
-        for skip, old in neptune3.cut_short(origin, begin, opening=opening):
-            if neptune3.marked():
-                held = neptune3.run()
-                is_old = held["mlmigrate/mark"] == old
-                assert is_old != (["name"] == unlike()), skip
-            assert [] == neptune3.copy(origin).of(Failed), skip
-            assert ["name"] == unlike(), skip

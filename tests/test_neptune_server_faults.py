@@ -11,13 +11,12 @@ import pytest
 from support.neptune_server import (
     Atom,
     Container,
-    File,
     Forget,
     api,
     drop,
     lie,
 )
-from support.neptunes import Neptune2, everything, full, growing, unlike
+from support.neptunes import Neptune2, everything, full
 
 from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
@@ -107,71 +106,3 @@ class TestLostAnswers:
             runs = set(store.refs(Selection("run")))
         assert [Ref("registered_model", "classifier")] == models
         assert {Ref("run", RUN), Ref("run", OTHER)} == runs
-
-
-class TestKills:
-    @pytest.mark.parametrize(("status", "times"), [(403, None), (422, 1)])
-    def test_each_request_in_turn(
-        self,
-        sources: MemorySources,
-        neptune2: Neptune2,
-        status: int,
-        times: int | None,
-    ) -> None:
-        """Whatever request is refused, alone or with all that follow: a mark means that
-        all is there, and the next copy completes what there is.
-        """
-        items, files = everything()
-        origin = sources(*items, files=files)
-        assert [] == neptune2.copy(origin, project="clean").of(Failed)
-        clean = neptune2.state("clean")
-        passing = neptune2.cut_short(
-            origin,
-            lambda: neptune2.server.projects.pop("team/proj", None),
-            opening=neptune2.requests_to_open("none"),
-            status=status,
-            times=times,
-        )
-        for skip, _ in passing:
-            if neptune2.marked():
-                found = neptune2.state()
-                there = {key: found[key] for key in clean if RUN in key}
-                assert {} == unlike(there, {key: clean[key] for key in there}), skip
-            assert [] == neptune2.copy(origin).of(Failed), skip
-            bad = set(unlike(clean, neptune2.state()))
-            if times is not None:
-                # Models are copied once, whatever failed before; and that Neptune shows
-                # not all of their versions is only noted.
-                bad = {key for key in bad if not key.startswith("model")}
-            assert set() == bad, skip
-
-    def test_each_request_of_an_update(
-        self, sources: MemorySources, neptune2: Neptune2
-    ) -> None:
-        """A copy that grows has no mark until it is whole; what people added stays."""
-        run, grown, files = growing()
-
-        def begin(project: str = "proj") -> str:
-            neptune2.server.projects.pop(f"team/{project}", None)
-            sources.put(origin, run)
-            neptune2.copy(origin, project=project)
-            held = neptune2.run(project=project)
-            held.put("theirs/note", Atom("string", "mine"))
-            held.put("theirs/file", File(b"f", "bin"))
-            held.put("sys/name", Atom("string", "renamed"))
-            sources.put(origin, grown)
-            return str(held["mlmigrate/mark"])
-
-        origin = sources(suite.experiment(), run, files=files)
-        begin("clean")
-        assert [] == neptune2.copy(origin, project="clean").of(Failed)
-        clean = neptune2.state("clean")
-        opening = neptune2.requests_to_open("clean")
-        for skip, old in neptune2.cut_short(origin, begin, opening=opening):
-            found = neptune2.state()
-            if neptune2.marked():
-                held = neptune2.run()
-                is_old = held["mlmigrate/mark"] == old
-                assert is_old != ({} == unlike(clean, found)), skip
-            assert [] == neptune2.copy(origin).of(Failed), skip
-            assert {} == unlike(clean, neptune2.state()), skip

@@ -25,41 +25,6 @@ from mlmigrate.testing.suite import MemorySources
 
 
 class TestGrowth:
-    def test_only_what_is_new_is_sent(
-        self, sources: MemorySources, neptune2: Neptune2
-    ) -> None:
-        loss = [(step, NOW + step, step / 7) for step in range(100)]
-        run = suite.run(
-            status="RUNNING",
-            end_time=None,
-            params=(Param("lr", "0.1"),),
-            metrics=(metric("loss", *loss[:50]), metric("acc", *loss[:5])),
-            artifacts=(Artifact("a", 1),),
-        )
-        files = {(run.ref, "a"): b"a", (run.ref, "b/c"): b"bc"}
-        origin = sources(suite.experiment(), run, files=files)
-        neptune2.copy(origin)
-        seen = len(neptune2.server.requests)
-        grown = replace(
-            run,
-            header=replace(header(run), status="FAILED", end_time=NOW + 9),
-            params=(*run.params, Param("bs", "8")),
-            tags=(Tag("new", "tag"),),
-            metrics=(metric("loss", *loss), run.metrics[1], metric("new", *loss[:3])),
-            artifacts=(*run.artifacts, Artifact("b/c", 2)),
-        )
-        sources.put(origin, grown)
-
-        assert {"updated": 1} == neptune2.copy(origin).counts()
-        uploads = [r for r in neptune2.server.requests[seen:] if "/upload" in r.path]
-        assert ["artifacts/b/c"] == [r.variables["attribute"] for r in uploads]
-        assert [] == neptune2.differences(origin)
-        assert list(range(100)) == [
-            p.step for p in neptune2.run().points("metrics/loss")
-        ]
-        assert neptune2.run()["sys/failed"] is True
-        assert {"skipped": 1} == neptune2.copy(origin).counts()
-
     def test_points_in_the_middle(
         self, sources: MemorySources, neptune2: Neptune2
     ) -> None:

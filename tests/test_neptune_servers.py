@@ -14,7 +14,7 @@ import pytest
 from support import copies, servers
 from support.neptune_server import Atom, StringSet
 from support.neptunes import Neptune
-from support.reading import held_at, metric, run_at, tags
+from support.reading import header, held_at, metric, run_at, tags
 
 from mlmigrate.locations import resolve
 from mlmigrate.model import Alias, Artifact, Failed, Item, Note, Param, Ref, Tag
@@ -222,6 +222,44 @@ class TestLimits:
 
 
 class TestGrowth:
+    def test_only_what_is_new_is_sent(
+        self, sources: MemorySources, neptune: Neptune
+    ) -> None:
+        loss = [(step, NOW + step, step / 7) for step in range(100)]
+        run = suite.run(
+            status="RUNNING",
+            end_time=None,
+            params=(Param("lr", "0.1"),),
+            metrics=(metric("loss", *loss[:50]), metric("acc", *loss[:5])),
+            artifacts=(Artifact("a", 1),),
+        )
+        files = {(run.ref, "a"): b"a", (run.ref, "b/c"): b"bc"}
+        origin = sources(suite.experiment(), run, files=files)
+        neptune.copy(origin)
+        seen = len(neptune.server.requests)
+        grown = replace(
+            run,
+            header=replace(header(run), status="FAILED", end_time=NOW + 9),
+            params=(*run.params, Param("bs", "8")),
+            tags=(Tag("new", "tag"),),
+            metrics=(metric("loss", *loss), run.metrics[1], metric("new", *loss[:3])),
+            artifacts=(*run.artifacts, Artifact("b/c", 2)),
+        )
+        sources.put(origin, grown)
+
+        assert {"updated": 1} == neptune.copy(origin).counts()
+        news = neptune.server.requests[seen:]
+        assert ["artifacts/b/c"] == neptune.uploaded(news)
+        assert "metrics/acc" not in {
+            p for r in news for p in r.variables.get("paths", ())
+        }
+        assert [] == neptune.differences(origin)
+        held = neptune.run()
+        assert list(range(100)) == [p.step for p in held.points("metrics/loss")]
+        assert not neptune.aside(held)
+        assert held["sys/failed"] is True
+        assert {"skipped": 1} == neptune.copy(origin).counts()
+
     def test_a_trashed_run_stays_trashed(
         self, sources: MemorySources, neptune: Neptune
     ) -> None:

@@ -5,12 +5,12 @@ counts that is not there, and the next copy completes what there is.
 from __future__ import annotations
 
 import pytest
-from support.neptune_server import Forget
-from support.neptunes import Neptune, everything, full
+from support.neptune_server import Atom, Forget
+from support.neptunes import Neptune, everything, full, growing, unlike
 
 from mlmigrate.model import Failed, Note
 from mlmigrate.testing import suite
-from mlmigrate.testing.suite import MemorySources
+from mlmigrate.testing.suite import RUN, MemorySources
 
 
 class TestForgotten:
@@ -92,3 +92,68 @@ class TestLag:
         assert [] == neptune.copy(origin).of(Failed)
         neptune.is_whole(origin)
         assert 300 == len(neptune.run().points("metrics/loss"))
+
+
+class TestKills:
+    @pytest.mark.parametrize(("status", "times"), [(403, None), (422, 1)])
+    def test_each_request_in_turn(
+        self, sources: MemorySources, neptune: Neptune, status: int, times: int | None
+    ) -> None:
+        """Whatever request is refused, alone or with all that follow: a mark means that
+        all is there, and the next copy completes what there is.
+        """
+        items, files = everything()
+        origin = sources(*items, files=files)
+        assert [] == neptune.copy(origin, project="clean").of(Failed)
+        assert [] == neptune.differences(origin, "clean")
+        clean = neptune.state(origin, "clean")
+        passing = neptune.cut_short(
+            origin,
+            lambda: neptune.server.projects.pop("team/proj", None),
+            opening=neptune.requests_to_open("none"),
+            status=status,
+            times=times,
+        )
+        for skip, _ in passing:
+            if neptune.marked():
+                found = unlike(clean, neptune.state(origin))
+                assert {} == {k: each for k, each in found.items() if RUN in k}, skip
+            assert [] == neptune.copy(origin).of(Failed), skip
+            bad = set(unlike(clean, neptune.state(origin)))
+            if times is not None:
+                # Models are copied once, whatever failed before; and that Neptune shows
+                # not all of their versions is only noted.
+                bad = {key for key in bad if not key.startswith("model")}
+            assert set() == bad, skip
+
+    def test_each_request_of_an_update(
+        self, sources: MemorySources, neptune: Neptune
+    ) -> None:
+        """A copy that grows has no mark until it is whole; what people added stays."""
+        run, grown, files = growing()
+        origin = sources(suite.experiment(), run, files=files)
+
+        def begin(project: str = "proj") -> str:
+            neptune.server.projects.pop(f"team/{project}", None)
+            sources.put(origin, run)
+            neptune.copy(origin, project=project)
+            held = neptune.run(project=project)
+            held.put("theirs/note", Atom("string", "mine"))
+            neptune.put_file(held, "theirs/file", b"f")
+            held.put("sys/name", Atom("string", "renamed"))
+            sources.put(origin, grown)
+            return str(held["mlmigrate/mark"])
+
+        begin("clean")
+        assert [] == neptune.copy(origin, project="clean").of(Failed)
+        renamed = neptune.differences(origin, "clean")
+        assert ["name"] == [each.field for each in renamed]
+        clean = neptune.state(origin, "clean")
+        opening = neptune.requests_to_open("clean")
+        for skip, old in neptune.cut_short(origin, begin, opening=opening):
+            found = neptune.state(origin)
+            if neptune.marked():
+                is_old = neptune.run()["mlmigrate/mark"] == old
+                assert is_old != ({} == unlike(clean, found)), skip
+            assert [] == neptune.copy(origin).of(Failed), skip
+            assert {} == unlike(clean, neptune.state(origin)), skip

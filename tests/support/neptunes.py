@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from mlmigrate.testing.suite import Result
 
 from . import copies, neptune3_server, neptune_server
 from .neptune_server import Deny, Forget
+from .planted import Request
 from .reading import metric
 
 #: What a server says at once.
@@ -69,9 +70,9 @@ class Neptune:
         """Copy to a project."""
         return copies.copied(origin, self.location(project), [*HASTY, *options])
 
-    def differences(self, origin: str) -> list[Any]:
+    def differences(self, origin: str, project: str = "proj") -> list[Any]:
         """Return what is not as it is to be."""
-        return copies.differences(origin, self.sink)
+        return copies.differences(origin, self.location(project))
 
     def sent(self) -> int:
         """Count the requests that changed something."""
@@ -149,6 +150,20 @@ class Neptune:
             each._coming.clear()
             each.list_after(0)
 
+    def state(self, origin: str, project: str = "proj") -> dict[str, Any]:
+        """Return what is the same in any two projects that copies of *origin* are in,
+        by the item that it belongs to.
+        """
+        raise NotImplementedError
+
+    def put_file(self, run: Any, path: str, data: bytes) -> None:
+        """Set an attribute, which is a file, past the server's doors."""
+        raise NotImplementedError
+
+    def uploaded(self, requests: Iterable[Request]) -> list[str]:
+        """Return the attributes of the files that requests brought."""
+        raise NotImplementedError
+
     def containers(self, project: str = "proj") -> list[Any]:
         """Return all that holds attributes in a project."""
         raise NotImplementedError
@@ -216,10 +231,18 @@ class Neptune2(Neptune):
     def is_whole(self, origin: str) -> None:
         """See `Neptune.is_whole`; also, that the project is what one copy makes."""
         assert [] == self.copy(origin, project="clean").of(Failed)
-        assert {} == unlike(self.state("clean"), self.state())
+        assert {} == unlike(self.state(origin, "clean"), self.state(origin))
         super().is_whole(origin)
 
-    def state(self, project: str = "proj") -> dict[str, Any]:
+    def put_file(self, run: Any, path: str, data: bytes) -> None:
+        """See `Neptune.put_file`."""
+        run.put(path, neptune_server.File(data, "bin"))
+
+    def uploaded(self, requests: Iterable[Request]) -> list[str]:
+        """See `Neptune.uploaded`."""
+        return [r.variables["attribute"] for r in requests if "/upload" in r.path]
+
+    def state(self, origin: str, project: str = "proj") -> dict[str, Any]:
         """Return all that a project holds, but what Neptune itself says of it, and what
         grows with each time that something is told.
         """
@@ -284,6 +307,25 @@ class Neptune3(Neptune):
     def data(self, run: Any, path: str) -> bytes:
         """See `Neptune.data`."""
         return run.data(path)
+
+    def put_file(self, run: Any, path: str, data: bytes) -> None:
+        """See `Neptune.put_file`."""
+        place, kind = f"{run.run_id}/{path}", "application/octet-stream"
+        run.project.files[place] = neptune3_server.StoredFile(data, kind)
+        run.put(path, neptune3_server.FileRef(place, len(data), kind))
+
+    def uploaded(self, requests: Iterable[Request]) -> list[str]:
+        """See `Neptune.uploaded`; its place is called after an attribute."""
+        places = {r.path: None for r in requests if r.operation == "upload"}
+        names = {path.replace("/", "_"): path for path in self.run().attributes}
+        return [
+            path for place in places for name, path in names.items() if name in place
+        ]
+
+    def state(self, origin: str, project: str = "proj") -> dict[str, Any]:
+        """Return what is not as *origin* has it."""
+        found = self.differences(origin, project)
+        return {f"{each.ref} {getattr(each, 'field', '')}": True for each in found}
 
     def environment(self) -> dict[str, str]:
         """See `Neptune.environment`."""
