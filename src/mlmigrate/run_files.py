@@ -17,8 +17,8 @@ from mlmigrate.named_files import Found
 class MadeFiles:
     """The files of one run, and the folder of those that were made of its records."""
 
-    made: tempfile.TemporaryDirectory[str]
     found: Mapping[str, Found]
+    made: tempfile.TemporaryDirectory[str] | None = None
 
 
 class FilesOfOneRun:
@@ -49,6 +49,6 @@ class FilesOfOneRun:
 
     def close(self) -> None:
         """Remove what was made."""
-        if self._held is not None:
+        if self._held is not None and self._held[1].made is not None:
             self._held[1].made.cleanup()
-            self._held = None
+        self._held = None

@@ -147,7 +147,7 @@ class ExportArchive:
         back = _restored(entry, gathered, Ref("run", entry.origin))
         if back is not None:
             found = {path: found[at] for path, at in back.files.items()}
-        return MadeFiles(folder, found)
+        return MadeFiles(found, folder)
 
 
 def _restored(entry: Entry, found: Gathered, ref: Ref) -> Restored | None:

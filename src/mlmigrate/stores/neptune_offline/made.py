@@ -46,7 +46,7 @@ class Written:
     """Files in a temporary folder, named by numbers: a path could lead out of it."""
 
     def __init__(self, temporary: str | None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=temporary)
+        self.folder = tempfile.TemporaryDirectory(prefix="mlmigrate-", dir=temporary)
         self._names: dict[Key, str] = {}
         self._waiting: dict[Key, bytearray] = {}
         self._held = 0
@@ -63,22 +63,18 @@ class Written:
         self._waiting.pop(key, None)
         name = self._names.pop(key, None)
         if name is not None:
-            Path(self._folder.name, name).unlink()
+            Path(self.folder.name, name).unlink()
 
     def found(self, key: Key) -> Found:
         """Return a file that was made."""
         self._flush()
-        path = Path(self._folder.name, self._names[key])
+        path = Path(self.folder.name, self._names[key])
         return Found(path.parent, path.name, path.stat().st_size)
-
-    def close(self) -> None:
-        """Remove the files."""
-        self._folder.cleanup()
 
     def _flush(self) -> None:
         for key, data in self._waiting.items():
             name = self._names.setdefault(key, str(len(self._names)))
-            with Path(self._folder.name, name).open("ab") as file:
+            with Path(self.folder.name, name).open("ab") as file:
                 file.write(data)
         self._waiting.clear()
         self._held = 0

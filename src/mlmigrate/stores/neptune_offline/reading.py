@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate.artifacts import local_path, parse_maps
@@ -18,6 +17,7 @@ from mlmigrate.neptune_runs import items
 from mlmigrate.neptune_runs.attributes import Container
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.own import Restored, own, record_of, restored
+from mlmigrate.run_files import FilesOfOneRun, MadeFiles
 from mlmigrate.stores.neptune_offline.database_runs import told_by_databases
 from mlmigrate.stores.neptune_offline.folder_runs import told_by_folder
 from mlmigrate.stores.neptune_offline.folders import DATA
@@ -60,9 +60,7 @@ class OfflineRuns:
         except OSError as error:
             raise StoreError(f"{root} cannot be listed: {error.strerror}") from error
         self.manifest: Manifest = manifest_of(root)
-        self._opened: tuple[str, _Files] | None = None
-        self._own: tuple[str, Mapping[str, Found]] | None = None
-        self._opening = Lock()
+        self._files = FilesOfOneRun()
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -98,35 +96,7 @@ class OfflineRuns:
         run = self.index.runs.get(ref.id) if ref.kind == "run" else None
         if run is None:
             raise ItemError(f"{self.location} holds no such {ref.kind}")
-        if run.own is not None:
-            return self._open_own(ref, run, path)
-        with self._opening:  # the files of one run are wanted one after the other
-            if self._opened is None or self._opened[0] != ref.id:
-                self.close()
-                self._opened = (ref.id, self._make_files(run))
-            files = self._opened[1]
-            if path == files.attributes:
-                return BytesIO(files.text)
-            if path in files.made:
-                found = files.written.found(files.made[path])
-                return (found.folder / found.path).open("rb")
-            if path not in files.logged:
-                raise ItemError(f"{ref} has no artifact {path!r}")
-            return files.logged[path].open()
-
-    def _open_own(self, ref: Ref, run: Entry, path: str) -> BinaryIO:
-        """Open a file of a run that mlmigrate wrote: all of its files are uploads."""
-        with self._opening:
-            if self._own is None or self._own[0] != ref.id:
-                whole = self.gathered(run, points=False)
-                back = restored_of(run, whole)
-                files = {} if back is None else back.files
-                held = {name: whole.files[at] for name, at in files.items()}
-                self._own = (ref.id, held)
-            found = self._own[1].get(path)
-        if found is None:
-            raise ItemError(f"{ref} has no artifact {path!r}")
-        return found.open()
+        return self._files.open(ref, path, partial(self._make_files, run))
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -134,10 +104,7 @@ class OfflineRuns:
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
-        self._own = None
-        if self._opened is not None:
-            self._opened[1].written.close()
-            self._opened = None
+        self._files.close()
 
     # -- experiments --------------------------------------------------------------
 
@@ -211,8 +178,13 @@ class OfflineRuns:
         # A run of the 1.x client's is what its id says, whatever its project is called.
         return item if run.folder is None else replace(item, origin=run.id)
 
-    def _make_files(self, run: Entry) -> _Files:
+    def _make_files(self, run: Entry) -> MadeFiles:
         """Make the files of operations, all at once: each would need to read all."""
+        if run.own is not None:  # all of its files are uploads
+            whole = self.gathered(run, points=False)
+            back = restored_of(run, whole)
+            files = {} if back is None else back.files
+            return MadeFiles({name: whole.files[at] for name, at in files.items()})
         counted, written = Counted(), Written(self._temporary)
         told = self._told(run, _Both(counted, written), points=False)
         names = Names()
@@ -220,8 +192,10 @@ class OfflineRuns:
         made = _named(counted, names)
         logged, _ = self._logged(told, names)
         container = Container("run", run.project, run.id, told.gathered.scalars)
-        text = items.attributes_text(container).encode()
-        return _Files(written, made, logged, attributes, text)
+        made[attributes] = ("attributes", attributes)
+        written.add(made[attributes], items.attributes_text(container).encode())
+        found = {path: written.found(key) for path, key in made.items()}
+        return MadeFiles({**logged, **found}, written.folder)
 
     def _logged(
         self, told: Told, names: Names
@@ -297,14 +271,3 @@ class _Both:
     def drop(self, key: Key) -> None:
         self._counted.drop(key)
         self._written.drop(key)
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """The files of one run, by their paths among its artifacts."""
-
-    written: Written
-    made: Mapping[str, Key]
-    logged: Mapping[str, Found]
-    attributes: str
-    text: bytes

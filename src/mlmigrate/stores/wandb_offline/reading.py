@@ -124,7 +124,7 @@ class OfflineFolder:
 
             gathered = _gathered(run, write)
         listed, logged, _ = self._list(run, gathered, str(self.root))
-        return MadeFiles(folder, {**places, **logged, **listed})
+        return MadeFiles({**places, **logged, **listed}, folder)
 
     def _list(
         self, run: RunFolders, gathered: Gathered, where: str
