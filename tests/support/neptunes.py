@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mlmigrate.locations import resolve
-from mlmigrate.model import Artifact, Failed, Item, Param, Ref, Tag
+from mlmigrate.model import Artifact, Failed, Item, Kind, Param, Ref, Tag
 from mlmigrate.testing import suite
 from mlmigrate.testing.items import NOW, RUN
 from mlmigrate.testing.suite import Result
@@ -21,13 +23,13 @@ from mlmigrate.testing.suite import Result
 from . import copies, neptune3_server, neptune_server
 from .neptune_server import Deny, Forget
 from .planted import Request
-from .reading import metric
+from .reading import contents, held, metric
 
 #: What a server says at once.
 HASTY = ("settle=0.01",)
 
 
-class Neptune:
+class Neptune(ABC):
     """A server, and the project at it that tests copy to."""
 
     scheme: str
@@ -77,6 +79,19 @@ class Neptune:
     def sent(self) -> int:
         """Count the requests that changed something."""
         return sum(map(self.server.count, self.changing))
+
+    def asked_to_read_all(self) -> set[str]:
+        """Return what a reader of all items and files asks for, beside GETs."""
+        with closing(resolve(self.sink).source()) as store:
+            kinds: list[Kind] = ["experiment", "run", "registered_model"]
+            for item in (item for kind in kinds for item in held(store, kind)):
+                contents(store, item)
+            list(store.findings())
+        return {
+            request.operation
+            for request in self.server.requests
+            if request.method != "GET" and not request.path.endswith("/token")
+        }
 
     def requests_to_open(self, project: str) -> int:
         """Count what a project is asked when it is opened, once the server is known."""
@@ -150,43 +165,43 @@ class Neptune:
             each._coming.clear()
             each.list_after(0)
 
+    @abstractmethod
     def state(self, origin: str, project: str = "proj") -> dict[str, Any]:
         """Return what is the same in any two projects that copies of *origin* are in,
         by the item that it belongs to.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def put_file(self, run: Any, path: str, data: bytes) -> None:
         """Set an attribute, which is a file, past the server's doors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def uploaded(self, requests: Iterable[Request]) -> list[str]:
         """Return the attributes of the files that requests brought."""
-        raise NotImplementedError
 
+    @abstractmethod
     def containers(self, project: str = "proj") -> list[Any]:
         """Return all that holds attributes in a project."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, id: str = RUN, project: str = "proj") -> Any:
         """Return a run by the id that its maker gave it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_run(self, project: str, id: str, attributes: Mapping[str, Any]) -> Any:
         """Put in a run past the server's doors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lose(self, lost: Forget) -> None:
         """Let the server forget what it says to have of runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data(self, run: Any, path: str) -> bytes:
         """Return what is in a file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self) -> dict[str, str]:
         """Return the variables for a client in another process."""
-        raise NotImplementedError
 
 
 class Neptune2(Neptune):

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..faults import Fault
 from ..loopback import LoopbackServer
+from ..neptune_server.api import project_facts
 from ..neptune_server.messages import Deny, RefusalError
 from ..neptune_server.operations import Forget
 from ..neptune_server.tokens import Guarded
@@ -200,16 +201,8 @@ def _create_project(state: State, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _project_facts(project: Project) -> dict[str, Any]:
-    return {
-        "id": project.id,
-        "name": project.name,
-        "organizationId": project.workspace,
-        "organizationName": project.workspace,
-        "projectKey": project.key,
-        "visibility": project.visibility,
-        "description": project.description,
-        "version": 3,
-    }
+    more = {"visibility": project.visibility, "description": project.description}
+    return {**project_facts(project), **more, "version": 3}
 
 
 def _refused(refusal: RefusalError) -> Answer:

@@ -92,7 +92,7 @@ class Api:
         }
 
     def _get_project(self, request: Request, lie: Forget | None) -> Any:
-        return _project_facts(self._project(request["projectIdentifier"]))
+        return project_facts(self._project(request["projectIdentifier"]))
 
     def _list_projects(self, request: Request, lie: Forget | None) -> Any:
         workspace, term = (
@@ -100,7 +100,7 @@ class Api:
             request.get("searchTerm"),
         )
         found = [
-            _project_facts(one)
+            project_facts(one)
             for one in self.state.projects.values()
             if (not workspace or one.workspace == workspace) and term in one.name
         ]
@@ -115,7 +115,7 @@ class Api:
             raise RefusalError(409, "PROJECT_NAME_COLLISION", f"{name} exists")
         project = self._project(name)
         project.key = project.own.sys_id = asked.get("projectKey") or project.key
-        return _project_facts(project)
+        return project_facts(project)
 
     def _list_workspaces(self, request: Request, lie: Forget | None) -> Any:
         names = {one.workspace: None for one in self.state.projects.values()}
@@ -354,7 +354,8 @@ _ENDPOINTS: dict[str, _Step] = {
 }
 
 
-def _project_facts(project: Project) -> dict[str, Any]:
+def project_facts(project: Any) -> dict[str, Any]:
+    """Return what a server of either API says of a project."""
     return {
         "id": project.id,
         "name": project.name,
