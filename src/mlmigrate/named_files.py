@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from mlmigrate.artifacts import local_path, mapped, open_file, safe_join
 from mlmigrate.errors import ItemError, UnsafePath
+from mlmigrate.model import Artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class Found:
             UnsafePath: it leads out of its folder by now.
         """
         return open_file(self.folder, self.path)
+
+
+def as_artifacts(files: Mapping[str, Found]) -> list[Artifact]:
+    """Return the records of files."""
+    return [Artifact(path, file.size) for path, file in files.items()]
 
 
 def bytes_of(files: Mapping[str, Found], path: str) -> bytes:

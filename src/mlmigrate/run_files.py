@@ -1,16 +1,45 @@
-"""Files of runs, of which some are made of what their store holds as records."""
+"""Files of the runs that were read last: they are opened soon after."""
 
 from __future__ import annotations
 
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Ref
 from mlmigrate.named_files import Found
+
+Files = TypeVar("Files")
+
+
+class FilesOfLastRuns(Generic[Files]):
+    """What is known of the files of runs, so that no server is asked of them again."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, Files] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, id: str) -> Files | None:
+        """Return those of a run, None where they are not known any more."""
+        with self._lock:
+            return self._kept.get(id)
+
+    def keep(self, id: str, files: Files) -> None:
+        """Keep those of a run, in the place of those that were kept first."""
+        with self._lock:
+            self._kept[id] = files
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+
+    def forget(self, id: str) -> None:
+        """Drop those of a run that changes."""
+        with self._lock:
+            self._kept.pop(id, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from mlmigrate.artifacts import list_folder, safe_join
 from mlmigrate.errors import UnsafePath
-from mlmigrate.model import Artifact, Finding, Note, Problem
+from mlmigrate.model import Finding, Note, Problem
 from mlmigrate.named_files import Found
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.steps import shown
@@ -88,8 +88,3 @@ def _files(
         step = path.stem if row.step is None else shown(row.step)
         wanted = f"{wanted}/{step}{path.suffix}"
     return [(wanted, Found(folder, row.path, size))]
-
-
-def as_artifacts(found: Mapping[str, Found]) -> list[Artifact]:
-    """Return the records of files."""
-    return [Artifact(path, file.size) for path, file in found.items()]

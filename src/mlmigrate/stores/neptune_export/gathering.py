@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlmigrate.model import Artifact, Finding, Note, Problem
-from mlmigrate.named_files import Found, bytes_of
+from mlmigrate.named_files import Found, as_artifacts, bytes_of
 from mlmigrate.neptune_runs.attributes import Container, FloatSeries
 from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.series import SUFFIX
-from mlmigrate.stores.neptune_export.files import as_artifacts, places
+from mlmigrate.stores.neptune_export.files import places
 from mlmigrate.stores.neptune_export.index import Index, scalars_of
 from mlmigrate.stores.neptune_export.layout import Entry
 from mlmigrate.stores.neptune_export.lineage import ancestors

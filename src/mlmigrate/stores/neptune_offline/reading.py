@@ -12,7 +12,7 @@ from mlmigrate.artifacts import local_path, parse_maps
 from mlmigrate.contract import Selection
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.model import Artifact, Failed, Finding, Item, Problem, Ref
-from mlmigrate.named_files import Found, bytes_of
+from mlmigrate.named_files import Found, as_artifacts, bytes_of
 from mlmigrate.neptune_runs import items
 from mlmigrate.neptune_runs.attributes import Container
 from mlmigrate.neptune_runs.names import Names
@@ -161,7 +161,7 @@ class OfflineRuns:
         text = items.attributes_text(container).encode()
         artifacts = [Artifact(attributes, len(text))] if text else []
         artifacts += [Artifact(path, counted.sizes[key]) for path, key in made.items()]
-        artifacts += [Artifact(path, file.size) for path, file in logged.items()]
+        artifacts += as_artifacts(logged)
         container = replace(container, artifacts=tuple(artifacts))
         return Whole(container, logged)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Lock
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate.contract import Glance, Selection
@@ -17,6 +15,7 @@ from mlmigrate.neptune_runs.items import ATTRIBUTES, attributes_text, run_item
 from mlmigrate.neptune_runs.models import model_item, model_of_version
 from mlmigrate.neptune_runs.names import Names
 from mlmigrate.neptune_runs.own import own, restored
+from mlmigrate.run_files import FilesOfLastRuns
 from mlmigrate.stores.neptune_server.access import PREFIX3, Place, place_of
 from mlmigrate.stores.neptune_server.index import Index, Listed, index_of
 from mlmigrate.stores.neptune_server.registry import read_model
@@ -61,8 +60,7 @@ class NeptuneProject:
         self.temporary: str | None = options.get("temp-dir")
         threads = int(options.get("threads") or 8)
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-neptune-read")
-        self._kept: OrderedDict[str, Mapping[str, Opener]] = OrderedDict()
-        self._lock = Lock()
+        self._files: FilesOfLastRuns[Mapping[str, Opener]] = FilesOfLastRuns(_KEPT)
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -86,8 +84,7 @@ class NeptuneProject:
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
-        with self._lock:
-            found = self._kept.get(ref.id)
+        found = self._files.get(ref.id)
         if found is None:
             run = self.index.runs.get(ref.id)
             if run is None:
@@ -99,8 +96,7 @@ class NeptuneProject:
 
     def forget(self, origin: str) -> None:
         """Drop what is kept of a run that changes."""
-        with self._lock:
-            self._kept.pop(origin, None)
+        self._files.forget(origin)
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -152,10 +148,7 @@ class NeptuneProject:
             item, files = Item(ref, begun, origin=run.origin), {}
         else:
             item, files = _of_neptune(found, ref, self._multiplier)
-        with self._lock:
-            self._kept[ref.id] = files
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+        self._files.keep(ref.id, files)
         return item, files
 
     def _registered(self, ref: Ref) -> Item:

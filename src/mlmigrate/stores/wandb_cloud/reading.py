@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Lock
 from typing import Any, BinaryIO, Literal
 
 from mlmigrate.contract import Glance, Selection
@@ -23,6 +21,7 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
+from mlmigrate.run_files import FilesOfLastRuns
 from mlmigrate.stores.wandb_cloud import files, items
 from mlmigrate.stores.wandb_cloud.above import (
     SWEEP_FILE,
@@ -114,8 +113,7 @@ class CloudSource:
         found = parents(index.runs.values()) if nesting else Parents({}, {})
         self._above, self._parents = found.above, found.of
         self._pool = ThreadPoolExecutor(threads, "mlmigrate-wandb-read")
-        self._kept: OrderedDict[str, dict[str, Found]] = OrderedDict()
-        self._lock = Lock()
+        self._files: FilesOfLastRuns[dict[str, Found]] = FilesOfLastRuns(_KEPT)
         self._temporary = temporary
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
@@ -157,8 +155,7 @@ class CloudSource:
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
-        with self._lock:
-            found = self._kept.get(ref.id)
+        found = self._files.get(ref.id)
         if found is None:
             if ref.id not in self._above and ref.id not in self.index.runs:
                 raise ItemError(f"{ref} is not there")
@@ -167,8 +164,7 @@ class CloudSource:
 
     def forget(self, id: str) -> None:
         """Drop what is kept of a run that changes."""
-        with self._lock:
-            self._kept.pop(id, None)
+        self._files.forget(id)
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
@@ -193,15 +189,9 @@ class CloudSource:
         if above.kind == "sweep":
             text, notes = sweep_text(self.client, above)
         found = {SWEEP_FILE: files.made(text)} if text else {}
-        self._keep(ref.id, found)
+        self._files.keep(ref.id, found)
         listed = tuple(Artifact(path, file.size) for path, file in found.items())
         return replace(item_of(above, ref, notes), artifacts=listed), found
-
-    def _keep(self, id: str, found: dict[str, Found]) -> None:
-        with self._lock:
-            self._kept[id] = found
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
 
     def _read_run(self, ref: Ref, at: Listed) -> tuple[Item, dict[str, Found]]:
         """Read a run, and list its files; again where it changes meanwhile."""
@@ -209,7 +199,7 @@ class CloudSource:
             run = self.client.run(*at.place)
             with asking("/".join((at.entity, at.project, at.id))):
                 item, found = self._item(ref, at, run)
-            self._keep(ref.id, found)
+            self._files.keep(ref.id, found)
             if run.state != "running":
                 return item, found
             after = self.client.run(*at.place)

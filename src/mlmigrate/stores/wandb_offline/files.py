@@ -214,8 +214,3 @@ def _locate(
 def _there(folder: Path, path: str, size: int) -> Found | None:
     found = file_below(folder, path)
     return found if found is not None and found.size == size else None
-
-
-def as_artifacts(files: Mapping[str, Found]) -> list[Artifact]:
-    """Return the records of files."""
-    return [Artifact(path, file.size) for path, file in files.items()]

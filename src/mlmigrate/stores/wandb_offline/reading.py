@@ -24,7 +24,7 @@ from mlmigrate.model import (
     Ref,
     Run,
 )
-from mlmigrate.named_files import Found
+from mlmigrate.named_files import Found, as_artifacts
 from mlmigrate.run_files import FilesOfOneRun, MadeFiles
 from mlmigrate.stores.wandb_offline import files, items, records
 from mlmigrate.stores.wandb_offline.folders import (
@@ -176,7 +176,7 @@ class OfflineFolder:
             for name, size in sizes.items()
             if name not in listed and size and name in _made_of(gathered)
         ]
-        artifacts = (*made, *files.as_artifacts({**logged, **listed}))
+        artifacts = (*made, *as_artifacts({**logged, **listed}))
         if gathered.own is not None:
             said = gathered.run
             name, notes = said.get("display_name", ""), said.get("notes", "")
