@@ -18,6 +18,7 @@ from support.reading import params, tags
 
 from mlmigrate.model import Item, Ref, Run, Tag
 from mlmigrate.stores import memory
+from mlmigrate.testing.items import rows_of
 from mlmigrate.testing.suite import FullSinkSuite, Peeked
 
 
@@ -45,16 +46,7 @@ class TestMemory(FullSinkSuite):
             header.lifecycle,
             params(item),
             tags(item),
-            sorted(
-                (metric.key, *row)
-                for metric in item.metrics
-                for row in zip(
-                    metric.steps.tolist(),
-                    metric.timestamps.tolist(),
-                    metric.values.tolist(),
-                    strict=True,
-                )
-            ),
+            rows_of(item),
             item.mark is not None,
         )
 

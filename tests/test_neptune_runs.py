@@ -14,7 +14,7 @@ from mlmigrate.contract import Capabilities
 from mlmigrate.digest import digest
 from mlmigrate.fit import fit
 from mlmigrate.metrics import history
-from mlmigrate.model import Artifact, Item, Param, Ref, Run, Tag
+from mlmigrate.model import Artifact, Item, MetricHistory, Param, Ref, Run, Tag
 from mlmigrate.neptune_runs import own, points
 from mlmigrate.neptune_runs.attributes import MILLIONTHS, Container, Scalar
 from mlmigrate.neptune_runs.mapping import (
@@ -88,15 +88,15 @@ def test_what_is_told_keeps_to_the_limits(item: Item) -> None:
 
 @settings(max_examples=200)
 @given(histories("m"))
-def test_points_are_divided_and_joined_again(metric: object) -> None:
-    divided = points.divide(metric)  # type: ignore[arg-type]
+def test_points_are_divided_and_joined_again(metric: MetricHistory) -> None:
+    divided = points.divide(metric)
     series, aside = divided.series, divided.aside
     held = history("m", series.steps // MILLIONTHS, series.timestamps, series.values)
     loaded = points.load(points.dump([aside])) if aside else {}
 
     found = points.joined("m", held if len(series.steps) else None, loaded.get("m"))
 
-    one = Item(Ref("run", "a"), Run(Ref("experiment", "1")), "a", metrics=(metric,))  # type: ignore[arg-type]
+    one = Item(Ref("run", "a"), Run(Ref("experiment", "1")), "a", metrics=(metric,))
     other = replace(one, metrics=(found,))
     assert digest(one) == digest(other)
 
