@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -227,6 +228,11 @@ def set_(text: str) -> Callable[[Path], Any]:
     return lambda path: path.write_text(text)
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 class TestDamage:
     """What is damaged costs itself alone, and is told."""
 
@@ -267,6 +273,9 @@ class TestDamage:
                 ),
                 "no spans",
             ),
+            ("trace_info.yaml", pipe, "is no regular file"),
+            ("assessments/*.yaml", pipe, "is no regular file"),
+            ("tags/mlflow.artifactLocation", pipe, "is no regular file"),
             ("../stray", lambda p: None, ""),
         ],
     )

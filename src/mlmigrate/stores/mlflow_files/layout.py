@@ -147,19 +147,20 @@ def _names_run(meta: dict[str, Any]) -> bool:
 def read_meta_file(folder: Path, where: str) -> tuple[dict[str, Any], list[Problem]]:
     """Read ``meta.yaml``, or the copy that a sync tool left where it is damaged."""
     problems: list[Problem] = []
-    meta, wrong = _read_meta(folder / "meta.yaml")
+    meta, wrong = read_yaml(folder / "meta.yaml")
     if wrong is None:
         return meta, problems
     problems.append(Problem(where, f"meta.yaml {wrong}"))
     for name in ("meta 2.yaml", "meta 3.yaml"):
-        other, wrong = _read_meta(folder / name)
+        other, wrong = read_yaml(folder / name)
         if wrong is None:
             problems.append(Problem(where, f"recovered from {name!r}"))
             return other, problems
     return meta, problems
 
 
-def _read_meta(path: Path) -> tuple[dict[str, Any], str | None]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Read a file of fields; say why it cannot be read, None where it can."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return {}, "is no regular file"  # to open a pipe would wait for ever

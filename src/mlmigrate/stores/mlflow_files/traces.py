@@ -30,8 +30,8 @@ from mlmigrate.model import (
     Trace,
 )
 from mlmigrate.stores.mlflow_files import parse
-from mlmigrate.stores.mlflow_files.layout import ItemFolder
-from mlmigrate.stores.mlflow_files.records import read_pairs
+from mlmigrate.stores.mlflow_files.layout import ItemFolder, read_yaml
+from mlmigrate.stores.mlflow_files.records import bytes_of, read_pairs
 from mlmigrate.stores.mlflow_files.strays import is_litter, unknown
 
 INFO = "trace_info.yaml"
@@ -52,7 +52,7 @@ def read_trace(
     """Read a trace; *place* says where its files are, by the id in its findings."""
     path = folder.path
     findings: list[Finding] = list(folder.findings)
-    meta, wrong = _yaml(path / INFO)
+    meta, wrong = read_yaml(path / INFO)
     if wrong is not None:
         what = f"{INFO} {wrong}: the trace is recovered from its other files"
         findings.append(Problem(where, what))
@@ -106,18 +106,9 @@ def read_trace(
 def location_of(folder: ItemFolder) -> str | None:
     """Return where the files of a trace are, as it says itself."""
     try:
-        return (folder.path / "tags" / ARTIFACT_LOCATION).read_text() or None
+        return bytes_of(str(folder.path / "tags" / ARTIFACT_LOCATION)).decode() or None
     except (OSError, ValueError):
         return None
-
-
-def _yaml(path: Path) -> tuple[dict[str, Any], str | None]:
-    try:
-        return parse.read_meta(path.read_bytes())
-    except FileNotFoundError:
-        return {}, "is missing"
-    except OSError as error:
-        return {}, f"cannot be read: {error.strerror}"
 
 
 def _doubts(meta: Mapping[str, Any], ref: Ref, path: Path, where: str) -> list[Finding]:
@@ -186,7 +177,7 @@ def _assessments(folder: Path, where: str) -> tuple[list[Assessment], list[Findi
     for path in sorted(folder.iterdir()):
         if is_litter(path.name):
             continue
-        meta, wrong = _yaml(path)
+        meta, wrong = read_yaml(path)
         try:
             if wrong is not None:
                 raise ValueError(wrong)
