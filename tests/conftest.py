@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import command_line, isolation, mariadb, neptunes, postgres, servers
 from support import corpus as corpus_
-from support import isolation, mariadb, neptunes, postgres, servers
 from support import neptune3_server as neptune3_server_
 from support import neptune_server as neptune_server_
 from support import s3 as s3_
@@ -81,6 +81,18 @@ def sources() -> Iterator[MemorySources]:
     """Make sources in memory."""
     with memory_sources() as made:
         yield made
+
+
+@pytest.fixture
+def called(capsys: pytest.CaptureFixture[str]) -> command_line.Called:
+    """Call the command line in this process."""
+    return command_line.called(capsys.readouterr)
+
+
+@pytest.fixture
+def cli(called: command_line.Called) -> command_line.Cli:
+    """Call the command line in this process; JSON that it writes is read."""
+    return command_line.cli(called)
 
 
 @pytest.fixture

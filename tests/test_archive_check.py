@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.archives import rows_of, table_path
-from test_archive_export import Cli, cli
+from support.command_line import Cli
 
 import mlmigrate
 from mlmigrate.contract import Selection
@@ -21,8 +21,6 @@ from mlmigrate.locations import resolve
 from mlmigrate.model import KINDS, Artifact, Failed, Item, Problem, Ref
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import MemorySources, everything, experiment, points, run
-
-__all__ = ["cli"]  # a fixture
 
 HELD = [(Ref("run", f"{number:032x}"), "m/weights") for number in range(40)]
 

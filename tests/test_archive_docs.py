@@ -8,8 +8,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from support.reading import digests_at
 from test_archive_export import TestIncremental as Incremental
-from test_archive_export import digests
 
 from mlmigrate.codec import TABLES
 from mlmigrate.testing.suite import OTHER, RUN, MemorySources
@@ -27,7 +27,7 @@ def archive(
 ) -> Path:
     """One run stands in two segments: it grew from one point to two."""
     _, place, _ = Incremental().grown(sources, tmp_path)
-    assert 3 == len(digests(str(place)))
+    assert 3 == len(digests_at(str(place)))
     monkeypatch.chdir(place)
     return place
 

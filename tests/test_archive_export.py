@@ -9,19 +9,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import reading, servers
+from support import servers
+from support.command_line import Cli
+from support.fixture_stores import COUNTS, FIXTURES, location
+from support.reading import digests_at
 from support.tree import snapshot
 
 import mlmigrate
 from mlmigrate import api
-from mlmigrate.cli import main
 from mlmigrate.locations import resolve
 from mlmigrate.model import Artifact, Item, Param, Problem, Ref
 from mlmigrate.stores import memory
@@ -35,41 +36,6 @@ from mlmigrate.testing.suite import (
     points,
     run,
 )
-
-REPOSITORY = Path(__file__).parents[1]
-FIXTURES = REPOSITORY / "fixtures" / "stores"
-COUNTS = json.loads((REPOSITORY / "fixtures" / "counts.json").read_text())
-
-Cli = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process: its exit code and JSON (or text)."""
-
-    def call(*arguments: object) -> tuple[int, Any]:
-        monkeypatch.setattr("sys.argv", ["mlmigrate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        if "--json" in arguments and said.out.startswith("{"):
-            return code, json.loads(said.out)
-        return code, said.out + said.err
-
-    return call
-
-
-def location(name: str) -> str:
-    path = FIXTURES / name
-    return f"sqlite:///{path}" if path.suffix == ".db" else str(path)
-
-
-def digests(place: str) -> dict[str, str]:
-    """Return the digest of every item, without where its copies lie."""
-    with closing(resolve(place).source()) as store:
-        return reading.digests(store)
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
@@ -98,7 +64,7 @@ def test_every_fixture_there_and_back(name: str, tmp_path: Path, cli: Cli) -> No
     cli("export", sink, tmp_path / "second", "--json")
     # SQLite has an experiment of its own, and cannot hold a run without a start.
     changed = ", ".join(each["ref"] for each in restored["losses"])
-    first, second = digests(str(archive)), digests(str(tmp_path / "second"))
+    first, second = digests_at(str(archive)), digests_at(str(tmp_path / "second"))
     assert second.keys() - first.keys() <= {"experiment/0"}
     for ref, value in first.items():
         assert value == second[ref] or ref in changed
@@ -115,8 +81,8 @@ def test_everything_there_and_back(sources: MemorySources, tmp_path: Path) -> No
     mlmigrate.copy([archive], target)
     held = memory.contents(target)
 
-    assert digests(source) == digests(archive)
-    assert digests(archive) == digests(target)
+    assert digests_at(source) == digests_at(archive)
+    assert digests_at(archive) == digests_at(target)
     assert files == held.blobs
     assert api.verify([archive], target).exit_code == 0
 
@@ -126,7 +92,7 @@ def test_text_that_utf_8_cannot_hold(sources: MemorySources, tmp_path: Path) -> 
     source = sources(experiment(), run(params=(Param("odd", "lone \ud800"),)))
     archive = f"archive:{tmp_path / 'a'}"
     mlmigrate.copy([source], archive)
-    assert digests(source) == digests(archive)
+    assert digests_at(source) == digests_at(archive)
     sink = servers.fresh_database(tmp_path / "sink.db")
     mlmigrate.copy([archive], sink)
     with closing(sqlite3.connect(sink.removeprefix("sqlite:///"))) as base:
@@ -199,7 +165,7 @@ class TestIncremental:
             segment["items"] for segment in manifest["segments"]
         ]
         assert api.verify([source], str(archive)).exit_code == 0
-        assert digests(source) == digests(str(archive))
+        assert digests_at(source) == digests_at(str(archive))
         assert 1 == sum(path.is_file() for path in archive.glob("blobs/*/*"))
 
     def test_as_of(self, sources: MemorySources, tmp_path: Path, cli: Cli) -> None:

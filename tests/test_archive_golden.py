@@ -13,7 +13,7 @@ import pytest
 from golden.make import BARE, OLD, plain, told
 from support import reading
 from support.archives import rows_of
-from test_archive_export import Cli, cli
+from support.command_line import Cli
 
 import mlmigrate
 from mlmigrate.locations import resolve
@@ -21,7 +21,6 @@ from mlmigrate.model import KINDS
 from mlmigrate.stores import memory
 from mlmigrate.testing.suite import MemorySources, experiment
 
-__all__ = ["cli"]  # a fixture
 GOLDEN = Path(__file__).parent / "golden" / "format-1"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 FIRST = json.loads((GOLDEN / "archive" / "mlmigrate.json").read_text())["segments"][0]

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import servers
 from support.archives import Row, change, sign, sums, table_path, write
+from support.command_line import Cli
 from support.tree import snapshot
-from test_archive_export import Cli, cli
 
 import mlmigrate
 from mlmigrate.codec import TABLES
@@ -33,8 +33,6 @@ from mlmigrate.stores.archive import checking
 from mlmigrate.stores.archive import manifest as manifests
 from mlmigrate.stores.archive.local import Local
 from mlmigrate.testing.suite import RUN, MemorySources, everything
-
-__all__ = ["cli"]  # a fixture
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from typing import Any
 import duckdb
 import pytest
 from support._processes import clean_environment
-from test_archive_export import Cli, cli, digests
+from support.command_line import Cli
+from support.reading import digests_at
 from test_resume import Kills, generate
 
 import mlmigrate
@@ -32,8 +33,6 @@ from mlmigrate.stores.archive.checking import check
 from mlmigrate.stores.archive.local import Local
 from mlmigrate.testing.faults import Killed, When
 from mlmigrate.testing.suite import MemorySources, experiment, run, with_logged_models
-
-__all__ = ["cli"]  # a fixture
 
 
 class TestKilledAtEveryCall(Kills):
@@ -91,7 +90,7 @@ def test_killed_at_every_step(
             place = Path(f"{archive}-{fatal}")
             if first is not None:
                 mlmigrate.copy([first], f"archive:{place}")
-            before = digests(str(place)) if first else {}
+            before = digests_at(str(place)) if first else {}
             with monkeypatch.context() as patched:
                 counted = Steps(patched, fatal)
                 with suppress(Killed):
@@ -102,13 +101,13 @@ def test_killed_at_every_step(
             found = Local(place)
             if (place / "current.parquet").exists():
                 assert [] == check(found).damaged, fatal
-                after = digests(f"archive:{place}")
+                after = digests_at(f"archive:{place}")
                 # One complete state or the next, and nothing in between.
-                assert after in (before, digests(then), {}), fatal
+                assert after in (before, digests_at(then), {}), fatal
                 assert state(place)[0] == len(after), fatal
             _forget_owner(place)
             mlmigrate.copy([then], f"archive:{place}")
-            assert digests(then) == digests(str(place)), fatal
+            assert digests_at(then) == digests_at(str(place)), fatal
             said = check(found)
             assert ([], []) == (said.damaged, said.notes), (fatal, said)
         assert fatal > 8

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from support import servers
+from support.command_line import Cli
+from support.reading import digests_at
 from support.s3 import S3
-from test_archive_export import Cli, cli, digests
 
 import mlmigrate
 from mlmigrate import api
@@ -21,8 +22,6 @@ from mlmigrate.model import Artifact, Ref
 from mlmigrate.stores import memory
 from mlmigrate.stores.archive.remote import Remote
 from mlmigrate.testing.suite import MemorySources, everything, experiment, run
-
-__all__ = ["cli"]  # a fixture
 
 
 @pytest.fixture(params=["arrow", "s3fs"])
@@ -53,7 +52,7 @@ def test_there_and_back(
     code, said = cli("export", source, archive, "--json")
     assert (0, []) == (code, said["failed"]), said
     place = f"archive:{archive}"
-    assert digests(source) == digests(place)
+    assert digests_at(source) == digests_at(place)
     assert 0 == cli("verify", source, place, "--json")[0]
     code, said = cli("check", archive, "--json")
     assert (0, [], []) == (code, said["damaged"], said["notes"])
@@ -68,7 +67,7 @@ def test_there_and_back(
     sources.put(source, run("c" * 32))
     _, more = cli("export", source, archive, "--json")
     assert {"run": 1} == more["copied"]
-    assert digests(source) == digests(place)
+    assert digests_at(source) == digests_at(place)
     names = [path for path, _ in Remote(archive).files()]
     assert not [path for path in names if "partial" in path or "lock" in path]
 
@@ -139,5 +138,5 @@ def test_other_stores(sources: MemorySources) -> None:
     mlmigrate.copy([source], "archive:memory://backup/one")
     mlmigrate.copy(["archive:memory://backup/one"], target)
 
-    assert digests(source) == digests(target)
+    assert digests_at(source) == digests_at(target)
     assert files == memory.contents(target).blobs

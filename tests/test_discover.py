@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.corpus import CorpusStore
+from support.fixture_stores import COUNTS, FIXTURES
 
 import mlmigrate
 from mlmigrate import inspection
@@ -25,9 +26,6 @@ from mlmigrate.inspection import inspect
 from mlmigrate.locations import resolve
 from mlmigrate.model import Problem
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-STORES = FIXTURES / "stores"
-COUNTS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "counts.json").read_text())
 SHAPE = {
     "location", "adapter", "experiments", "runs", "params", "tags", "metrics",
     "datasets", "artifacts", "logged_models", "registered_models", "model_versions",
@@ -59,7 +57,7 @@ def run_cli(*arguments: str) -> tuple[int, str]:
 def test_counts_are_those_of_a_plain_reader(name: str, tmp_path: Path) -> None:
     # Away from the other stores, whose artifacts a recorded URI might still reach.
     folder = tmp_path / name.split("/", maxsplit=1)[0]
-    shutil.copytree(STORES / folder.name, folder)
+    shutil.copytree(FIXTURES / folder.name, folder)
     opened = resolve(str(tmp_path / name))
     found = inspect(opened)
     expected = COUNTS[name]
@@ -80,7 +78,7 @@ def test_counts_are_those_of_a_plain_reader(name: str, tmp_path: Path) -> None:
 
 def test_datasets_are_counted(tmp_path: Path) -> None:
     name = "cluster-2.9/mlruns"
-    assert inspect(resolve(str(STORES / name)))["datasets"] == 4
+    assert inspect(resolve(str(FIXTURES / name)))["datasets"] == 4
 
 
 def test_workers_change_nothing(big_file_store: Path) -> None:
@@ -118,7 +116,7 @@ def test_what_a_source_counts_itself_is_told(
 
 
 def test_equal_notes_are_told_once() -> None:
-    notes = inspect(resolve(str(STORES / "laptop-0.9" / "mlruns")))["notes"]
+    notes = inspect(resolve(str(FIXTURES / "laptop-0.9" / "mlruns")))["notes"]
     texts = [note["what"] for note in notes]
     assert len(texts) == len(set(texts))
     assert all(note["count"] >= 1 and note["where"] for note in notes)
@@ -128,7 +126,7 @@ def test_equal_notes_are_told_once() -> None:
 
 
 def test_every_fixture_store_is_found() -> None:
-    assert stores_below(STORES) == sorted(COUNTS)
+    assert stores_below(FIXTURES) == sorted(COUNTS)
 
 
 def test_every_real_store_is_found(corpus_store: CorpusStore) -> None:
@@ -140,8 +138,8 @@ def test_every_real_store_is_found(corpus_store: CorpusStore) -> None:
 
 
 def test_nothing_is_changed(tmp_path: Path) -> None:
-    shutil.copytree(STORES / "server-1.0", tmp_path / "s", symlinks=True)
-    shutil.copytree(STORES / "laptop-0.9", tmp_path / "l", symlinks=True)
+    shutil.copytree(FIXTURES / "server-1.0", tmp_path / "s", symlinks=True)
+    shutil.copytree(FIXTURES / "laptop-0.9", tmp_path / "l", symlinks=True)
     before = snapshot(tmp_path)
     assert stores_below(tmp_path) == ["l/mlruns", "s/mlflow.db"]
     run_cli("scan", str(tmp_path))
@@ -149,8 +147,8 @@ def test_nothing_is_changed(tmp_path: Path) -> None:
 
 
 def test_a_store_within_a_store_is_found(tmp_path: Path) -> None:
-    shutil.copytree(STORES / "laptop-0.9" / "mlruns", tmp_path / "mlruns")
-    shutil.copytree(STORES / "laptop-0.4", tmp_path / "mlruns" / "backup")
+    shutil.copytree(FIXTURES / "laptop-0.9" / "mlruns", tmp_path / "mlruns")
+    shutil.copytree(FIXTURES / "laptop-0.4", tmp_path / "mlruns" / "backup")
     assert stores_below(tmp_path) == ["mlruns", "mlruns/backup/mlruns"]
 
 
@@ -167,19 +165,19 @@ def test_other_peoples_files_are_no_stores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".git", "node_modules", ".venv", "site-packages"])
 def test_folders_of_tools_are_passed_over(tmp_path: Path, name: str) -> None:
-    shutil.copytree(STORES / "laptop-0.4", tmp_path / name / "x")
+    shutil.copytree(FIXTURES / "laptop-0.4", tmp_path / name / "x")
     assert stores_below(tmp_path) == []
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "loop").symlink_to(tmp_path)
-    (tmp_path / "here" / "far").symlink_to(STORES)
+    (tmp_path / "here" / "far").symlink_to(FIXTURES)
     assert stores_below(tmp_path / "here") == []
 
 
 def test_paths_that_overlap_find_a_store_once() -> None:
-    assert len(list(scan([STORES, STORES / "laptop-0.4"]))) == len(COUNTS)
+    assert len(list(scan([FIXTURES, FIXTURES / "laptop-0.4"]))) == len(COUNTS)
 
 
 def test_a_database_whose_tables_are_in_its_log_is_found(tmp_path: Path) -> None:
@@ -194,7 +192,7 @@ def test_a_database_whose_tables_are_in_its_log_is_found(tmp_path: Path) -> None
 
 
 def test_a_registry_alone_is_a_store(tmp_path: Path) -> None:
-    source = STORES / "cluster-2.9" / "mlruns" / "models"
+    source = FIXTURES / "cluster-2.9" / "mlruns" / "models"
     shutil.copytree(source, tmp_path / "mlruns" / "models")
     assert stores_below(tmp_path) == ["mlruns"]
 
@@ -202,9 +200,9 @@ def test_a_registry_alone_is_a_store(tmp_path: Path) -> None:
 def test_an_archive_is_found(tmp_path: Path) -> None:
     # Also by its spare manifest alone; what is archived in it is not.
     archive = tmp_path / "backup" / "mlflow"
-    mlmigrate.copy([str(STORES / "cluster-2.9" / "mlruns")], f"archive:{archive}")
-    shutil.copytree(STORES / "laptop-0.4" / "mlruns", archive / "blobs" / "mlruns")
-    shutil.copytree(STORES / "laptop-0.4" / "mlruns", archive / "beside")
+    mlmigrate.copy([str(FIXTURES / "cluster-2.9" / "mlruns")], f"archive:{archive}")
+    shutil.copytree(FIXTURES / "laptop-0.4" / "mlruns", archive / "blobs" / "mlruns")
+    shutil.copytree(FIXTURES / "laptop-0.4" / "mlruns", archive / "beside")
 
     assert ["backup/mlflow", "backup/mlflow/beside"] == stores_below(tmp_path)
     _, said = run_cli("scan", "--json", str(tmp_path))
@@ -237,7 +235,7 @@ def test_a_folder_that_fails_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "closed").mkdir()
-    shutil.copytree(STORES / "laptop-0.4", tmp_path / "open")
+    shutil.copytree(FIXTURES / "laptop-0.4", tmp_path / "open")
     real = os.scandir
 
     def scandir(path: Any) -> Any:
@@ -259,7 +257,7 @@ def test_a_folder_that_fails_is_a_problem(
 
 def test_runs_in_two_stores_are_told() -> None:
     names = ["cluster-2.9/mlruns", "laptop-0.4/mlruns", "laptop-copy/mlruns"]
-    places = [str(STORES / name) for name in names]
+    places = [str(FIXTURES / name) for name in names]
     assert overlaps([resolve(place) for place in places]) == [
         {"stores": [places[0], places[2]], "runs": 4}
     ]
@@ -269,8 +267,8 @@ def test_runs_in_two_stores_are_told() -> None:
 
 
 def test_scan_prints_one_object(tmp_path: Path) -> None:
-    shutil.copytree(STORES / "laptop-0.4", tmp_path / "a")
-    shutil.copytree(STORES / "laptop-0.4", tmp_path / "b")
+    shutil.copytree(FIXTURES / "laptop-0.4", tmp_path / "a")
+    shutil.copytree(FIXTURES / "laptop-0.4", tmp_path / "b")
     code, output = run_cli("scan", str(tmp_path), "--json")
     data = json.loads(output)
     assert code == 0
@@ -279,7 +277,7 @@ def test_scan_prints_one_object(tmp_path: Path) -> None:
 
 
 def test_scan_tells_people(tmp_path: Path) -> None:
-    shutil.copytree(STORES / "damaged", tmp_path / "d")
+    shutil.copytree(FIXTURES / "damaged", tmp_path / "d")
     code, output = run_cli("scan", str(tmp_path))
     assert code == 3
     assert output.splitlines()[1].split()[1:4] == ["mlflow_files", "7", "13"]
@@ -291,10 +289,10 @@ def test_scan_of_nothing(tmp_path: Path) -> None:
 
 
 def test_inspect_exits_by_problems() -> None:
-    code, output = run_cli("inspect", str(STORES / "cluster-1.30" / "mlruns"))
+    code, output = run_cli("inspect", str(FIXTURES / "cluster-1.30" / "mlruns"))
     assert code == 0
     assert "137 points" in output
-    code, output = run_cli("inspect", str(STORES / "damaged" / "mlruns"), "--json")
+    code, output = run_cli("inspect", str(FIXTURES / "damaged" / "mlruns"), "--json")
     assert code == 3
     assert json.loads(output)["problems"]
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
+from support.fixture_stores import FIXTURES
 from support.servers import fresh_database
 
 from mlmigrate.cli import group
@@ -25,7 +26,6 @@ from mlmigrate.doctor import Check, diagnose, servers, sqlite_files
 from mlmigrate.errors import LocationError
 from mlmigrate.stores.mlflow_db.schema import newest_revision
 
-STORES = Path(__file__).parents[1] / "fixtures" / "stores"
 EMPTY = Path(__file__).parent / "support"  # no stores are below
 RUN = "a" * 32
 
@@ -44,7 +44,7 @@ def named(checks: list[Check], name: str) -> Check:
 def database(tmp_path: Path) -> Path:
     """A database of the installed MLflow's schema, or nearly."""
     path = tmp_path / "mlflow.db"
-    shutil.copy(STORES / "server-3.17" / "mlflow.db", path)
+    shutil.copy(FIXTURES / "server-3.17" / "mlflow.db", path)
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE alembic_version SET version_num = ?", [newest_revision()])
         db.commit()

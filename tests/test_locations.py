@@ -7,37 +7,19 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.command_line import Called
+from support.fixture_stores import FIXTURES
 
-from mlmigrate.cli import main
 from mlmigrate.errors import LocationError, MlmigrateError, StoreNotFound, UsageError
 from mlmigrate.locations import ADAPTERS, Adapter, identity, resolve
 
-STORES = Path(__file__).parents[1] / "fixtures" / "stores"
-MLRUNS = STORES / "laptop-0.4" / "mlruns"
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process: its exit code, output and errors."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mlmigrate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, said.out, said.err
-
-    return call
+MLRUNS = FIXTURES / "laptop-0.4" / "mlruns"
 
 
 @pytest.fixture(autouse=True)
@@ -109,9 +91,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )  # fmt: skip
 def test_what_is_no_store_is_called_by_its_name(
-    cli: Cli, location: str, code: int, said: str
+    called: Called, location: str, code: int, said: str
 ) -> None:
-    ended, output, errors = cli("inspect", location)
+    ended, output, errors = called("inspect", location)
     assert said in errors
     assert ended == code
     assert not output
@@ -125,10 +107,10 @@ def test_what_is_no_store_is_called_by_its_name(
     ["", "absent", "table.csv", "photos", "sqlite://", "sqlite:///:memory:",
      "postgresql://u:secret@h:port/db", "http://[::1", "http://h:99999"],
 )  # fmt: skip
-def test_sources_and_sinks_alike(cli: Cli, command: str, place: str) -> None:
-    assert cli(command, place, "new.db")[0] == 2
+def test_sources_and_sinks_alike(called: Called, command: str, place: str) -> None:
+    assert called(command, place, "new.db")[0] == 2
     assert not Path("new.db").exists()
-    ended, _, errors = cli(command, str(MLRUNS), place)
+    ended, _, errors = called(command, str(MLRUNS), place)
     assert ended == 2
     assert "secret" not in errors
     assert not Path(":memory:").exists()
@@ -139,14 +121,14 @@ def test_sources_and_sinks_alike(cli: Cli, command: str, place: str) -> None:
     ["laptop-0.4/mlruns", "damaged/mlruns", "server-1.0/mlflow.db"],
 )
 def test_stores_are_taken(store: str) -> None:
-    resolve(str(STORES / store)).source().close()
+    resolve(str(FIXTURES / store)).source().close()
 
 
 def test_lone_parts_of_stores_are_taken(tmp_path: Path) -> None:
     trash = tmp_path / "trash"
     shutil.copytree(MLRUNS / "0", trash / ".trash" / "0")
     models = tmp_path / "models"
-    shutil.copytree(STORES / "cluster-2.9" / "mlruns" / "models", models / "models")
+    shutil.copytree(FIXTURES / "cluster-2.9" / "mlruns" / "models", models / "models")
     bare = tmp_path / "bare"
     shutil.copytree(MLRUNS / "1", bare / "1")
     (bare / "1" / "meta.yaml").unlink()
@@ -250,25 +232,25 @@ def test_options_out_of_range_are_refused(option: str) -> None:
     ],
 )
 def test_silly_arguments_end_with_a_message(
-    cli: Cli, code: int, arguments: list[str]
+    called: Called, code: int, arguments: list[str]
 ) -> None:
-    ended, output, errors = cli(*arguments)
+    ended, output, errors = called(*arguments)
     assert ended == code
     assert output or errors
     assert "secret" not in output + errors
     assert not Path("new.db").exists()
 
 
-def test_a_folder_above_a_store_hides_it_from_nobody(cli: Cli) -> None:
-    assert cli("scan", ".")[0] == 0
+def test_a_folder_above_a_store_hides_it_from_nobody(called: Called) -> None:
+    assert called("scan", ".")[0] == 0
 
 
-def test_a_path_that_is_not_utf_8_can_be_copied(cli: Cli, tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf_8_can_be_copied(called: Called, tmp_path: Path) -> None:
     if sys.platform == "darwin":
         pytest.skip("no such names there")
     store = os.fsdecode(b"runs\xff")
     shutil.copytree(MLRUNS, tmp_path / store)
-    assert cli("copy", store, "new.db", "--verify")[0] == 0
+    assert called("copy", store, "new.db", "--verify")[0] == 0
 
 
 def test_a_reader_that_has_read_enough_is_no_error() -> None:

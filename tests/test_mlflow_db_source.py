@@ -26,6 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, InputTag, Metric
 from mlflow.entities import DatasetInput as MlflowInput
 from support.corpus import CorpusStore
+from support.fixture_stores import FIXTURES
 from support.reading import held
 
 from mlmigrate import sqlite_snapshot
@@ -993,8 +994,7 @@ def test_a_file_that_is_cut_gives_what_is_left(
     tmp_path: Path, read: Callable[..., DbReader], lost: int
 ) -> None:
     path = tmp_path / "cut.db"
-    stores = Path(__file__).parents[1] / "fixtures" / "stores"
-    shutil.copyfile(stores / "server-3.17" / "mlflow.db", path)
+    shutil.copyfile(FIXTURES / "server-3.17" / "mlflow.db", path)
     with closing(sqlite3.connect(path)) as database, database:
         # What was written last lies last: were that the schema, nothing could be read.
         (run,) = database.execute("select min(run_uuid) from runs").fetchone()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support import servers
-from test_archive_export import digests
+from support.reading import digests_at
 
 import mlmigrate
 from mlmigrate.stores import memory
@@ -116,9 +116,9 @@ def test_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = servers.fresh_database(tmp_path / "mlflow.db")
     mlmigrate.copy([source], database)
     with servers.mlflow_server(tmp_path, backend_uri=database) as url:
-        together = digests(url)
+        together = digests_at(url)
         monkeypatch.setattr(histories, "_BULK", "/nowhere")
-        alone = digests(url)
+        alone = digests_at(url)
 
     assert 31 <= len(together)
     assert together == alone

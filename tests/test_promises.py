@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support import reading, servers
+from support.command_line import Cli
 from support.corpus import CorpusStore
+from support.fixture_stores import COUNTS, FIXTURES, location
 from support.tree import snapshot
 
 import mlmigrate
 from mlmigrate import api
-from mlmigrate.cli import main
 from mlmigrate.contract import Selection
 from mlmigrate.model import Experiment, Item, Run
 from mlmigrate.report import Report, VerifyReport
 
-REPOSITORY = Path(__file__).parents[1]
-FIXTURES = REPOSITORY / "fixtures" / "stores"
-COUNTS = json.loads((REPOSITORY / "fixtures" / "counts.json").read_text())
 STORES = sorted(COUNTS)
 
 
@@ -46,11 +43,6 @@ def sink(tmp_path: Path) -> str:
     return servers.fresh_database(tmp_path / "sink.db")
 
 
-def location(name: str) -> str:
-    path = FIXTURES / name
-    return f"sqlite:///{path}" if path.suffix == ".db" else str(path)
-
-
 def execute(sink: str, statement: str, *values: Any) -> list[Any]:
     """Run SQL on a SQLite store, past the adapter."""
     with closing(sqlite3.connect(sink.removeprefix("sqlite:///"))) as base, base:
@@ -59,27 +51,6 @@ def execute(sink: str, statement: str, *values: Any) -> list[Any]:
 
 def one(sink: str, statement: str, *values: Any) -> Any:
     return execute(sink, statement, *values)[0][0]
-
-
-Cli = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command line in this process: its exit code and JSON (or text)."""
-
-    def call(*arguments: str) -> tuple[int, Any]:
-        monkeypatch.setattr("sys.argv", ["mlmigrate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        if "--json" in arguments and said.out.startswith("{"):
-            return code, json.loads(said.out)
-        return code, said.out + said.err
-
-    return call
 
 
 # -- sources ------------------------------------------------------------------------

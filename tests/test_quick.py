@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 from support import servers
+from support.fixture_stores import COUNTS, FIXTURES
 
 import mlmigrate
 from mlmigrate.contract import Glancing, Selection
@@ -15,8 +15,7 @@ from mlmigrate.locations import resolve
 from mlmigrate.model import Item, Run
 from mlmigrate.pipeline import Options
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stores"
-STORES = sorted(json.loads((FIXTURES.parent / "counts.json").read_text()))
+STORES = sorted(COUNTS)
 
 
 def location(name: str, folder: Path) -> str:

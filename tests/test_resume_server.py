@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import requests
@@ -24,6 +23,7 @@ from support.faults import (
     lie,
     refuse,
 )
+from support.fixture_stores import FIXTURES
 
 from mlmigrate import pipeline
 from mlmigrate.errors import StoreError
@@ -31,11 +31,10 @@ from mlmigrate.locations import resolve
 from mlmigrate.stores import memory
 from mlmigrate.testing.items import experiment
 
-STORES = Path(__file__).parent.parent / "fixtures" / "stores"
 SOURCES = [
-    str(STORES / "cluster-2.9" / "mlruns"),
-    str(STORES / "laptop-1.0" / "mlruns"),
-    str(STORES / "laptop-copy" / "mlruns"),
+    str(FIXTURES / "cluster-2.9" / "mlruns"),
+    str(FIXTURES / "laptop-1.0" / "mlruns"),
+    str(FIXTURES / "laptop-copy" / "mlruns"),
 ]
 KILLS = int(os.environ.get("MLMIGRATE_KILLS", "5"))
 

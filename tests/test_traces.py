@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from support import servers, traced
 from support.corpus import corpus_stores
+from support.fixture_stores import FIXTURES
 from support.reading import held_at
 
 import mlmigrate
@@ -30,7 +31,6 @@ from mlmigrate.report import Report
 from mlmigrate.span_content import span_id
 from mlmigrate.testing.suite import MemorySources, with_traces
 
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "stores"
 _OWN = ("mlmigrate.", "mlflow.artifactLocation", "mlflow.trace.spansLocation")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import copies
+from support.fixture_stores import FIXTURES
 from support.reading import held_at
 from support.wandb_server import WandbServer
 
@@ -40,7 +41,6 @@ from mlmigrate.testing.suite import (
 )
 from mlmigrate.verification import Different, Missing, verify
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stores"
 SINK = "wandb://team/proj"
 
 

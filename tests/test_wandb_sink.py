@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from support import copies
 from support._processes import clean_environment
 from support.copies import differences
+from support.fixture_stores import FIXTURES
 from support.wandb_server import client_environment
 from wandb.proto import wandb_internal_pb2
 
@@ -62,7 +63,6 @@ from mlmigrate.wandb_runs.mapping import project_of, run_id
 from mlmigrate.wandb_runs.rows import rows, steps_of
 
 pb: Any = wandb_internal_pb2
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stores"
 
 
 # -- W&B's own reading ---------------------------------------------------------------

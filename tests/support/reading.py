@@ -64,6 +64,12 @@ def digests(store: Source) -> dict[str, str]:
     return found
 
 
+def digests_at(location: str) -> dict[str, str]:
+    """Return the digest of every item at a location."""
+    with closing(resolve(location).source()) as store:
+        return digests(store)
+
+
 def contents(store: Source, item: Item) -> dict[str, bytes]:
     """Return all artifacts of an item, each of the size that it says."""
     found = {}
