@@ -31,9 +31,7 @@ class NoEntities(SinkUnderTest):
         """Each is copied, or lost and told, each time."""
         items = with_entities()
         origin = source(*items)
-        sink = self.opened(sink_location).sink()
-        places = sink.capabilities.entities
-        sink.close()
+        places = self.capabilities(sink_location).entities
         for _ in range(2):
             result = self.copy(origin, sink_location)
             lost = {each.ref for each in result.of(Loss) if not each.carried}
@@ -209,9 +207,7 @@ class Entities(NoEntities):
         """An enabled one is disabled where it would act, and stays as it is there."""
         origin = source(experiment(), webhook(status="ACTIVE"))
         self.copy(origin, sink_location)
-        sink = self.opened(sink_location).sink()
-        acts = sink.capabilities.acts
-        sink.close()
+        acts = self.capabilities(sink_location).acts
         (back,) = self.read(sink_location, "webhook").values()
 
         status = said(back)["webhooks"][0]["status"]
