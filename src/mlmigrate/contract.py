@@ -93,6 +93,9 @@ class Capabilities:
     """What is held of traces; None where there is no place for them."""
     entities: frozenset[Kind] = frozenset()
     """The kinds of `mlmigrate.entities` that there is a place for."""
+    columns: Mapping[str, frozenset[str]] | None = None
+    """Of each table of entities that there is a place for, the columns that can be
+    set; None where all can."""
     acts: bool = False
     """What stands there acts: an enabled webhook is called."""
     aliases: bool = True

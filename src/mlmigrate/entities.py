@@ -137,6 +137,7 @@ ENTITIES: dict[Kind, Description] = {
                     "review_queue_items",
                     "queue_id",
                     ("item_id",),
+                    refs={"item_id": "trace"},
                     updated="last_update_time_ms",
                 ),
             ),

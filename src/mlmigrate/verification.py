@@ -442,9 +442,12 @@ class _Verification:
         if isinstance(held, Failed):
             yield Different(item.ref, item.ref.kind, "readable", held.why)
             return
-        lacking = merge.entity_additions(held, expected.item)
+        columns = self._sink.capabilities.columns
+        lacking = merge.entity_additions(held, expected.item, columns)
         found: list[Different | Extra] = []
-        for row in (*lacking.rows, *lacking.refused):
+        # Where the times at the sink are its own, they do not tell what was changed.
+        older = () if columns is None else lacking.older
+        for row in (*lacking.rows, *lacking.refused, *older):
             own = entities.counterpart(ref.kind, row, held.rows)
             label = entities.label(
                 entities.table_of(ref.kind, row), entities.values(row)

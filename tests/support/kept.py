@@ -52,6 +52,7 @@ def _run(act: str, uri: str) -> str:
 
 def _write(uri: str) -> None:
     from mlflow import MlflowClient
+    from mlflow.entities import TraceInfo, TraceLocation, TraceState
     from mlflow.entities.webhook import WebhookEvent
     from mlflow.genai.label_schemas import InputCategorical, InputText
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Models
@@ -87,6 +88,14 @@ def _write(uri: str) -> None:
         created_by="ann",
         users=["ann", "ben"],
         schema_ids=[each.schema_id for each in schemas],
+    )
+    store.start_trace(
+        TraceInfo(
+            TRACE,
+            TraceLocation.from_experiment_id(homes[0]),
+            1_700_000_000_000,
+            TraceState.OK,
+        )
     )
     store.add_items_to_review_queue(queue.queue_id, item_ids=[TRACE])
     store.create_issue(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from mlmigrate import entities
 from mlmigrate.contract import Capabilities
+from mlmigrate.entities import ENTITIES
 from mlmigrate.fit.fitting import Fitting
 from mlmigrate.model import Item, Loss, Row
 
@@ -21,8 +23,26 @@ def fitted_entity(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...
     """
     fitting = Fitting(item, sink)
     rows = tuple(_fitted(row, fitting) for row in item.rows)
+    fitting.losses += _given(item, sink)
     losses = tuple(Loss(item.ref, what, carried=False) for what in fitting.losses)
     return replace(item, rows=rows), losses
+
+
+def _given(item: Item, sink: Capabilities) -> Iterator[str]:
+    """Tell what the sink gives itself, or has no place for. The rows keep that: by
+    their times it is told which of two is the later.
+    """
+    if sink.columns is None:
+        return
+    for table in ENTITIES[item.ref.kind].tables:
+        rows = [entities.values(row) for row in item.rows if row.table == table.name]
+        held = sink.columns.get(table.name)
+        if rows and held is None:
+            yield f"{table.name}: the sink has no place for its rows"
+        elif held is not None:
+            given = {name for row in rows for name in row} - held - {table.minted}
+            if given:
+                yield f"{table.name}: {', '.join(sorted(given))} is the sink's own"
 
 
 def _fitted(row: Row, fitting: Fitting) -> Row:

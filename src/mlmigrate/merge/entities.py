@@ -23,24 +23,35 @@ class Lacking:
     """To be added, or in the place of those with the same keys."""
     refused: tuple[Row, ...] = ()
     """In the place of which something else stands, and no time tells which is later."""
+    older: tuple[Row, ...] = ()
+    """In the place of which a row stands that was changed later."""
     notes: tuple[Note, ...] = ()
 
 
-def entity_additions(held: Item, incoming: Item) -> Lacking:
-    """Return what of *incoming* is missing in *held*, its copy at a sink.
+def entity_additions(
+    held: Item,
+    incoming: Item,
+    columns: Mapping[str, frozenset[str]] | None = None,
+) -> Lacking:
+    """Return what of *incoming* is missing in *held*, its copy at a sink, as far as
+    that holds it: see `mlmigrate.contract.Capabilities.columns`.
 
     A row that both have stands as it was changed last: by its own time, then by the
     entity's. Where no time tells, what stands at the sink stays.
     """
     rows: list[Row] = []
     refused: list[Row] = []
+    older: list[Row] = []
     notes: list[Note] = []
     ages = [_age(item) for item in (incoming, held)]
     for table in ENTITIES[incoming.ref.kind].tables:
+        if columns is not None and table.name not in columns:
+            continue
+        kept = columns[table.name] if columns is not None else None
         standing = _of(table, held.rows)
         wanted = _of(table, incoming.rows)
         if table.numbered:
-            for row, renumbered in _versions(table, wanted, standing):
+            for row, renumbered in _versions(table, wanted, standing, kept):
                 rows.append(row)
                 notes += (Note(str(incoming.ref), what) for what in renumbered)
             continue
@@ -49,7 +60,7 @@ def entity_additions(held: Item, incoming: Item) -> Lacking:
                 rows.append(row)
                 continue
             own = standing[key][1]
-            if entities.says(table, said) == entities.says(table, own):
+            if _says(table, said, kept) == _says(table, own, kept):
                 continue
             mine, theirs = (
                 (_time(table, each), age)
@@ -59,7 +70,9 @@ def entity_additions(held: Item, incoming: Item) -> Lacking:
                 rows.append(_in_its_place(table, row, own))
             elif mine == theirs:
                 refused.append(row)
-    return Lacking(tuple(rows), tuple(refused), tuple(notes))
+            else:
+                older.append(row)
+    return Lacking(tuple(rows), tuple(refused), tuple(older), tuple(notes))
 
 
 def with_rows(held: Item, rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -87,15 +100,16 @@ def _versions(
     table: Table,
     wanted: Mapping[_Key, _Said],
     standing: Mapping[_Key, _Said],
+    kept: frozenset[str] | None,
 ) -> Iterator[tuple[Row, list[str]]]:
     """Yield the versions that are nowhere among those that stand, the number of each
     its own where that is free.
     """
     (name,) = table.key
     numbers = {key[0] for key in standing}
-    known = [_content(table, said) for _, said in standing.values()]
+    known = [_content(table, said, kept) for _, said in standing.values()]
     for (number,), (row, said) in sorted(wanted.items()):
-        if _content(table, said) in known:
+        if _content(table, said, kept) in known:
             continue
         free = number
         if number in numbers:
@@ -108,8 +122,20 @@ def _versions(
         yield entities.changed(row, **{name: free}), [what]
 
 
-def _content(table: Table, said: Mapping[str, Any]) -> dict[str, Any]:
+def _says(
+    table: Table, said: Mapping[str, Any], kept: frozenset[str] | None
+) -> dict[str, Any]:
+    """Return what a row says in those columns that a sink holds as they are given."""
     content = entities.says(table, said)
+    if kept is None:
+        return content
+    return {name: value for name, value in content.items() if name in kept}
+
+
+def _content(
+    table: Table, said: Mapping[str, Any], kept: frozenset[str] | None
+) -> dict[str, Any]:
+    content = _says(table, said, kept)
     return {name: value for name, value in content.items() if name not in table.key}
 
 

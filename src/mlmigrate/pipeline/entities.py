@@ -143,13 +143,14 @@ def _resolved(job: Job, at: int, item: Item, found: list[Finding]) -> Iterator[R
                 here = _at_sink(job, at, Ref(kind, str(said[column])))
                 now[column] = None if here is None else _like(said[column], here.id)
         lost = [column for column, id in now.items() if id is None]
-        if any(column in table.key for column in lost):
-            what = "experiments that it belongs to are not at the sink"
-            found.append(Note(str(item.ref), what))
-            continue
         for column in lost:
-            what = f"{column} {said[column]} is not at the sink"
-            found.append(Loss(item.ref, what, carried=False))
+            what = f"{table.refs[column]} {said[column]} is not at the sink"
+            if table.refs[column] == "experiment":  # that it is not of alone
+                found.append(Note(str(item.ref), what))
+            else:
+                found.append(Loss(item.ref, what, carried=False))
+        if any(column in table.key for column in lost):
+            continue
         yield entities.changed(row, **now) if now else row
 
 
@@ -166,7 +167,10 @@ def _at_sink(job: Job, at: int, ref: Ref) -> Ref | None:
         return job.entities.get((at, ref), ref)
     origin = Ref(ref.kind, origin_of(job, at, ref))
     copy = job.sink.copies([origin]).get(origin)
-    return copy.ref if copy is not None else job.planned.get(origin)
+    here = copy.ref if copy is not None else job.planned.get(origin)
+    if here is None and ref.kind == "trace" and job.sink.capabilities.columns is None:
+        return ref  # its id is its own everywhere: it may still come
+    return here
 
 
 def _refused(item: Item, rows: Iterable[Row]) -> Iterator[Problem]:
@@ -197,7 +201,7 @@ def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[E
         held = planned[named]
     if held is not None:
         into = held.ref
-        lacking = merge.entity_additions(held, wanted)
+        lacking = merge.entity_additions(held, wanted, job.sink.capabilities.columns)
         findings = (*findings, *lacking.notes, *_refused(item, lacking.refused))
         if not lacking.rows:
             yield Skipped(item.ref, into, findings)

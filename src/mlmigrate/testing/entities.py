@@ -253,7 +253,7 @@ class Entities(NoEntities):
 
         assert result.counts("evaluation_dataset") == {"copied": 2}
         notes = [each.what for each in result.findings() if isinstance(each, Note)]
-        assert notes == ["experiments that it belongs to are not at the sink"]
+        assert notes == ["experiment 9 is not at the sink"]
         assert self.differences(origin, sink_location) == []
 
 

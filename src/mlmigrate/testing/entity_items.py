@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any
 
 from mlmigrate import entities
@@ -56,16 +57,18 @@ def dataset(
 
 def record(number: int, updated: int = NOW, id: str | None = None, **more: Any) -> Row:
     """Return a record of an evaluation dataset, whose inputs *number* stands for."""
+    inputs = {"question": f"what is {number}?", "é": [1, None]}
+    hashed = json.dumps(inputs, sort_keys=True).encode()
     return entities.row(
         "evaluation_dataset_records",
         {
             "dataset_record_id": id or f"r-{number}",
-            "inputs": json.dumps({"question": f"what is {number}?", "é": [1, None]}),
+            "inputs": json.dumps(inputs),
             "expectations": json.dumps({"exact": number / 3, "b": True}),
             "tags": json.dumps({}),
             "source": json.dumps({"source_type": "TRACE", "source_data": {"t": "x"}}),
             "source_type": "TRACE",
-            "input_hash": f"{number:064x}",
+            "input_hash": sha256(hashed).hexdigest(),
             "created_time": NOW,
             "last_update_time": updated,
             **more,
@@ -108,7 +111,9 @@ def label_schema(id: str = "l-1", name: str = "tone", **more: Any) -> Item:
         "instruction": "How does it sound?",
         "enable_comment": 1,
         "input_type": "categorical",
-        "input_config": json.dumps({"options": ["kind", "rude"]}),
+        "input_config": json.dumps(
+            {"options": ["kind", "rude"], "multi_select": False}
+        ),
         "created_by": "ann",
         "created_time": NOW,
         "last_update_time": NOW + 1,
@@ -120,7 +125,10 @@ def label_schema(id: str = "l-1", name: str = "tone", **more: Any) -> Item:
 
 
 def review_queue(
-    id: str = "q-1", schemas: Iterable[str] = ("l-1",), status: str = "pending"
+    id: str = "q-1",
+    schemas: Iterable[str] = ("l-1",),
+    status: str = "pending",
+    updated: int = NOW + 1,
 ) -> Item:
     """Return a review queue in which one trace waits."""
     own = {
@@ -136,7 +144,8 @@ def review_queue(
         "item_id": "tr-1",
         "status": status,
         "creation_time_ms": NOW,
-        "last_update_time_ms": NOW + (status != "pending"),
+        "last_update_time_ms": updated if status != "pending" else NOW,
+        "completed_by": "ben" if status != "pending" else None,
     }
     rows = [
         entities.row("review_queues", own),

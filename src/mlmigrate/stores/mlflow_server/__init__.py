@@ -1,11 +1,11 @@
 """Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
 
 ``rest`` speaks HTTP, ``access`` logs in, ``release`` tells what an older server lacks,
-``reading`` is the source half, with ``answers``, ``logged_models`` and ``traces``
-(their records), ``files``, ``trace_files``, ``trace_infos`` and ``trace_links`` beside
-it; ``writing`` is the sink half, with ``index`` (what is there already),
-``experiments``, ``registry``, ``model_writing`` and ``trace_writing`` (with ``otlp``)
-beside it.
+``reading`` is the source half, with ``answers``, ``logged_models``, ``traces`` and
+``entities`` (their records), ``files``, ``trace_files``, ``trace_infos``,
+``trace_links`` and ``entity_reading`` beside it; ``writing`` is the sink half, with
+``index`` (what is there already), ``experiments``, ``registry``, ``model_writing``,
+``trace_writing`` (with ``otlp``) and ``entity_writing`` beside it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ from mlmigrate.contract import (
     TraceFacts,
     Written,
 )
+from mlmigrate.entities import ENTITIES
 from mlmigrate.model import Failed, Finding, Item, Note, Ref
+from mlmigrate.stores.mlflow_server.entities import TOLD
+from mlmigrate.stores.mlflow_server.entity_writing import COLUMNS
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.release import (
     Release,
+    kinds_of,
     lacks,
     narrowed,
     release_of,
@@ -103,6 +107,9 @@ CAPABILITIES = Capabilities(
         of_versions=False,
     ),
     traces=TraceFacts(in_messages=True, needs_runs=True),
+    entities=TOLD,
+    columns=COLUMNS,
+    acts=True,
     infinities=False,
     negative_zero=False,
     negative_times=False,
@@ -183,12 +190,12 @@ class Server:
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        return ()
+        return tuple(dict.fromkeys(self._reader.entities.found))
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """See `mlmigrate.contract.Sink.capabilities`."""
-        return narrowed(CAPABILITIES, self._release)
+        return narrowed(CAPABILITIES, self._release, kinds_of(self._rest))
 
     @cached_property
     def _release(self) -> Release:
@@ -196,7 +203,13 @@ class Server:
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
-        return self._writer.index.copies(origins)
+        wanted = list(origins)
+        entities = [ref for ref in wanted if ref.kind in ENTITIES]
+        others = [ref for ref in wanted if ref.kind not in ENTITIES]
+        return {
+            **(self._writer.index.copies(others) if others else {}),
+            **(self._writer.entities.copies(entities) if entities else {}),
+        }
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
         """See `mlmigrate.contract.Sink.write`."""

@@ -32,7 +32,14 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.stores.mlflow_server import answers, logged_models, trace_infos, traces
+from mlmigrate.stores.mlflow_server import (
+    answers,
+    logged_models,
+    trace_infos,
+    traces,
+)
+from mlmigrate.stores.mlflow_server.entities import TOLD
+from mlmigrate.stores.mlflow_server.entity_reading import EntityReader
 from mlmigrate.stores.mlflow_server.files import Files
 from mlmigrate.stores.mlflow_server.histories import (
     MOST_AT_ONCE,
@@ -85,6 +92,7 @@ class Reader:
         self._runs = ThreadPoolExecutor(max(2, threads // 2), "mlmigrate-read")
         self._histories = Histories(rest, threads=threads)
         self._asking = ThreadPoolExecutor(threads, "mlmigrate-links")
+        self.entities = EntityReader(rest, self._asking)
         self.links = Links(
             rest,
             self._asking,
@@ -149,6 +157,10 @@ class Reader:
             ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
             for trace in trace_infos.search(self._rest, ids):
                 yield Ref("trace", trace["trace_id"])
+        elif selection.kind in TOLD:
+            wanted = selection.experiments
+            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
+            yield from self.entities.refs(selection.kind, ids)
 
     def experiments(self) -> Iterator[Json]:
         """Yield all experiments, active and deleted."""
@@ -326,6 +338,8 @@ class Reader:
             return self._read_logged_model(ref)
         if ref.kind == "registered_model":
             return self._read_model(ref)
+        if ref.kind in TOLD:
+            return self.entities.read(ref, self.experiment_ids)
         found = trace_infos.infos(self._rest, [ref.id])
         return self._read_trace(ref, found.get(ref.id))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlmigrate.contract import Capabilities
 from mlmigrate.errors import ItemError
+from mlmigrate.model import Kind
 from mlmigrate.stores.mlflow_server.rest import Refused, Rest
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(\.\w+)*")
@@ -75,8 +77,28 @@ def lacks(release: Release) -> list[str]:
     ]
 
 
-def narrowed(current: Capabilities, release: Release) -> Capabilities:
-    """Return what *release* can hold of what the *current* MLflow can."""
+#: Where entities of each kind are made.
+_MADE: Mapping[Kind, str] = {
+    "evaluation_dataset": "/api/3.0/mlflow/datasets/create",
+    "scorer": "/api/3.0/mlflow/scorers/register",
+    "label_schema": "/api/3.0/mlflow/label-schemas/create",
+    "review_queue": "/api/3.0/mlflow/review-queues/create",
+    "issue": "/api/3.0/mlflow/issues",
+    "webhook": "webhooks",
+}
+
+
+def kinds_of(rest: Rest) -> frozenset[Kind]:
+    """Find out which kinds of entities a server has; nothing is changed there."""
+    return frozenset(kind for kind, path in _MADE.items() if _knows(rest, path))
+
+
+def narrowed(
+    current: Capabilities, release: Release, kinds: frozenset[Kind]
+) -> Capabilities:
+    """Return what *release* can hold of what the *current* MLflow can, where it has
+    entities of some *kinds*.
+    """
     text = dict(current.text)
     for until, name, limit in _SHORTER:
         if release.number < until:
@@ -90,4 +112,5 @@ def narrowed(current: Capabilities, release: Release) -> Capabilities:
             current.logged_models if release.number >= _LOGGED_MODELS else None
         ),
         traces=current.traces if release.number >= _TRACES else None,
+        entities=current.entities & kinds,
     )

@@ -28,6 +28,7 @@ from mlmigrate.model import (
     Tag,
 )
 from mlmigrate.stores.mlflow_server import answers
+from mlmigrate.stores.mlflow_server.entity_writing import Entities
 from mlmigrate.stores.mlflow_server.experiments import (
     Experiments,
     delete_run,
@@ -87,6 +88,7 @@ class Writer:
         self._traces = Traces(
             rest, reader, self._experiments, self._uploads, self._pool
         )
+        self.entities = Entities(rest)
         self._registry = Registry(rest, reader, fire_webhooks=fire_webhooks)
 
     def close(self) -> None:
@@ -120,8 +122,8 @@ class Writer:
                     return self._registry.write(delivery)
                 case "trace":
                     return self._traces.write([delivery])[0]
-                case kind:
-                    return Failed(delivery.item.ref, f"{kind}s are not written here")
+                case _:
+                    return self.entities.write(delivery)
         except StoreError:
             raise
         except (ItemError, OSError) as error:

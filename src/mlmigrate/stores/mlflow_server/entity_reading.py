@@ -1,0 +1,82 @@
+"""The source half for entities: which there are, and what each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+
+from mlmigrate.entities import ENTITIES
+from mlmigrate.errors import ItemError
+from mlmigrate.model import Finding, Item, Kind, Problem, Ref
+from mlmigrate.stores.mlflow_server.entities import (
+    id_of,
+    item_of,
+    listed,
+    seeds_schemas,
+)
+from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest
+
+
+class EntityReader:
+    """Reads the entities of a server, and changes nothing there."""
+
+    def __init__(self, rest: Rest, pool: Executor) -> None:
+        self._rest = rest
+        self._pool = pool
+        #: Scorers are asked for by their names.
+        self._scorers: dict[Ref, Json] = {}
+        #: Which could not be listed.
+        self.found: list[Finding] = []
+
+    def refs(self, kind: Kind, experiments: Sequence[str]) -> Iterator[Ref]:
+        """Yield the entities of a kind, where they have one those of *experiments*."""
+        places = experiments if ENTITIES[kind].of_experiment else [""]
+        for some in self._listed(kind, places):
+            for said in some:
+                ref = Ref(kind, id_of(kind, said))
+                if kind == "scorer":
+                    self._scorers[ref] = said
+                yield ref
+
+    def read(self, ref: Ref, experiments: Callable[[], Sequence[str]]) -> Item:
+        """Read one entity.
+
+        Args:
+            ref: the entity's.
+            experiments: returns the ids of all, in which a scorer may have to be
+                looked for.
+
+        Raises:
+            ItemError: it is not there, or cannot be read.
+        """
+        if ref.kind != "scorer":
+            return item_of(self._rest, ref, None)
+        if ref not in self._scorers:
+            list(self.refs("scorer", experiments()))
+        if ref not in self._scorers:
+            raise ItemError(f"{self._rest.base} holds no such scorer")
+        return item_of(self._rest, ref, self._scorers[ref])
+
+    def _listed(self, kind: Kind, places: Sequence[str]) -> Iterator[list[Json]]:
+        """Yield the entities of each place; none of a server that knows no such."""
+
+        def in_place(place: str) -> list[Json]:
+            try:
+                # To list label schemas may make one, which a source must not get.
+                if kind == "label_schema" and seeds_schemas(self._rest, place):
+                    return []
+                return listed(self._rest, kind, place)
+            except Refused as refusal:
+                if refusal.unknown:
+                    raise
+                what = f"{kind.replace('_', ' ')}s cannot be listed: {refusal}"
+                where = f"{self._rest.base}{': experiment ' * bool(place)}{place}"
+                self.found.append(Problem(where, what))
+                return []
+
+        try:
+            for place in places[:1]:
+                yield in_place(place)
+        except Refused:
+            return
+        yield from self._pool.map(in_place, places[1:])

@@ -1,0 +1,268 @@
+"""Entities into an MLflow server, which gives them ids and times of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import faults, kept, servers
+from support.copies import copied, differences
+from support.reading import held_at
+
+import mlmigrate
+from mlmigrate import pipeline
+from mlmigrate.entities import ENTITIES
+from mlmigrate.filters import Filters, parse_kinds
+from mlmigrate.locations import resolve
+from mlmigrate.model import Failed, Item, Kind, Note
+from mlmigrate.pipeline import Options
+from mlmigrate.testing.entities import said
+from mlmigrate.testing.entity_items import (
+    dataset,
+    issue,
+    label_schema,
+    record,
+    review_queue,
+    scorer,
+)
+from mlmigrate.testing.faults import Killed, failing
+from mlmigrate.testing.items import experiment, run
+from mlmigrate.testing.suite import MemorySources
+from mlmigrate.testing.trace_items import trace
+
+#: What a server gives entities itself.
+OWN = (
+    *("dataset_id", "scorer_id", "schema_id", "queue_id", "issue_id", "webhook_id"),
+    *("dataset_record_id", "schema_ids", "source_run_id", "source", "digest"),
+    *("created_by", "created_time", "last_update_time", "creation_time", "workspace"),
+    *("created_at", "updated_at", "creation_time_ms", "last_update_time_ms"),
+    *("created_timestamp", "last_updated_timestamp"),
+    *("creation_timestamp", "last_updated_timestamp"),
+)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with an entity of each kind, written by MLflow."""
+    path = tmp_path_factory.mktemp("kept") / "mlflow.db"
+    kept.make(f"sqlite:///{path}")
+    return str(path)
+
+
+def rows(path: Path) -> list[str]:
+    """Return all that a SQLite database holds."""
+    with closing(sqlite3.connect(path)) as held:
+        return list(held.iterdump())
+
+
+def test_into_a_server_and_out_again(
+    database: str, server: str, tmp_path: Path
+) -> None:
+    """MLflow shows the same, but for what a server gives itself."""
+    only = Options(filters=Filters(kinds=(*parse_kinds("run,trace"), *ENTITIES)))
+    planned = mlmigrate.plan([database], server, only)
+    report = mlmigrate.copy([database], server, only)
+    found = mlmigrate.verify([database], server, only)
+    again = mlmigrate.copy([database], server, only)
+    back = tmp_path / "back.db"
+    mlmigrate.copy([server], str(back))
+
+    assert report.failed == []
+    assert (found.different, found.missing) == ([], [])
+    assert planned.losses == report.losses == again.losses
+    assert [each.what for each in report.losses if each.ref.kind == "mcp_server"] == [
+        "the sink has no place for it"
+    ]
+    assert not again.copied | again.updated
+    one, other = (_plain(kept.shown(f"sqlite:///{path}")) for path in (database, back))
+    assert one.pop("mcp_servers")
+    assert not other.pop("mcp_servers")
+    one["webhooks"][0] |= {"secret": None, "status": "DISABLED"}
+    for kind, told in one.items():
+        assert told, kind
+        assert told == other[kind], kind
+
+
+def _plain(told: Any) -> Any:
+    """Leave out what a server gives, and the order that comes of it."""
+    if isinstance(told, dict):
+        return {key: _plain(each) for key, each in told.items() if key not in OWN}
+    if isinstance(told, list):
+        return sorted(map(_plain, told), key=str)
+    return told
+
+
+def test_a_source_gets_nothing(
+    reusable_server: servers.ReusableServer,
+    sources: MemorySources,
+    tmp_path: Path,
+) -> None:
+    """To list label schemas would make a default one."""
+    reusable_server.reset()
+    copied(sources(experiment(), run(), dataset()), reusable_server.url)
+    before = rows(reusable_server.folder / "mlflow.db")
+    report = mlmigrate.copy([reusable_server.url], str(tmp_path / "sink.db"))
+
+    assert report.copied["evaluation_dataset"] == 1
+    assert rows(reusable_server.folder / "mlflow.db") == before
+
+
+def at(server: str, kind: Kind) -> list[Item]:
+    """Return the entities of a kind that a server holds."""
+    return list(held_at(server, kind).values())
+
+
+def test_what_grew(server: str, sources: MemorySources) -> None:
+    """A later copy adds what is new, and writes over what was changed since."""
+    later = 4_000_000_000_000  # than the server's own clock
+    origin = sources(
+        experiment(),
+        trace("tr-1"),
+        trace("tr-2"),
+        dataset(records=[record(1)]),
+        scorer("s-1", '{"a": 1}'),
+        label_schema(),
+        review_queue(),
+        issue(run=None),
+    )
+    copied(origin, server)
+    sources.put(
+        origin,
+        dataset(
+            records=[record(1, later, outputs='{"mlflow_wrapped": 5}'), record(2)],
+            tags=[("team", "nlp"), ("more", "yes")],
+            homes=("1",),
+        ),
+        scorer("s-1", '{"a": 1}', '{"a": 2}'),
+        label_schema(instruction="Well?", last_update_time=later),
+        review_queue(status="complete", updated=later),
+    )
+    result = copied(origin, server)
+
+    for kind in ("evaluation_dataset", "scorer", "label_schema", "review_queue"):
+        assert result.counts(kind) == {"updated": 1}, result.of(Failed)
+    assert differences(origin, server) == []
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+    (held,) = at(server, "evaluation_dataset")
+    assert len(said(held)["evaluation_dataset_records"]) == 2
+    (queue,) = at(server, "review_queue")
+    assert said(queue)["review_queue_items"][0]["status"] == "complete"
+
+
+def test_numbers_of_scorers_are_the_servers(
+    server: str, sources: MemorySources
+) -> None:
+    """Versions come in their order; another number is told."""
+    one = sources(experiment(), scorer("s-1", '{"a": 1}', '{"a": 2}'))
+    other = sources(experiment(), scorer("s-2", '{"b": 1}'))
+    copied(one, server)
+    result = copied(other, server)
+    notes = [each.what for each in result.findings() if isinstance(each, Note)]
+
+    assert "scorer_version 1 is scorer_version 3 at the sink" in notes
+    assert differences(one, server) == differences(other, server) == []
+    (held,) = at(server, "scorer")
+    texts = [row["serialized_scorer"] for row in said(held)["scorer_versions"]]
+    assert texts == ['{"a": 1}', '{"a": 2}', '{"b": 1}']
+
+
+def test_a_trace_that_is_not_there(server: str, sources: MemorySources) -> None:
+    """A queue is copied without it, and that is told."""
+    origin = sources(experiment(), label_schema(), review_queue())
+    result = copied(origin, server)
+    lost = [each.what for each in result.losses() if "trace" in each.what]
+
+    assert result.counts("review_queue") == {"copied": 1}
+    assert lost == ["trace tr-1 is not at the sink"]
+    assert differences(origin, server) == []
+
+
+def test_two_of_one_name(server: str, sources: MemorySources) -> None:
+    """A server cannot hold both apart: the second fails, and says why."""
+    origin = sources(experiment(), dataset("d-1"), dataset("d-2"))
+    for outcome in ("copied", "skipped"):
+        result = copied(origin, server)
+        assert result.counts("evaluation_dataset") == {outcome: 1, "failed": 1}
+        assert "another of its name" in result.of(Failed)[0].why
+
+
+def everything() -> list[Item]:
+    return [
+        experiment(),
+        trace("tr-1"),
+        dataset(records=[record(1), record(2)]),
+        scorer(),
+        label_schema(),
+        review_queue(),
+        issue(run=None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.drop(), faults.lie(502), faults.truncate()],
+    ids=lambda fault: fault.kind.name,
+)
+def test_a_lost_answer_makes_nothing_twice(
+    fault: faults.Fault, server: str, sources: MemorySources
+) -> None:
+    """Every answer to a create is lost once."""
+    origin = sources(*everything())
+    paths = (
+        *("/datasets/create", "/records", "/scorers/register", "/issues"),
+        *("/label-schemas/create", "/review-queues/create", "/items/add"),
+    )
+    with faults.fault_proxy(server) as proxy:
+        proxy.plan = faults.any_of(*(faults.on("POST", path, fault) for path in paths))
+        result = copied(origin, proxy.url)
+        assert sum(proxy.faults.values()) == len(paths)
+    assert result.of(Failed) == []
+    assert differences(origin, server) == []
+    for kind in ("evaluation_dataset", "scorer", "review_queue", "issue"):
+        assert len(at(server, kind)) == 1, kind
+    (held,) = at(server, "scorer")
+    assert len(said(held)["scorer_versions"]) == 2
+
+
+def test_killed_at_every_call(
+    sources: MemorySources, reusable_server: servers.ReusableServer
+) -> None:
+    """And run again, it is as if it had not been."""
+    url, origin = reusable_server.url, sources(*everything())
+    reusable_server.reset()
+    clean = failing(resolve(url, shared={"artifacts": "copy"}))
+    list(pipeline.copy([resolve(origin)], clean, Options()))
+    for call in range(4, clean.calls.count + 1):
+        reusable_server.reset()
+        sink = resolve(url, shared={"artifacts": "copy"})
+        with pytest.raises(Killed):
+            stopped = failing(sink, call, "after")
+            list(pipeline.copy([resolve(origin)], stopped, Options()))
+        assert copied(origin, url).of(Failed) == []
+        assert differences(origin, url) == [], call
+        assert len(at(url, "issue")) == 1
+
+
+@pytest.fixture
+def refusing(server: str) -> Iterator[faults.Proxy]:
+    """A server that does not list scorers."""
+    with faults.fault_proxy(server) as proxy:
+        proxy.plan = faults.on("GET", "/scorers/list", faults.refuse(403), times=99)
+        yield proxy
+
+
+def test_what_cannot_be_listed(
+    refusing: faults.Proxy, server: str, sources: MemorySources, tmp_path: Path
+) -> None:
+    """Is a problem; the rest is copied."""
+    copied(sources(*everything()), server)
+    report = mlmigrate.copy([refusing.url], str(tmp_path / "sink.db"))
+    problems = [each for each in report.problems if "scorers" in each.what]
+
+    assert report.copied["evaluation_dataset"] == 1
+    assert "scorer" not in report.copied
+    assert problems
