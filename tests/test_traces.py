@@ -18,6 +18,7 @@ from support import servers, traced
 from support.corpus import corpus_stores
 from support.fixture_stores import FIXTURES
 from support.reading import held_at
+from support.traced import shown
 
 import mlmigrate
 from mlmigrate.digest import digest
@@ -31,7 +32,6 @@ from mlmigrate.report import Report
 from mlmigrate.span_content import span_id
 from mlmigrate.testing.suite import MemorySources, with_traces
 
-_OWN = ("mlmigrate.", "mlflow.artifactLocation", "mlflow.trace.spansLocation")
 
 
 @pytest.fixture(autouse=True)
@@ -53,36 +53,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     location = f"sqlite:///{tmp_path_factory.mktemp('db') / 'mlflow.db'}"
     traced.write(location)
     return location
-
-
-def shown(uri: str) -> dict[str, dict[str, Any]]:
-    """Return what MLflow's client shows of each trace."""
-    client = MlflowClient(tracking_uri=uri)
-    homes = {each.experiment_id: each.name for each in client.search_experiments()}
-    found = {}
-    for short in client.search_traces(locations=list(homes), include_spans=False):
-        trace = client.get_trace(short.info.trace_id)
-        info = trace.info
-        found[info.trace_id] = {
-            "experiment": homes[info.experiment_id],
-            "state": str(info.state),
-            "times": (info.request_time, info.execution_duration),
-            "client_request_id": info.client_request_id,
-            "previews": (info.request_preview, info.response_preview),
-            "tags": {k: v for k, v in info.tags.items() if not k.startswith(_OWN)},
-            "metadata": info.trace_metadata,
-            "assessments": {
-                each.assessment_id: {
-                    **each.to_dictionary(),
-                    "run": each.run_id,
-                    "times": (each.create_time_ms, each.last_update_time_ms),
-                    "valid": each.valid is not False,
-                }
-                for each in info.assessments
-            },
-            "spans": {span.span_id: span.to_dict() for span in trace.data.spans},
-        }
-    return found
 
 
 def copied(source: str, sink: str) -> Report:

@@ -1,4 +1,5 @@
-"""Writes a store with traces by MLflow's own API: ``python traced.py TRACKING_URI``.
+"""Writes a store with traces by MLflow's own API, ``python traced.py TRACKING_URI``,
+and tells what MLflow shows of one.
 
 It runs in a process of its own, as MLflow keeps the state of tracing in globals.
 """
@@ -16,6 +17,8 @@ from support._processes import clean_environment
 
 #: What the tokens of the traced model come to.
 USAGE = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
+
+_OWN = ("mlmigrate.", "mlflow.artifactLocation", "mlflow.trace.spansLocation")
 
 
 def write(uri: str) -> None:
@@ -38,6 +41,38 @@ def write(uri: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def shown(uri: str) -> dict[str, dict[str, Any]]:
+    """Return what MLflow's client shows of each trace."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    homes = {each.experiment_id: each.name for each in client.search_experiments()}
+    found = {}
+    for short in client.search_traces(locations=list(homes), include_spans=False):
+        trace = client.get_trace(short.info.trace_id)
+        info = trace.info
+        found[info.trace_id] = {
+            "experiment": homes[info.experiment_id],
+            "state": str(info.state),
+            "times": (info.request_time, info.execution_duration),
+            "client_request_id": info.client_request_id,
+            "previews": (info.request_preview, info.response_preview),
+            "tags": {k: v for k, v in info.tags.items() if not k.startswith(_OWN)},
+            "metadata": info.trace_metadata,
+            "assessments": {
+                each.assessment_id: {
+                    **each.to_dictionary(),
+                    "run": each.run_id,
+                    "times": (each.create_time_ms, each.last_update_time_ms),
+                    "valid": each.valid is not False,
+                }
+                for each in info.assessments
+            },
+            "spans": {span.span_id: span.to_dict() for span in trace.data.spans},
+        }
+    return found
 
 
 def _folder(uri: str) -> Path:

@@ -132,11 +132,17 @@ class Files:
             files = f"/ajax-api/2.0/mlflow/{place(ref.id)}/artifacts/files"
             return self._rest.download(files, {"artifact_file_path": path})
         if ref.kind == "trace":
-            query = {"request_id": ref.id}
-            if path != SPANS_FILE:
-                query["path"] = path.removeprefix("attachments/")
-            return self._rest.download(SPANS, query)
+            return self.attached(ref, path)
         return self._rest.download("/get-artifact", {"run_id": ref.id, "path": path})
+
+    def attached(self, ref: Ref, path: str) -> BinaryIO:
+        """Open a file of a trace through the server, which gives those of spans and of
+        attachments.
+        """
+        query = {"request_id": ref.id}
+        if path != SPANS_FILE:
+            query["path"] = path.removeprefix("attachments/")
+        return self._rest.download(SPANS, query)
 
     def uri(self, ref: Ref) -> str:
         """Return where an item's artifacts are: it never changes."""

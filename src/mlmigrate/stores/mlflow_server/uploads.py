@@ -4,12 +4,14 @@ that both see.
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 from urllib.parse import unquote
+from uuid import uuid4
 
 from mlmigrate.artifacts import (
     Remote,
@@ -139,7 +141,7 @@ class Uploads:
         with self._disk_lock:
             if self._same_disk:
                 return
-            if path not in {one.path for one in self._files.listed(owner)}:
+            if not self._is_seen(owner, folder, path):
                 (folder / path).unlink()
                 raise ItemError(
                     f"{self._rest.base} does not see what is written to {folder}: it"
@@ -147,6 +149,21 @@ class Uploads:
                     " --serve-artifacts, or give -o map-artifacts=OLD=NEW"
                 )
             self._same_disk = True
+
+    def _is_seen(self, owner: Ref, folder: Path, path: str) -> bool:
+        """Tell whether the server sees a file that was written."""
+        if owner.kind != "trace":
+            return path in {one.path for one in self._files.listed(owner)}
+        # It lists none of a trace's, but gives what is attached to it.
+        name, content = f"attachments/{uuid4()}", uuid4().bytes
+        write_file(folder, name, io.BytesIO(content))
+        try:
+            with self._files.attached(owner, name) as found:
+                return found.read(len(content)) == content
+        except (ItemError, OSError):
+            return False
+        finally:
+            (folder / name).unlink()
 
 
 def _opener(delivery: Delivery, ref: Ref, artifact: Artifact) -> _Begin:
