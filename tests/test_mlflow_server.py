@@ -298,9 +298,11 @@ def test_reading_changes_nothing(server: str) -> None:
     with sink(server) as store:
         at = put(store, experiment()).ref
         put(store, run(at))
+        id = f"tr-{'1' * 32}"
+        put(store, Item(Ref("trace", id), Trace(at, "OK", 1), origin=id))
     with faults.fault_proxy(server) as proxy:
         source = open_source(proxy.url, {})
-        kinds: tuple[Kind, ...] = ("experiment", "run", "registered_model")
+        kinds: tuple[Kind, ...] = ("experiment", "run", "registered_model", "trace")
         for kind in kinds:
             refs = list(source.refs(Selection(kind)))
             assert not [one for one in source.read(refs) if isinstance(one, Failed)]
@@ -308,7 +310,7 @@ def test_reading_changes_nothing(server: str) -> None:
         source.close()
         source.close()
         asked = {(one.method, one.path) for one in proxy.seen}
-    searches = ("runs/search", "logged-models/search", "traces/search")
+    searches = ("runs/search", "logged-models/search", "traces/search", "GetInfos")
     assert all(method == "GET" or path.endswith(searches) for method, path in asked), (
         asked
     )

@@ -510,7 +510,7 @@ def test_an_older_server_has_no_place_for_them(
     from mlmigrate.stores import mlflow_server
     from mlmigrate.stores.mlflow_server.release import Release
 
-    old = Release((3, 4), "MLflow 3.4.0")
+    old = Release((3, 12), "MLflow 3.12.0")
     monkeypatch.setattr(mlflow_server, "release_of", lambda _: old)
     items, data = with_traces()
     origin = sources(*items, files=data)
@@ -616,6 +616,23 @@ def test_a_trace_that_cannot_be_read_fails_alone(
     ]
     assert sorted(map(len, told)) == [0, 1]
     assert any("its spans cannot be read" in what for each in told for what in each)
+
+
+def test_spans_that_a_server_does_not_give_are_told(
+    server: str, sources: MemorySources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow 3.4 and 3.5 have them in the database and look for a file."""
+    from mlmigrate.stores.mlflow_server import reading
+    from mlmigrate.stores.mlflow_server.release import Release
+
+    old = Release((3, 5), "MLflow 3.5.1")
+    monkeypatch.setattr(reading, "release_of", lambda _: old)
+    copied(sources(experiment(), trace(spans=(span(),))), server)
+    with faults.fault_proxy(server) as proxy:
+        proxy.plan = faults.on("GET", "get-trace-artifact", faults.refuse(404))
+        (item,) = read(proxy.url).values()
+    (told,) = item.findings
+    assert "MLflow 3.4 and 3.5 keep in the database" in getattr(told, "what", "")
 
 
 def test_files_on_the_disk_of_a_server(

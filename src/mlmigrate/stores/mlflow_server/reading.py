@@ -47,6 +47,7 @@ from mlmigrate.stores.mlflow_server.histories import (
     Histories,
     Latest,
 )
+from mlmigrate.stores.mlflow_server.release import release_of
 from mlmigrate.stores.mlflow_server.rest import (
     EXPERIMENTS_A_SEARCH,
     Json,
@@ -54,7 +55,7 @@ from mlmigrate.stores.mlflow_server.rest import (
     Rest,
     filter_text,
 )
-from mlmigrate.stores.mlflow_server.trace_files import contents
+from mlmigrate.stores.mlflow_server.trace_files import Contents, contents
 from mlmigrate.stores.mlflow_server.trace_links import Links
 
 ALL = "ALL"
@@ -566,5 +567,15 @@ class Reader:
             more=beside is not None,
             every=beside == traces.ALL_FILES,
         )
+        if found == Contents() and self._hides_spans:
+            what = (
+                "it may have spans that MLflow 3.4 and 3.5 keep in the database and do"
+                " not give: copy from the database itself"
+            )
+            found = Contents(findings=(Problem(where, what),))
         links = self.links.of(ref.id, traces.prompts_of(info))
         return traces.item_of(info, lifted, found, links, where)
+
+    @cached_property
+    def _hides_spans(self) -> bool:
+        return (3, 4) <= release_of(self._rest).number < (3, 6)

@@ -15,8 +15,9 @@ _VERSION = re.compile(r"(\d+)\.(\d+)(\.\w+)*")
 _DATASETS = (2, 4)
 _ALIASES = (2, 3)
 _LOGGED_MODELS = (3, 0)
-#: Takes spans by OTLP into its database, of traces that have their own ids.
-_TRACES = (3, 5)
+#: Takes spans by OTLP into its database, and then lets all else be said of the trace
+#: that it makes of them (``SqlAlchemyStore.start_trace``): older ones fail there.
+_TRACES = (3, 13)
 _SEARCHES_EXPERIMENTS = (1, 28)
 _NEWEST = (1_000, 0)
 

@@ -208,7 +208,8 @@ class Traces:
             checksums, size = self._uploads.write(ref, uri, files, work.findings)
             if work.file:
                 checksums.pop(SPANS_FILE, None)
-        for each in [*map(assessment_message, later), *again]:
+        made = [assessment_message(each, work.id) for each in later]
+        for each in [*made, *again]:
             self._assess(work, each)
         complete = self._link(work)
         if left:
@@ -244,7 +245,7 @@ class Traces:
             "state": header.state,
             "tags": tags,
             "trace_metadata": metadata,
-            "assessments": [assessment_message(each) for each in assessments],
+            "assessments": [assessment_message(each, work.id) for each in assessments],
         }
         if header.execution_duration is not None:
             info["execution_duration"] = duration(header.execution_duration)
@@ -381,12 +382,13 @@ def _overriding(assessments: Sequence[Assessment]) -> list[Assessment]:
     return ordered
 
 
-def assessment_message(each: Assessment) -> Json:
-    """Return an assessment as a server takes it."""
+def assessment_message(each: Assessment, trace: str) -> Json:
+    """Return an assessment of a trace as a server takes it."""
     value = json.loads(each.value)
     said: Json = {
         "assessment_id": each.id,
         "assessment_name": each.name,
+        "trace_id": trace,  # MLflow < 3.17 does not add it
         "source": {"source_type": each.source_type},
         "create_time": timestamp(each.created or 1),
         "last_update_time": timestamp(each.updated or each.created or 1),
