@@ -660,3 +660,37 @@ def test_files_on_the_disk_of_a_server(
         for each in plain.findings
     )
     assert isinstance(plain.header, Trace)
+
+
+def test_traces_of_a_deleted_experiment(
+    sources: MemorySources, server: str, sqlite_uri: str
+) -> None:
+    """It takes them until the copy ends, and they are read as others are."""
+    item = trace(spans=(span(),), assessments=(assessment("a-1"),))
+    origin = sources(experiment(lifecycle="deleted"), item)
+    result = copied(origin, server)
+    assert [*result.of(Failed), *losses(result)] == []
+    assert differences(origin, server) == []
+    copied(server, sqlite_uri)
+
+    assert differences(server, sqlite_uri) == []
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+
+
+def test_few_requests_a_trace(sources: MemorySources, server: str) -> None:
+    """One says all of a trace, and one gets its spans; all else is for many."""
+    ids = [f"tr-{n:032x}" for n in range(120)]
+    many = [trace(id, spans=(span(trace=id),)) for id in ids]
+    origin = sources(experiment(), run(), *many)
+    with faults.fault_proxy(server) as proxy:
+        copied(origin, proxy.url)
+        into = [each for each in proxy.seen if "traces" in each.path]
+        assert len(into) < len(ids) + 10
+    with faults.fault_proxy(server) as proxy:
+        set(copied(origin, proxy.url).counts("trace"))
+        again = [each for each in proxy.seen if "traces" in each.path]
+        assert len(again) < 10
+    with faults.fault_proxy(server) as proxy:
+        assert len(read(proxy.url)) == len(ids)
+        out = [each for each in proxy.seen if "trace" in each.path]
+        assert len(out) < len(ids) + 10

@@ -135,7 +135,7 @@ def open_sink(location: str, options: Mapping[str, Any]) -> Server:
         LocationError: it is no URL of a server.
         StoreError: it cannot be reached, refuses us, or is no MLflow server.
     """
-    return Server(location, options, default_threads=4)
+    return Server(location, options, default_threads=4, sink=True)
 
 
 class Server:
@@ -149,6 +149,7 @@ class Server:
         options: Mapping[str, Any],
         *,
         default_threads: int,
+        sink: bool = False,
     ) -> None:
         threads = int(options.get("threads") or default_threads)
         maps = parse_maps(options.get("map-artifacts") or ())
@@ -158,7 +159,7 @@ class Server:
             retries=int(options.get("retries", 6)),
         )
         self.location = self._rest.base
-        self._reader = Reader(self._rest, threads=threads, maps=maps)
+        self._reader = Reader(self._rest, threads=threads, maps=maps, sink=sink)
         self._writer = Writer(
             self._rest,
             self._reader,

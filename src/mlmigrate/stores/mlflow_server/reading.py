@@ -81,9 +81,15 @@ class Reader:
     """Reads everything that `mlmigrate.model` has a record for."""
 
     def __init__(
-        self, rest: Rest, *, threads: int, maps: Sequence[tuple[str, str]]
+        self,
+        rest: Rest,
+        *,
+        threads: int,
+        maps: Sequence[tuple[str, str]],
+        sink: bool = False,
     ) -> None:
         self._rest = rest
+        self._sink = sink
         self.files = Files(rest, maps)
         self._kept: OrderedDict[str, Json] = OrderedDict()
         self._lock = threading.Lock()
@@ -573,7 +579,10 @@ class Reader:
                 " not give: copy from the database itself"
             )
             found = Contents(findings=(Problem(where, what),))
-        links = self.links.of(ref.id, traces.prompts_of(info))
+        # What others linked to a copy at the sink is no business of ours.
+        every = not (self._sink and lifted.mark)
+        every = every or info["tags"].get(traces.LINKED) == traces.MANY
+        links = self.links.of(ref.id, traces.named_ends(info), every=every)
         return traces.item_of(info, lifted, found, links, where)
 
     @cached_property

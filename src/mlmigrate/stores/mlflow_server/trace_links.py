@@ -20,7 +20,7 @@ from mlmigrate.stores.mlflow_server.rest import Refused, Rest, filter_text
 #: Yields what may be linked to: ids of runs, or ``name/version`` of prompts.
 Ids: TypeAlias = Callable[[], Iterable[str]]
 #: The kind and the id of what was linked to.
-_End: TypeAlias = tuple[str, str]
+End: TypeAlias = tuple[str, str]
 
 
 class Links:
@@ -40,28 +40,29 @@ class Links:
         self._experiments = experiments
         self._ends: dict[str, Ids] = {"run": runs, "prompt_version": prompts}
         self._lock = threading.Lock()
-        self._found: dict[str, set[_End]] = {}
-        self._asked: set[_End] = set()
+        self._found: dict[str, set[End]] = {}
+        self._asked: set[End] = set()
+        self._complete = False
 
-    def of(self, id: str, prompts: Iterable[str] = ()) -> list[TraceLink]:
+    def of(self, id: str, named: Iterable[End], *, every: bool) -> list[TraceLink]:
         """Return the links of a trace.
 
         Args:
             id: the trace.
-            prompts: versions of prompts that it may be linked to, ``name/version``:
-                they need not be there any more.
+            named: what it may be linked to, and which need not be there any more.
+            every: ask all that is there for its traces, and not only *named*.
 
         Raises:
             ItemError: the server refuses to tell.
         """
         with self._lock:
-            wanted = {("prompt_version", each) for each in prompts}
-            if not self._asked:
-                self._asked.add(("", ""))
+            wanted = set(named)
+            if every and not self._complete:
                 wanted.update(
                     (kind, other) for kind, ids in self._ends.items() for other in ids()
                 )
             self._ask(sorted(wanted - self._asked))
+            self._complete = self._complete or every
             return [TraceLink(*end) for end in sorted(self._found.get(id, ()))]
 
     def note(self, id: str, links: Iterable[TraceLink]) -> None:
@@ -75,8 +76,9 @@ class Links:
         with self._lock:
             self._found.clear()
             self._asked.clear()
+            self._complete = False
 
-    def _ask(self, ends: Sequence[_End]) -> None:
+    def _ask(self, ends: Sequence[End]) -> None:
         if not ends:
             return
         homes = self._experiments()

@@ -445,12 +445,12 @@ def _own_tags(work: _Work) -> list[Tag]:
         own.append(Tag(traces.GIVEN, "[]"))
     elif not brought and (held is None or _FINALIZED not in held["trace_metadata"]):
         own.append(Tag(traces.GIVEN, json.dumps([_FINALIZED])))
-    prompts = [each.id for each in item.trace_links if each.kind != "run"]
-    if prompts:
-        before = traces.prompts_of(held) if held is not None else []
-        together = json.dumps(sorted({*prompts, *before}))
-        if len(together) <= traces.SHOWN_TAG:
-            own.append(Tag(traces.PROMPTS, together))
+    if item.trace_links:
+        before = traces.named_ends(held) if held is not None else []
+        ends = {(each.kind, each.id) for each in item.trace_links}
+        text = json.dumps(sorted(ends.union(before)))
+        short = len(text) <= traces.SHOWN_TAG
+        own.append(Tag(traces.LINKED, text if short else traces.MANY))
     if item.artifacts and work.delivery.open is not None:
         spans_too = any(file.path == SPANS_FILE for file in item.artifacts)
         own.append(Tag(traces.FILES, traces.ALL_FILES if spans_too else "beside"))

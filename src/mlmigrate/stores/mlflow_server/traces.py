@@ -29,6 +29,7 @@ from mlmigrate.stores.mlflow_server.rest import (
     Json,
 )
 from mlmigrate.stores.mlflow_server.trace_files import Contents
+from mlmigrate.stores.mlflow_server.trace_links import End
 
 #: On a copy: a JSON list of the keys of metadata that the server gave it.
 GIVEN = "mlmigrate.given"
@@ -36,8 +37,10 @@ GIVEN = "mlmigrate.given"
 FILES = "mlmigrate.files"
 #: Its value where ``traces.json`` is one of them.
 ALL_FILES = "all"
-#: On a copy: a JSON list of the versions of prompts that it is linked to.
-PROMPTS = "mlmigrate.prompts"
+#: On a copy: a JSON list of [kind, id] of what it was linked to.
+LINKED = "mlmigrate.linked"
+#: Its value where that is too long.
+MANY = "many"
 
 _LINKED_PROMPTS = "mlflow.linkedPrompts"
 _ARCHIVED_AT = "mlflow.trace.archiveLocation"
@@ -60,15 +63,17 @@ def lifted_of(info: Json) -> Lifted:
     return lift(tags.items(), metadata)
 
 
-def prompts_of(info: Json) -> list[str]:
-    """Return the versions of prompts that the tags of a trace name."""
+def named_ends(info: Json) -> list[End]:
+    """Return what the tags of a trace say that it was linked to."""
     tags: dict[str, str] = info["tags"]
-    found: list[str] = []
+    found: list[End] = []
     with suppress(ValueError, TypeError, KeyError, RecursionError):
-        found += map(str, json.loads(tags.get(PROMPTS) or "[]"))
+        found += ((str(kind), str(id)) for kind, id in json.loads(tags[LINKED]))
     with suppress(ValueError, TypeError, KeyError, RecursionError):
-        listed = json.loads(tags.get(_LINKED_PROMPTS) or "[]")
-        found += (f"{each['name']}/{each['version']}" for each in listed)
+        found += (
+            ("prompt_version", f"{each['name']}/{each['version']}")
+            for each in json.loads(tags[_LINKED_PROMPTS])
+        )
     return found
 
 
