@@ -33,7 +33,6 @@ from mlmigrate.span_content import span_id
 from mlmigrate.testing.suite import MemorySources, with_traces
 
 
-
 @pytest.fixture(autouse=True)
 def _allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
