@@ -153,6 +153,7 @@ ENTITIES: dict[Kind, Description] = {
                     refs={"source_run_id": "run"},
                     updated="last_updated_timestamp",
                 ),
+                Table("issue_categories", "issue_id", ("category_hash",)),
             ),
             of_experiment=True,
         ),

@@ -17,6 +17,7 @@ from mlmigrate.stores.mlflow_db.copies import Tables
 from mlmigrate.stores.mlflow_db.transaction import Transaction
 
 _HOME = "experiment_id"
+_LATER = "a later MLflow's; install that, and upgrade the database"
 
 
 def write_entity(transaction: Transaction, delivery: Delivery) -> Ref:
@@ -29,7 +30,9 @@ def write_entity(transaction: Transaction, delivery: Delivery) -> Ref:
     new: dict[tuple[str, tuple[str, ...]], list[dict[str, Any]]] = defaultdict(list)
     for row in item.rows:
         table = entities.table_of(ref.kind, row)
-        held = transaction.tables[table.name]
+        held = transaction.tables.get(table.name)
+        if held is None:
+            raise ItemError(f"there is no table {table.name}: it is {_LATER}")
         said = _columns(held, table, ref, header, row)
         if delivery.into is None or not _updated(connection, held, table, said):
             new[table.name, tuple(said)].append(said)
@@ -78,10 +81,7 @@ def _columns(
         said[_HOME] = int(header.experiment.id)
     for name, value in said.items():
         if name not in held.c:
-            raise ItemError(
-                f"table {table.name} has no column {name}: it is a later MLflow's;"
-                " install that, and upgrade the database"
-            )
+            raise ItemError(f"table {table.name} has no column {name}: it is {_LATER}")
         # What is neither true nor false, the database may refuse.
         if isinstance(held.c[name].type, sa.Boolean) and value in (0, 1):
             said[name] = bool(value)

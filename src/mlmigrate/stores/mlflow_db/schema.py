@@ -60,18 +60,39 @@ def newest_revision() -> str:
     Raises:
         SchemaError: MLflow is not installed.
     """
-    spec = find_spec("mlflow")
-    if spec is None or spec.origin is None:
-        raise SchemaError("MLflow is not installed: pip install mlflow")
-    folder = Path(spec.origin).parent / "store" / "db_migrations" / "versions"
     revisions: set[str] = set()
     replaced: set[str] = set()
-    for path in folder.glob("*.py"):
+    for path in (_installed() / "store/db_migrations/versions").glob("*.py"):
         text = path.read_text()
         revisions.update(re.findall(r'^revision\s*=\s*"(\w+)"', text, re.M))
         replaced.update(re.findall(r'^down_revision\s*=\s*"(\w+)"', text, re.M))
     (newest,) = revisions - replaced
     return newest
+
+
+@cache
+def names_table(table: str) -> bool:
+    """Tell whether the installed MLflow has a table, by its models' source.
+
+    Raises:
+        SchemaError: MLflow is not installed.
+    """
+    # The tables of a database that is still being made cannot be asked for.
+    return any(f'__tablename__ = "{table}"' in text for text in _models())
+
+
+@cache
+def _models() -> tuple[str, ...]:
+    paths = (_installed() / "store").glob("*/dbmodels/models.py")
+    return tuple(path.read_text() for path in paths)
+
+
+def _installed() -> Path:
+    """Return where MLflow is installed."""
+    spec = find_spec("mlflow")
+    if spec is None or spec.origin is None:
+        raise SchemaError("MLflow is not installed: pip install mlflow")
+    return Path(spec.origin).parent
 
 
 @dataclass(frozen=True, slots=True)

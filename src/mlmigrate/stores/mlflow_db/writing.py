@@ -49,6 +49,7 @@ from mlmigrate.stores.mlflow_db.logged_model_rows import write_logged_model
 from mlmigrate.stores.mlflow_db.model_rows import write_model
 from mlmigrate.stores.mlflow_db.reading import DbReader
 from mlmigrate.stores.mlflow_db.run_rows import write_run
+from mlmigrate.stores.mlflow_db.schema import names_table
 from mlmigrate.stores.mlflow_db.stored import Stored, store
 from mlmigrate.stores.mlflow_db.trace_rows import write_trace
 from mlmigrate.stores.mlflow_db.transaction import Transaction
@@ -236,7 +237,7 @@ class DbSink:
                 logged_models=_models(nan="zero"),
                 one_dataset_a_digest=True,
                 traces=TraceFacts(),
-                entities=frozenset(ENTITIES),
+                entities=_entities(),
                 acts=True,
             )
         text = {}
@@ -244,8 +245,9 @@ class DbSink:
             length = getattr(self._tables[table].c[column].type, "length", None)
             if length is not None:
                 text[name] = length
-        for table in {each.name for kind in ENTITIES.values() for each in kind.tables}:
-            for held in self._tables[table].columns:
+        entities = _entities()
+        for table in {each.name for kind in entities for each in ENTITIES[kind].tables}:
+            for held in self._tables[table].columns if table in self._tables else ():
                 if (length := getattr(held.type, "length", None)) is not None:
                     text[f"{table}.{held.name}"] = length
         mysql = url.get_backend_name() != "postgresql"
@@ -258,7 +260,7 @@ class DbSink:
             logged_models=_models(nan="zero" if mysql else "kept"),
             one_dataset_a_digest=True,
             traces=TraceFacts(),
-            entities=frozenset(ENTITIES),
+            entities=entities,
             acts=True,
             folds_keys=mysql,
             nul=mysql,
@@ -318,7 +320,7 @@ class DbSink:
             for at in range(0, len(traces), _IDS):
                 part = traces[at : at + _IDS]
                 found.update(copies.trace_copies(connection, tables, part))
-            for kind in ENTITIES:
+            for kind in _entities():
                 if refs := wanted[kind]:
                     found.update(entity_rows.copies(connection, tables, kind, refs))
             if models := {ref.id for ref in wanted["registered_model"]}:
@@ -433,6 +435,12 @@ class DbSink:
         if kind == "logged_model":
             column = self._tables["logged_models"].c.artifact_location
         return getattr(column.type, "length", None)
+
+
+def _entities() -> frozenset[Kind]:
+    """Return the kinds of entities that the installed MLflow has tables for."""
+    kinds = (each.kind for each in ENTITIES.values() if names_table(each.own.name))
+    return frozenset(kinds)
 
 
 def _models(*, nan: Literal["kept", "zero"]) -> ModelFacts:

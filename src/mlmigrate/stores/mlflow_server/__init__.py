@@ -53,7 +53,7 @@ CAPABILITIES = Capabilities(
     text={
         "experiment.name": 256,
         "experiment_tag.key": 250,
-        "experiment_tag.value": 5000,
+        "experiment_tag.value": 20_000,
         "run.name": 250,
         "run.user": 256,
         "param.key": 250,

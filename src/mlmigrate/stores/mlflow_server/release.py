@@ -23,6 +23,7 @@ _NEWEST = (1_000, 0)
 
 #: Until which release a field was shorter, and how long it was.
 _SHORTER = (
+    ((3, 16), "experiment_tag.value", 5000),
     ((3, 2), "model_version_tag.value", 5000),
     ((2, 17), "tag.value", 5000),
     ((2, 15), "dataset.schema", 65_535),
