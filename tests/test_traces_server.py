@@ -21,8 +21,9 @@ import mlmigrate
 from mlmigrate import marks, pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
-from mlmigrate.errors import StoreError
+from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.filters import Filters
+from mlmigrate.fit import fit
 from mlmigrate.locations import resolve
 from mlmigrate.model import (
     Artifact,
@@ -38,7 +39,9 @@ from mlmigrate.model import (
 )
 from mlmigrate.pipeline import Options
 from mlmigrate.span_content import says_all
+from mlmigrate.stores.mlflow_server import CAPABILITIES, trace_infos, traces
 from mlmigrate.stores.mlflow_server.otlp import message
+from mlmigrate.stores.mlflow_server.trace_files import Contents
 from mlmigrate.testing.faults import Killed, failing
 from mlmigrate.testing.items import NOW, OTHER, RUN, experiment, run
 from mlmigrate.testing.suite import MemorySources, Peeked, Result, Traces, with_traces
@@ -564,6 +567,9 @@ def test_what_messages_cannot_say_is_carried(
         "link to dataset d-1",
     ]
     assert (back["a-int"].value, back["a-nan"].value) == ("5.0", '"nan"')
+    fitted, _ = fit(item, CAPABILITIES)
+    again, more = fit(fitted, CAPABILITIES)
+    assert (digest(again), more) == (digest(fitted), ())
     assert back["a-text"].value == '{"a": [null], "b": 1.0}'
     assert back["a-issue"].value == '{"issue_name": "slow"}'
     assert len(json.loads(back["a-error"].error or "")["stack_trace"]) == 10_000
@@ -616,6 +622,36 @@ def test_a_trace_that_cannot_be_read_fails_alone(
     ]
     assert sorted(map(len, told)) == [0, 1]
     assert any("its spans cannot be read" in what for each in told for what in each)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"request_time": "noon"}, "its request_time 'noon' is no time: not copied"),
+        ({"execution_duration": []}, "its execution_duration '[]' is no time"),
+        ({"assessments": [{"assessment_name": "a"}]}, "an assessment cannot be read"),
+        ({"assessments": [7]}, "an assessment cannot be read"),
+        ({"assessments": {"a": 1}, "tags": [], "trace_metadata": 7}, ""),
+        ({"tags": {"mlflow.linkedPrompts": "[7]", "mlmigrate.given": "{"}}, ""),
+    ],
+)
+def test_odd_answers(said: dict[str, Any], told: str) -> None:
+    """Whatever a server says of a trace costs that alone."""
+    whole = {"trace_id": "tr-1", "request_time": "2026-01-01T00:00:00Z", "state": 5}
+    info = trace_infos.info_of({**whole, **said})
+    lifted = traces.lifted_of(info)
+    named = traces.named_ends(info)
+    item = traces.item_of(info, lifted, Contents(), (), "here")
+    found = [each.what for each in item.findings if isinstance(each, Problem)]
+
+    assert (len(found), named) == (int(bool(told)), [])
+    assert all(what.startswith(told) for what in found)
+
+
+def test_an_odd_preview_fails_alone() -> None:
+    info = trace_infos.info_of({"trace_id": "tr-1", "request_preview": 5})
+    with pytest.raises(ItemError, match="'5' is no text"):
+        traces.item_of(info, traces.lifted_of(info), Contents(), (), "here")
 
 
 def test_spans_that_a_server_does_not_give_are_told(

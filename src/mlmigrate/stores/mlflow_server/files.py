@@ -97,12 +97,17 @@ class Files:
             folder = folders.pop()
             query = {"path": f"{root}/{folder}".rstrip("/")}
             for info in self._rest.get(_PROXY, **query).get("files") or ():
-                path = f"{folder}/{info['path']}".lstrip("/")
+                try:
+                    path = f"{folder}/{info['path']}".lstrip("/")
+                    size = int(info.get("file_size") or 0)
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    what = f"{self._rest.base} lists no files: {error!r}"
+                    raise ItemError(what) from None
                 safe_join(Path("/"), path)
                 if info.get("is_dir"):
                     folders.append(path)
                 else:
-                    yield Artifact(path, int(info.get("file_size") or 0))
+                    yield Artifact(path, size)
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""

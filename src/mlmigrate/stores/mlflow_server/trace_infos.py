@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
+from mlmigrate.errors import StoreError
 from mlmigrate.mlflow_messages import NOT_READ, length, millis
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.rest import (
@@ -54,7 +55,7 @@ def _search(rest: Rest, experiments: Sequence[str], filter: str) -> Iterator[Jso
         "order_by": ["timestamp_ms ASC"],
         **({"filter": filter} if filter else {}),
     }
-    yield from map(info_of, rest.posted_pages(f"{API}/search", "traces", body))
+    yield from _infos(rest, rest.posted_pages(f"{API}/search", "traces", body))
 
 
 def _older_search(
@@ -68,10 +69,19 @@ def _older_search(
         **({"filter": filter} if filter else {}),
     }
     try:
-        yield from map(info_of, rest.pages("traces", "traces", query))
+        yield from _infos(rest, rest.pages("traces", "traces", query))
     except Refused as refusal:
         if not refusal.unknown:
             raise
+
+
+def _infos(rest: Rest, listed: Iterator[Json]) -> Iterator[Json]:
+    for said in listed:
+        try:
+            yield info_of(said)
+        except NOT_READ as error:
+            what = f"{rest.base} lists something that is no trace: {error!r}"
+            raise StoreError(what) from None
 
 
 def infos(rest: Rest, ids: Sequence[str]) -> dict[str, Json]:
@@ -109,27 +119,42 @@ def _said(rest: Rest, id: str) -> Json | None:
 
 
 def info_of(said: Json) -> Json:
-    """Return what a server says of a trace, also as MLflow < 3 said it."""
-    if "request_id" not in said:
+    """Return what a server says of a trace, also as MLflow < 3 said it. The fields that
+    are named under ``odd`` are none.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is none.
+    """
+    if "request_id" in said:
+        times = said.get("timestamp_ms"), said.get("execution_time_ms")
+        info: Json = {
+            "trace_id": str(said["request_id"]),
+            "experiment_id": str(said.get("experiment_id") or ""),
+            "request_time": millis(times[0]),
+            "execution_duration": millis(times[1]),
+            "state": said.get("status"),
+            "tags": dict(answers.key_values(said.get("tags"))),
+            "trace_metadata": dict(answers.key_values(said.get("request_metadata"))),
+        }
+    else:
         place = (said.get("trace_location") or {}).get("mlflow_experiment") or {}
-        return {
+        times = said.get("request_time"), said.get("execution_duration")
+        info = {
             **said,
             "trace_id": str(said["trace_id"]),
             "experiment_id": str(place.get("experiment_id") or ""),
-            "request_time": millis(said.get("request_time")),
-            "execution_duration": length(said.get("execution_duration")),
+            "request_time": millis(times[0]),
+            "execution_duration": length(times[1]),
             "tags": _mapping(said.get("tags")),
             "trace_metadata": _mapping(said.get("trace_metadata")),
         }
-    return {
-        "trace_id": str(said["request_id"]),
-        "experiment_id": str(said.get("experiment_id") or ""),
-        "request_time": millis(said.get("timestamp_ms")),
-        "execution_duration": millis(said.get("execution_time_ms")),
-        "state": said.get("status"),
-        "tags": dict(answers.key_values(said.get("tags"))),
-        "trace_metadata": dict(answers.key_values(said.get("request_metadata"))),
-    }
+    read = ("request_time", "execution_duration")
+    info["odd"] = [
+        f"{name} {str(told)[:40]!r}"
+        for name, told in zip(read, times, strict=True)
+        if told is not None and info[name] is None
+    ]
+    return info
 
 
 def _mapping(said: Any) -> dict[str, str]:

@@ -104,6 +104,9 @@ def item_of(
         lifted = replace(lifted, tags=kept)
     elif not findings and not contents.files and expects_spans(lifted, said):
         findings.append(Problem(where, "its spans are gone: the server has none"))
+    findings += [
+        Problem(where, f"its {told} is no time: not copied") for told in info["odd"]
+    ]
     time = info["request_time"]
     if time is None and contents.spans:
         time = min(span.start_time for span in contents.spans) // 1_000_000
