@@ -35,6 +35,7 @@ SOURCES = [
     str(FIXTURES / "cluster-2.9" / "mlruns"),
     str(FIXTURES / "laptop-1.0" / "mlruns"),
     str(FIXTURES / "laptop-copy" / "mlruns"),
+    str(FIXTURES / "laptop-3.1" / "mlruns"),  # has traces
 ]
 KILLS = int(os.environ.get("MLMIGRATE_KILLS", "5"))
 
