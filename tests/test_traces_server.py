@@ -541,6 +541,7 @@ def test_what_messages_cannot_say_is_carried(
             assessment("a-odd", 1, source_type="ROBOT", created=None, updated=None),
             assessment("a-run", 1, run=Ref("run", OTHER)),
             assessment("a-meta", 1, metadata='{"b": 1, "a": "x"}'),
+            assessment("a-late", 1, created=10**17, updated=10**17),
             assessment(
                 "a-error",
                 None,
@@ -549,6 +550,11 @@ def test_what_messages_cannot_say_is_carried(
         ),
         trace_links=(TraceLink("dataset", "d-1"), TraceLink("run", RUN)),
         source_run=Ref("run", RUN),
+        spans=(
+            span(),
+            replace(span(CHILD), content="{}"),
+            replace(span("c3"), content=""),
+        ),
     )
     origin = sources(experiment(), run(), run(OTHER), item)
     result = copied(origin, server)
@@ -563,8 +569,9 @@ def test_what_messages_cannot_say_is_carried(
         *("assessment a-none value", "assessment a-none rationale"),
         *("assessment a-odd created", "assessment a-odd source_type"),
         "assessment a-run run",
-        *("assessment a-meta metadata", "assessment a-error error"),
-        "link to dataset d-1",
+        *("assessment a-meta metadata", "assessment a-late created"),
+        *("assessment a-late updated", "assessment a-error error"),
+        *("link to dataset d-1", f"span {CHILD}"),
     ]
     assert (back["a-int"].value, back["a-nan"].value) == ("5.0", '"nan"')
     fitted, _ = fit(item, CAPABILITIES)
@@ -575,6 +582,24 @@ def test_what_messages_cannot_say_is_carried(
     assert len(json.loads(back["a-error"].error or "")["stack_trace"]) == 10_000
     assert differences(origin, server) == []
     assert set(copied(origin, server).counts(None)) == {"skipped"}
+
+
+def test_a_span_that_comes_too_late_for_a_file(
+    sources: MemorySources, server: str
+) -> None:
+    """Where spans went to the database, one that it does not hold is lost, each time
+    that it is copied.
+    """
+    young = trace(state="IN_PROGRESS", spans=(span(),))
+    origin = sources(experiment(), young)
+    copied(origin, server)
+    odd = replace(IN_FILES["large"], id=CHILD)
+    odd = replace(odd, content=odd.content.replace("AAAAAAAAAKE=", "AAAAAAAAALI="))
+    sources.put(origin, trace(execution_duration=900, spans=(span(), odd)))
+    for _ in range(2):
+        told = [f"span {CHILD}: the server does not hold it as it is"]
+        assert losses(copied(origin, server)) == told
+    assert [one.id for one in read(server)[TRACE].spans] == [ROOT]
 
 
 def test_a_link_waits_for_its_run(sources: MemorySources, server: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlmigrate.fit.fitting import Fitting
 from mlmigrate.mlflow_messages import ASSESSED_BY, value_in_message
-from mlmigrate.model import Assessment, Ref, Tag, Trace, TraceLink
+from mlmigrate.model import Assessment, Ref, Span, Tag, Trace, TraceLink
 from mlmigrate.trace_sums import SUMS, columns_of
 
 _SOURCES = ("HUMAN", "LLM_JUDGE", "CODE", "SOURCE_TYPE_UNSPECIFIED")
@@ -84,6 +84,24 @@ def links_in_message(
     return tuple(kept)
 
 
+def spans_in_message(spans: Sequence[Span], fitting: Fitting) -> list[Span]:
+    """Return the spans of a trace that say something. Of those that MLflow has put away
+    the source has told.
+    """
+    kept = []
+    for span in spans:
+        if _is_span(span.content):
+            kept.append(span)
+        elif span.content:
+            _lost(fitting, f"span {span.id}", span.content, None)
+    return kept
+
+
+def _is_span(content: str) -> bool:
+    said = _object(content)
+    return "name" in said and ("span_id" in said or "context" in said)
+
+
 def assessments_in_message(
     assessments: Sequence[Assessment], header: Any, fitting: Fitting
 ) -> list[Assessment]:
@@ -121,6 +139,10 @@ def _assessment(
     created = each.created or header.request_time or 1
     if not each.created:
         _lost(fitting, f"{label} created", each.created, None)
+    updated = each.updated or created
+    for name, time in (("created", created), ("updated", updated)):
+        if not _FIRST <= time <= _LAST:
+            _lost(fitting, f"{label} {name}", time, None)
     return replace(
         each,
         value=value,
@@ -133,8 +155,8 @@ def _assessment(
         metadata=metadata,
         run=run,
         span=each.span or None,
-        created=created,
-        updated=each.updated or created,
+        created=min(max(created, _FIRST), _LAST),
+        updated=min(max(updated, _FIRST), _LAST),
         overrides=kept("overrides", feedback, None) or None,
         valid=kept("valid", each.id in overridden, True),
     )

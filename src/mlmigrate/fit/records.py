@@ -14,6 +14,7 @@ from mlmigrate.fit.message_traces import (
     assessments_in_message,
     links_in_message,
     metadata_in_message,
+    spans_in_message,
 )
 from mlmigrate.fit.models import (
     fitted_links,
@@ -68,6 +69,7 @@ def fit(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
         assessments = assessments_in_message(assessments, header, fitting)
         trace_links = links_in_message(trace_links, header, fitting)
         metadata = metadata_in_message(metadata, fitting)
+        spans = spans_in_message(spans, fitting)
     carried, losses = fitting.carry()
     versions = []
     for version in item.versions:

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 from mlmigrate import marks
 from mlmigrate.artifacts import combined_checksum
@@ -75,6 +76,7 @@ class _Work:
     file: list[Span] = field(default_factory=list)  # the spans for traces.json
     findings: list[Finding] = field(default_factory=list)
     failed: Failed | None = None
+    whole: bool = True  # nothing is left out that a later copy should look for
 
 
 class Traces:
@@ -143,6 +145,7 @@ class Traces:
                 if message is None:
                     what = f"span {span.id}: the server does not hold it as it is"
                     work.findings.append(Loss(item.ref, what, carried=False))
+                    work.whole = False
             return
         before = self._spans_in_file(work) if work.held else {}
         if before or len(work.messages) < len(found):
@@ -155,6 +158,9 @@ class Traces:
         ref = Ref("trace", work.id)
         files = self._reader.files
         found = contents(self._rest, files, ref, str(ref), stored=False, more=False)
+        for finding in found.findings:
+            what = f"{finding.what}: none are added"
+            raise ItemError(what)
         return {span.id: span for span in found.spans}
 
     def _send(self, batch: Sequence[_Work]) -> None:
@@ -180,8 +186,10 @@ class Traces:
     # -- all else -----------------------------------------------------------------
 
     def _ended(self, work: _Work | Failed) -> Written | Failed:
-        if isinstance(work, Failed) or work.failed is not None:
-            return work if isinstance(work, Failed) else work.failed  # type: ignore[return-value]
+        if isinstance(work, Failed):
+            return work
+        if work.failed is not None:
+            return work.failed
         try:
             return self._whole(work)
         except StoreError:
@@ -196,6 +204,7 @@ class Traces:
         first = [each for each in item.assessments if each not in later]
         again = self._made_again(work, later)
         left = bool(files.item.artifacts or later or again or item.trace_links)
+        left = left or not work.whole
         own = _own_tags(work)
         mark = [] if left else [Tag(marks.MARK, _text_of(delivery.mark))]
         started = self._start(work, first, [*own, *mark])
@@ -211,9 +220,9 @@ class Traces:
         made = [assessment_message(each, work.id) for each in later]
         for each in [*made, *again]:
             self._assess(work, each)
-        complete = self._link(work)
+        self._link(work)
         if left:
-            last = delivery.mark if complete else replace(delivery.mark, digest="")
+            last = delivery.mark if work.whole else replace(delivery.mark, digest="")
             if checksums:
                 # Of a copy that was added to, only a part was read just now.
                 whole = None if delivery.into else combined_checksum(checksums)
@@ -296,8 +305,8 @@ class Traces:
 
     # -- links and tags -----------------------------------------------------------
 
-    def _link(self, work: _Work) -> bool:
-        """Link a trace to runs and prompts, and tell whether all of them are there."""
+    def _link(self, work: _Work) -> None:
+        """Link a trace to the runs and prompts that are there."""
         made: list[TraceLink] = []
         for link in work.delivery.item.trace_links:
             path, body = _link_request(work.id, link)
@@ -310,10 +319,10 @@ class Traces:
                 gone = "no place" if refusal.unknown else "is not there"
                 what = f"link to {link.kind} {link.id}: {gone}"
                 work.findings.append(Loss(work.delivery.item.ref, what, carried=False))
+                work.whole = False
             else:
                 made.append(link)
         self._reader.links.note(work.id, made)
-        return len(made) == len(work.delivery.item.trace_links)
 
     def _set_tag(self, id: str, tag: Tag) -> None:
         body = {"key": tag.key, "value": tag.value}
@@ -358,11 +367,11 @@ def _files(work: _Work) -> Delivery:
     data = f'{{"spans": [{text}]}}'.encode()
     files = (*files, Artifact(SPANS_FILE, len(data)))
 
-    def open_(ref: Ref, path: str) -> io.BytesIO:
+    def open_(ref: Ref, path: str) -> BinaryIO:
         if path == SPANS_FILE:
             return io.BytesIO(data)
         assert opened is not None
-        return opened(ref, path)  # type: ignore[return-value]
+        return opened(ref, path)
 
     return replace(delivery, item=replace(item, artifacts=files), open=open_)
 
