@@ -9,11 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlmigrate.errors import ItemError
-from mlmigrate.mlflow_messages import (
-    NOT_READ,
-    assessment_of,
-    value_in_message,
-)
+from mlmigrate.mlflow_messages import NOT_READ, assessment_of, value_in_message
 from mlmigrate.mlflow_traces import SPANS_LOCATION, Lifted, expects_spans, lift, state
 from mlmigrate.model import (
     Assessment,
@@ -25,9 +21,7 @@ from mlmigrate.model import (
     Trace,
     TraceLink,
 )
-from mlmigrate.stores.mlflow_server.rest import (
-    Json,
-)
+from mlmigrate.stores.mlflow_server.rest import Json
 from mlmigrate.stores.mlflow_server.trace_files import Contents
 from mlmigrate.stores.mlflow_server.trace_links import End
 
