@@ -602,6 +602,33 @@ def test_a_span_that_comes_too_late_for_a_file(
     assert [one.id for one in read(server)[TRACE].spans] == [ROOT]
 
 
+@pytest.mark.parametrize("status", [404, 501])
+def test_a_proxy_that_passes_no_otlp(
+    sources: MemorySources, server: str, status: int
+) -> None:
+    """Spans go to the file of their trace; where a database has some, they fail."""
+    items, data = with_traces()
+    origin = sources(*items, files=data)
+
+    def plan(method: str, path: str, n: int) -> faults.Fault | None:
+        return faults.refuse(status) if path == "/v1/traces" else None
+
+    with faults.fault_proxy(server, plan) as proxy:
+        result = copied(origin, proxy.url)
+    assert [*result.of(Failed), *losses(result)] == []
+    assert differences(origin, server) == []
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+    later = trace(f"tr-{'7' * 32}", state="IN_PROGRESS", spans=())
+    own = span(trace=later.ref.id)
+    sources.put(origin, replace(later, spans=(own,)))
+    copied(origin, server)
+    more = span(CHILD, trace=later.ref.id)
+    sources.put(origin, replace(later, spans=(own, more)))
+    with faults.fault_proxy(server, plan) as proxy:
+        (failed,) = copied(origin, proxy.url).of(Failed)
+    assert "its other spans are in the database" in failed.why
+
+
 def test_a_link_waits_for_its_run(sources: MemorySources, server: str) -> None:
     """It is told as lost until a later copy brings the run."""
     item = trace(trace_links=(TraceLink("run", OTHER),))

@@ -37,6 +37,7 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Loss,
+    Note,
     Ref,
     Span,
     Tag,
@@ -62,6 +63,8 @@ _FINALIZED = "mlflow.trace.infoFinalized"
 #: Of the spans in one request.
 _BYTES_A_BATCH = 2_000_000
 _TRACES_A_BATCH = 100
+#: What a server answers whose store takes no spans by OTLP.
+_NOT_IMPLEMENTED = 501
 
 
 @dataclass(slots=True)
@@ -171,13 +174,16 @@ class Traces:
         try:
             self._post(home, [part for work in batch for part in work.messages])
         except Refused as refusal:
-            if len(batch) == 1:
+            if refusal.unknown or refusal.status == _NOT_IMPLEMENTED:
+                for work in batch:
+                    _redirect(work, refusal)
+            elif len(batch) == 1:
                 work = batch[0]
                 what = f"its spans are refused: {refusal}"
                 work.failed = Failed(work.delivery.item.ref, what)
-                return
-            for work in batch:
-                self._send([work])
+            else:
+                for work in batch:
+                    self._send([work])
 
     def _post(self, experiment: str, spans: Sequence[bytes]) -> None:
         headers = {"Content-Type": otlp.TYPE, otlp.EXPERIMENT: experiment}
@@ -334,6 +340,19 @@ class Traces:
         except Refused as refusal:
             if not refusal.absent:  # an answer was lost, and it is gone already
                 raise
+
+
+def _redirect(work: _Work, refusal: Refused) -> None:
+    """Let spans go to a file, where a server, or a proxy before it, takes no OTLP."""
+    item = work.delivery.item
+    if work.held and work.held["tags"].get(SPANS_LOCATION) == "TRACKING_STORE":
+        what = f"its other spans are in the database, and OTLP is refused: {refusal}"
+        work.failed = Failed(item.ref, what)
+        return
+    named = any(file.path == SPANS_FILE for file in item.artifacts)
+    work.messages, work.file = [], [] if named else list(item.spans)
+    what = f"its spans go to {SPANS_FILE}: {refusal}"
+    work.findings.append(Note(str(item.ref), what))
 
 
 def _batches(works: Sequence[_Work]) -> Iterator[list[_Work]]:
