@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from support import faults, servers, traced
@@ -350,9 +351,7 @@ OLD_SPAN = {
 }
 
 
-def test_traces_of_mlflow_2(
-    sources: MemorySources, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_traces_of_mlflow_2(sources: MemorySources, server: str) -> None:
     """They have ids and spans of another form, and grow, too."""
     id = "0123"
     old = Span(
@@ -367,8 +366,12 @@ def test_traces_of_mlflow_2(
     )
     origin = sources(experiment(), trace(id, spans=(old,)))
     copied(origin, server)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)  # for `mlflow-artifacts:`
-    (there,) = MlflowClient(server).get_trace(id).data.spans
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(server)  # for `mlflow-artifacts:`
+    try:
+        (there,) = MlflowClient(server).get_trace(id).data.spans
+    finally:
+        mlflow.set_tracking_uri(before)
     assert (there.name, there.span_type, there.start_time_ns) == (
         *("b", "LLM"),
         NOW * 1_000_000,
