@@ -377,7 +377,8 @@ def test_what_an_older_server_has_no_place_for_is_carried(server: str) -> None:
 def test_an_older_server_holds_shorter_texts(
     number: tuple[int, int], param: int, tag: int
 ) -> None:
-    text = narrowed(CAPABILITIES, Release(number, "an old MLflow")).text
+    release = Release(number, "an old MLflow")
+    text = narrowed(CAPABILITIES, release, frozenset()).text
     assert (text["param.value"], text["tag.value"]) == (param, tag)
 
 
