@@ -603,7 +603,7 @@ def test_artifacts_that_a_server_holds_are_not_dead(
         f"run_id: {RUN}\nexperiment_id: '1'\n"
         f"artifact_uri: mlflow-artifacts:/1/{RUN}/artifacts\n"
     )
-    for location, runs in ((root, "1 run"), (database, "11 runs")):
+    for location, runs in ((root, "1 run"), (database, "11 runs, 1 logged model")):
         check = named(diagnose(str(location), {}, "."), "artifacts")
         assert check.ok
         assert f"{runs} are held by an artifact server" in check.what

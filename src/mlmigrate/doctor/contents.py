@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlmigrate.ahead import reading
@@ -15,7 +15,7 @@ from mlmigrate.doctor.check import Check, listed, many
 from mlmigrate.doctor.places import shown_of
 from mlmigrate.errors import MlmigrateError, StoreError
 from mlmigrate.locations import Opened
-from mlmigrate.model import Failed, Item, Kind
+from mlmigrate.model import KINDS, Failed, Item, Kind
 from mlmigrate.redaction import bears_credential
 
 #: What the findings of sources say of artifacts; the first that fits counts.
@@ -36,7 +36,8 @@ class _Contents:
 
     items: int = 0
     failed: list[Failed] = field(default_factory=list)
-    artifacts: Counter[str] = field(default_factory=Counter)  # items, by _ARTIFACTS
+    #: Items by what _ARTIFACTS says of theirs, and by kind.
+    artifacts: Counter[tuple[str, Kind]] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     credentials: Counter[tuple[Kind, str]] = field(default_factory=Counter)
 
@@ -50,10 +51,17 @@ class _Contents:
             for finding in reversed(item.findings)
             if (state := _state(finding.what)) is not None
         }
-        self.artifacts.update(states.keys())
+        self.artifacts.update((state, item.ref.kind) for state in states)
         self.examples = {**states, **self.examples}
         for bearer in _bearers(item):
             self.credentials[item.ref.kind, bearer] += 1
+
+    def with_artifacts(self, state: str) -> str:
+        """Name the items of whose artifacts something is said; empty for none."""
+        counts = ((self.artifacts[state, kind], kind) for kind in KINDS)
+        return listed(
+            [many(count, kind.replace("_", " ")) for count, kind in counts if count]
+        )
 
 
 def _state(what: str) -> str | None:
@@ -62,11 +70,15 @@ def _state(what: str) -> str | None:
 
 
 def _bearers(item: Item) -> set[str]:
-    """Return the tags and params of an item that hold a credential."""
+    """Return the tags, params and metadata of an item that hold a credential."""
     tags = [*item.tags, *(tag for version in item.versions for tag in version.tags)]
     return {
         f"{word} {record.key}"
-        for word, records in (("tag", tags), ("param", item.params))
+        for word, records in (
+            ("tag", tags),
+            ("param", item.params),
+            ("metadata", item.metadata),
+        )
         for record in records
         if bears_credential(record.value)
     }
@@ -95,8 +107,7 @@ def diagnose_contents(opened: Opened) -> Iterator[Check]:
 
 
 def _items(opened: Opened, source: Source) -> Iterator[Item | Failed]:
-    kinds: Iterable[Kind] = ("experiment", "run", "registered_model")
-    for kind in kinds:
+    for kind in KINDS:
         refs = list(source.refs(Selection(kind)))
         with reading([(opened, source)], [refs]) as read:
             for _, batch in read:
@@ -137,29 +148,29 @@ def _judge_contents(found: _Contents, shown: str, adapter: str) -> Iterator[Chec
 
 
 def _judge_artifacts(found: _Contents, shown: str) -> Check:
-    if count := found.artifacts["dead"]:
+    if items := found.with_artifacts("dead"):
         what = (
-            f"the artifact URIs of {many(count, 'run')} lead nowhere;"
+            f"the artifact URIs of {items} lead nowhere;"
             f" {redact(found.examples['dead'])}"
         )
         return Check("artifacts", False, what, "give --map-artifacts OLD=NEW to copy")
-    if count := found.artifacts["unreachable"]:
+    if items := found.with_artifacts("unreachable"):
         what = (
-            f"the artifacts of {many(count, 'run')} are out of reach;"
+            f"the artifacts of {items} are out of reach;"
             f" {redact(found.examples['unreachable'])}"
         )
         fix = "put right what the message says, or give --map-artifacts OLD=NEW to copy"
         return Check("artifacts", False, what, fix)
-    if count := found.artifacts["moved"]:
+    if items := found.with_artifacts("moved"):
         what = (
-            f"the artifact URIs of {many(count, 'run')} lead to where {shown}"
+            f"the artifact URIs of {items} lead to where {shown}"
             " once was: MLflow finds no artifacts"
         )
         fix = "mlmigrate copy finds them where they are now, and records that"
         return Check("artifacts", False, what, fix)
-    if count := found.artifacts["held"]:
+    if items := found.with_artifacts("held"):
         what = (
-            f"the artifacts of {many(count, 'run')} are held by an artifact server:"
+            f"the artifacts of {items} are held by an artifact server:"
             " copy from its URL, or with --map-artifacts mlflow-artifacts:/=FOLDER"
         )
         return Check("artifacts", True, what)
