@@ -89,13 +89,16 @@ def test_what_is_not_described_is_counted(database: Path, tmp_path: Path) -> Non
         held.execute(
             "update evaluation_datasets set workspace = 'x' where name='empty'"
         )
+        held.execute("update mcp_server_tags set workspace = 'x'")
         held.execute("delete from scorers where scorer_name = 'safety'")
         held.commit()
     report = mlmigrate.copy([str(source)], str(tmp_path / "sink.db"))
 
-    assert report.copied["evaluation_dataset"] == 1
-    assert sorted(each.what for each in report.problems)[1:] == [
-        "table evaluation_datasets: 1 rows of other workspaces are not copied",
+    assert report.copied["evaluation_dataset"] == 2
+    assert sorted(each.what for each in report.problems) == [
+        "its secret is not carried over: give it anew",
+        "its workspace 'x' is not kept",
+        "table mcp_server_tags: 1 rows of other workspaces are not copied",
         "table novelties: 2 rows are not carried over",
         "table scorer_versions: 3 rows belong to no scorer: not copied",
     ]

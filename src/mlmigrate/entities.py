@@ -37,6 +37,8 @@ class Table:
     """The column with the time of the last change, in milliseconds."""
     always: Mapping[str, str] = field(default_factory=dict)
     """What columns hold in rows that are the entity's; others are not carried."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """What columns hold in copies, whatever a source has there."""
     numbered: bool = False
     """Rows are versions, never changed: of two with one number, the later arrival gets
     the next one that is free."""
@@ -75,7 +77,7 @@ ENTITIES: dict[Kind, Description] = {
                     "evaluation_datasets",
                     "dataset_id",
                     updated="last_update_time",
-                    always=_DEFAULT,
+                    instead=_DEFAULT,
                 ),
                 Table("evaluation_dataset_tags", "dataset_id", ("key",)),
                 Table(
@@ -165,7 +167,7 @@ ENTITIES: dict[Kind, Description] = {
                     "webhooks",
                     "webhook_id",
                     updated="last_updated_timestamp",
-                    always=_DEFAULT,
+                    instead=_DEFAULT,
                     secret=("secret",),
                 ),
                 Table("webhook_events", "webhook_id", ("entity", "action")),

@@ -209,7 +209,7 @@ class _Masking:
         it is found again.
         """
         table = entities.table_of(kind, row)
-        kept = {*table.key, *table.refs, *table.always, table.minted}
+        kept = {*table.key, *table.refs, *table.always, *table.instead, table.minted}
         changed: dict[str, str] = {}
         for column, value in entities.values(row).items():
             if isinstance(value, str) and column not in kept:

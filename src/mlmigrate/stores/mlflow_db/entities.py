@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,22 +57,14 @@ def read(tables: Tables, kind: Kind, ids: list[str]) -> dict[Ref, Item]:
         for id, said in _rows(tables, table, ids):
             where = f"{tables.location} {kind.replace('_', ' ')} {id}"
             home = said.pop(_HOME, None) if own and description.of_experiment else None
+            left_out = {*table.secret, *table.instead}
             plain = {
                 name: _plain(value)
                 for name, value in said.items()
-                if name not in table.secret
+                if name not in left_out
             }
-            for name in table.secret:
-                if said.get(name):
-                    what = f"its {name} is not carried over: give it anew"
-                    findings[id].append(Problem(where, what))
-            findings[id] += (
-                Problem(
-                    where, f"{table.name}.{name} is not UTF-8: kept with \\x escapes"
-                )
-                for name, value in plain.items()
-                if isinstance(value, Escaped)
-            )
+            findings[id] += _left_out(table, said, where)
+            findings[id] += _escaped(table, plain, where)
             if own:
                 experiment = Ref("experiment", id_of(home))
                 headers[id] = Entity(
@@ -90,6 +82,22 @@ def read(tables: Tables, kind: Kind, ids: list[str]) -> dict[Ref, Item]:
         )
         for id, header in headers.items()
     }
+
+
+def _left_out(table: Table, said: Mapping[str, Any], where: str) -> Iterator[Finding]:
+    for name, held in table.instead.items():
+        if said.get(name) not in (None, "", held):
+            yield Problem(where, f"its {name} {said[name]!r} is not kept")
+    for name in table.secret:
+        if said.get(name):
+            yield Problem(where, f"its {name} is not carried over: give it anew")
+
+
+def _escaped(table: Table, plain: Mapping[str, Any], where: str) -> Iterator[Finding]:
+    for name, value in plain.items():
+        if isinstance(value, Escaped):
+            what = f"{table.name}.{name} is not UTF-8: kept with \\x escapes"
+            yield Problem(where, what)
 
 
 def _rows(

@@ -76,7 +76,8 @@ def _columns(
     Raises:
         ItemError: the installed MLflow's table lacks one of them.
     """
-    said = {**entities.values(row), **table.always, table.owner: ref.id}
+    fixed = {**table.always, **table.instead, table.owner: ref.id}
+    said = {**entities.values(row), **fixed}
     if table is ENTITIES[ref.kind].own and header.experiment is not None:
         said[_HOME] = int(header.experiment.id)
     for name, value in said.items():
