@@ -361,6 +361,37 @@ def test_spans_of_every_form() -> None:
         span_id("AAAA")
 
 
+@pytest.mark.parametrize("damage", ["none", "gone", "cut", "other"])
+def test_spans_that_mlflow_has_put_away(
+    damage: str, database: str, tmp_path: Path
+) -> None:
+    """They are in the copy's own place again, as they were; or the copy says where."""
+    source = tmp_path / "source.db"
+    shutil.copy(database.removeprefix("sqlite:///"), source)
+    before = rows(database, "spans", "span_id")
+    traced.put_away(f"sqlite:///{source}", tmp_path / "away")
+    files = sorted((tmp_path / "away").rglob("traces.pb"))
+    assert files
+    assert "" in {row["content"] for row in rows(str(source), "spans", "span_id")}
+    for path in files:
+        data = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+        elif damage != "none":
+            path.write_bytes(data[:-9] if damage == "cut" else b"no spans \xff")
+    sink = fresh(tmp_path)
+    report = copied(str(source), sink)
+
+    assert report.failed == []
+    if damage == "none":
+        assert list(report.problems) == []
+        assert rows(sink, "spans", "span_id") == before
+        assert shown(sink) == shown(database)
+    else:
+        assert len(report.problems) == len(files)
+        assert {"put away, cannot be read" in each.what for each in report.problems}
+
+
 def test_kinds(sources: MemorySources, tmp_path: Path) -> None:
     """Only the kinds that are asked for come over, with their experiments."""
     items, data = with_traces()

@@ -19,6 +19,8 @@ from mlmigrate.span_content import span_id
 
 ARTIFACT_LOCATION = "mlflow.artifactLocation"
 SPANS_LOCATION = "mlflow.trace.spansLocation"
+#: Below which URI the spans of a trace are that MLflow has put away.
+ARCHIVE_LOCATION = "mlflow.trace.archiveLocation"
 SOURCE_RUN = "mlflow.sourceRun"
 SPANS_FILE = "traces.json"
 #: What the content of a span begins a reference to a file of the trace with.

@@ -17,7 +17,15 @@ Messages: TypeAlias = Mapping[str, Mapping[int, tuple[str, str]]]
 
 _DOUBLE = struct.Struct("<d")
 _FLOAT = struct.Struct("<f")
-_WIRES = {"int": 0, "uint": 0, "sint": 0, "bool": 0, "double": 1, "float": 5}
+_WIRES = {
+    "int": 0,
+    "uint": 0,
+    "sint": 0,
+    "bool": 0,
+    "double": 1,
+    "fixed": 1,
+    "float": 5,
+}
 
 
 def decode(data: bytes, message: str, messages: Messages) -> dict[str, Any]:
@@ -81,6 +89,8 @@ def _value(value: Any, kind: str) -> Any:
             return (value >> 1) ^ -(value & 1)
         case "bool":
             return bool(value)
+        case "fixed":
+            return int.from_bytes(value, "little")
         case "double":
             return _DOUBLE.unpack(value)[0]
         case "float":

@@ -32,6 +32,25 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **QUIET, **(extra or {})}
 
 
+def run_module(
+    module: str, *arguments: str, cwd: Path, extra: Mapping[str, str] | None = None
+) -> str:
+    """Run one of these modules in a process of its own, and return what it prints."""
+    environment = clean_environment(extra)
+    path = [str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @contextmanager
 def reserved_port() -> Iterator[int]:
     """

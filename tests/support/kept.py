@@ -7,14 +7,12 @@ It runs in a process of its own, in the folder of the store: MLflow puts files t
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
-from support._processes import clean_environment
+from support._processes import run_module
 
 #: The trace that waits in the review queue.
 TRACE = "tr-" + "7" * 32
@@ -32,22 +30,14 @@ def shown(uri: str) -> dict[str, Any]:
 
 
 def _run(act: str, uri: str) -> str:
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     # MLflow encrypts the secrets of webhooks; without a key each process has its own.
     key = urlsafe_b64encode(b"of webhooks" * 2 + b"in tests  ").decode()
-    environment = clean_environment({"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key})
-    path = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    done = subprocess.run(
-        [sys.executable, "-m", "support.kept", act, uri],
-        env=environment,
+    return run_module(
+        "support.kept",
+        *(act, uri),
         cwd=Path(uri.removeprefix("sqlite:///")).parent,
-        capture_output=True,
-        text=True,
-        check=False,
+        extra={"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": key},
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def _write(uri: str) -> None:

@@ -6,14 +6,12 @@ It runs in a process of its own, as MLflow keeps the state of tracing in globals
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from support._processes import clean_environment
+from support._processes import run_module
 
 #: What the tokens of the traced model come to.
 USAGE = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12}
@@ -23,24 +21,21 @@ _OWN = ("mlmigrate.", "mlflow.artifactLocation", "mlflow.trace.spansLocation")
 
 def write(uri: str) -> None:
     """Write the store at *uri*."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment = clean_environment(
-        {
-            "MLFLOW_ALLOW_FILE_STORE": "true",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-    )
-    path = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep)]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    done = subprocess.run(
-        [sys.executable, "-m", "support.traced", uri],
-        env=environment,
+    _run("write", uri)
+
+
+def put_away(uri: str, folder: Path) -> None:
+    """Let MLflow put the spans of all traces of a database away, below *folder*."""
+    _run("put_away", uri, folder.as_uri())
+
+
+def _run(act: str, uri: str, *arguments: str) -> None:
+    run_module(
+        "support.traced",
+        *(act, uri, *arguments),
         cwd=_folder(uri),  # where MLflow puts the files of a database's traces
-        capture_output=True,
-        text=True,
-        check=False,
+        extra={"MLFLOW_ALLOW_FILE_STORE": "true"},
     )
-    assert done.returncode == 0, done.stderr
 
 
 def shown(uri: str) -> dict[str, dict[str, Any]]:
@@ -146,5 +141,18 @@ def _main(uri: str) -> None:
     mlflow.flush_trace_async_logging()
 
 
+def _put_away(uri: str, place: str) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(uri, "./artifacts")
+    now = store._get_archive_traces_now_millis
+    store._get_archive_traces_now_millis = lambda: now() + 10 * 86_400_000
+    done = store.archive_traces(
+        resolved_trace_archival_location=place, broader_retention="1d"
+    )
+    assert done
+
+
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    acts = {"write": _main, "put_away": _put_away}
+    acts[sys.argv[1]](*sys.argv[2:])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
+from mlmigrate.archived_spans import ARCHIVE_FILE, spans_of
 from mlmigrate.artifacts import Place, Remote, list_folder, open_file, short
 from mlmigrate.errors import ItemError
 from mlmigrate.mlflow_traces import ATTACHMENT, SPANS_FILE, spans_in
@@ -39,6 +40,17 @@ def home(
     return Home(around, Spot(id, location, below), where)
 
 
+def put_away(home: Home, uri: str) -> tuple[list[Span], list[Finding]]:
+    """Return the spans that MLflow has put away at *uri*, and what is wrong."""
+    found = place(home.around, replace(home.spot, uri=uri), home.where)
+    try:
+        with _opened(found, ARCHIVE_FILE) as file:
+            return spans_of(file.read()), []
+    except (OSError, ItemError, ValueError) as error:
+        what = f"its spans, which MLflow has put away, cannot be read: {short(error)}"
+        return [], [*found.findings, Problem(home.where, what)]
+
+
 def contents(
     home: Home, spans: list[Span]
 ) -> tuple[list[Span], list[Artifact], list[Finding]]:
@@ -52,7 +64,7 @@ def contents(
     if all(file.path != SPANS_FILE for file in files):
         return [], files, findings
     try:
-        with _opened(home.place()) as file:
+        with _opened(home.place(), SPANS_FILE) as file:
             read, more = spans_in(file.read())
     except (OSError, ItemError) as error:
         what = f"its spans cannot be read: {short(error)}"
@@ -63,16 +75,18 @@ def contents(
     return read, files, [*findings, Problem(home.where, what)]
 
 
-def _opened(place: Place) -> BinaryIO:
+def _opened(place: Place, name: str) -> BinaryIO:
     if place.folder is not None:
-        return open_file(place.folder, SPANS_FILE)
-    return Remote(place.uri or "").open(SPANS_FILE)
+        return open_file(place.folder, name)
+    if place.uri is None:
+        raise ItemError(f"{name} is nowhere to be found")
+    return Remote(place.uri).open(name)
 
 
 def _repeats(place: Place, spans: Sequence[Span]) -> bool:
     """Tell whether the file of spans says nothing beyond those of the table."""
     try:
-        with _opened(place) as file:
+        with _opened(place, SPANS_FILE) as file:
             read, more = spans_in(file.read())
     except (OSError, ItemError):
         return False

@@ -11,7 +11,9 @@ from typing import Any
 from mlmigrate.artifacts import Place
 from mlmigrate.errors import ItemError
 from mlmigrate.mlflow_traces import (
+    ARCHIVE_LOCATION,
     SPANS_FILE,
+    SPANS_LOCATION,
     Lifted,
     expects_spans,
     lift,
@@ -31,7 +33,7 @@ from mlmigrate.stores.mlflow_db import promoted
 from mlmigrate.stores.mlflow_db.experiments import id_of
 from mlmigrate.stores.mlflow_db.places import Around
 from mlmigrate.stores.mlflow_db.tables import Tables
-from mlmigrate.stores.mlflow_db.trace_files import contents, home
+from mlmigrate.stores.mlflow_db.trace_files import Home, contents, home, put_away
 from mlmigrate.stores.mlflow_db.values import escapes, text, time
 
 _COLUMNS = (
@@ -83,7 +85,9 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
             promoted.tags(row, tags[id]), promoted.metadata(row, metadata[id])
         )
         place = home(around, row, lifted.location, where)
-        own, files, findings = contents(place, spans[id])
+        lifted, held, unread = _with_archived(place, lifted, spans[id])
+        own, files, findings = contents(place, held)
+        findings = [*unread, *findings]
         header = _header(row, lifted, where, findings)
         findings += [*problems[id], *escapes(where, header, _all_tags(lifted))]
         item = Item(
@@ -102,6 +106,25 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
         lost = _lost_spans(item, lifted, where)
         found[item.ref] = replace(item, findings=(*item.findings, *lost))
     return found
+
+
+def _with_archived(
+    home: Home, lifted: Lifted, spans: list[Span]
+) -> tuple[Lifted, list[Span], list[Finding]]:
+    """Return the spans of a trace with what MLflow has put away of them: a copy has
+    them in its own place, so the tags that say where they are go.
+    """
+    tags = {tag.key: tag.value for tag in lifted.tags}
+    uri = tags.get(ARCHIVE_LOCATION)
+    if uri is None or not spans or any(span.content for span in spans):
+        return lifted, spans, []
+    found, findings = put_away(home, uri)
+    if not found:
+        return lifted, spans, findings
+    away = {ARCHIVE_LOCATION, SPANS_LOCATION}
+    kept = tuple(tag for tag in lifted.tags if tag.key not in away)
+    whole = {span.id: span for span in (*spans, *found)}
+    return replace(lifted, tags=kept), list(whole.values()), findings
 
 
 def rows(tables: Tables, ids: list[str]) -> list[dict[str, Any]]:
@@ -186,8 +209,9 @@ def _spans(
 def _lost_spans(item: Item, lifted: Lifted, where: str) -> Iterator[Finding]:
     """Tell of spans that should be there."""
     assert isinstance(item.header, Trace)
-    if item.spans and not any(span.content for span in item.spans):
-        what = "its spans were put away in MLflow's archive: they stay there"
+    away = any(tag.key == ARCHIVE_LOCATION for tag in item.tags)
+    if item.spans and not away and not any(span.content for span in item.spans):
+        what = "its spans are empty, and nothing says where they were put away"
         yield Problem(where, what)
     told = item.spans or item.artifacts or item.findings
     if not told and expects_spans(lifted, item.header.state):

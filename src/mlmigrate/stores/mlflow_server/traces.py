@@ -10,7 +10,14 @@ from typing import Any
 
 from mlmigrate.errors import ItemError
 from mlmigrate.mlflow_messages import NOT_READ, assessment_of, value_in_message
-from mlmigrate.mlflow_traces import SPANS_LOCATION, Lifted, expects_spans, lift, state
+from mlmigrate.mlflow_traces import (
+    ARCHIVE_LOCATION,
+    SPANS_LOCATION,
+    Lifted,
+    expects_spans,
+    lift,
+    state,
+)
 from mlmigrate.model import (
     Assessment,
     Finding,
@@ -37,7 +44,6 @@ LINKED = "mlmigrate.linked"
 MANY = "many"
 
 _LINKED_PROMPTS = "mlflow.linkedPrompts"
-_ARCHIVED_AT = "mlflow.trace.archiveLocation"
 #: How much of a value a server shows (``tracing/constant.py``), and how MLflow's client
 #: ends what it has cut so itself.
 SHOWN_METADATA, SHOWN_TAG = 250, 4096
@@ -93,7 +99,7 @@ def item_of(
     findings = [*contents.findings, *_shortened(lifted, where)]
     said = state(info.get("state"))
     if contents.spans:  # wherever they are, they are read
-        places = (SPANS_LOCATION, _ARCHIVED_AT)
+        places = (SPANS_LOCATION, ARCHIVE_LOCATION)
         kept = tuple(tag for tag in lifted.tags if tag.key not in places)
         lifted = replace(lifted, tags=kept)
     elif not findings and not contents.files and expects_spans(lifted, said):
