@@ -246,6 +246,25 @@ def test_a_lost_answer_makes_nothing_twice(
     assert differences(everything_at, server) == []
 
 
+def test_one_that_was_not_finished_becomes_ready(
+    everything_at: str, server: str
+) -> None:
+    """Its own times at the server are later than all that the source knows."""
+
+    def plan(method: str, path: str, n: int) -> faults.Fault | None:
+        last = method == "PATCH" and path.rpartition("/")[0].endswith("/logged-models")
+        return faults.refuse(403) if last else None
+
+    with faults.fault_proxy(server, plan) as proxy:
+        result = copied(everything_at, proxy.url)
+        assert len([each for each in result.of(Failed) if "m-" in each.ref.id]) == 1
+    assert {m.status for m in models_at(server).values()} == {"PENDING"}
+    assert copied(everything_at, server).of(Failed) == []
+    assert {m.status for m in models_at(server).values()} == {"READY"}
+    assert len(held_at(server, "logged_model")) == 1
+    assert differences(everything_at, server) == []
+
+
 def test_killed_at_every_call(
     sources: MemorySources, reusable_server: servers.ReusableServer
 ) -> None:

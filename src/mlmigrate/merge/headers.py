@@ -57,8 +57,10 @@ def _model_header(
     held: LoggedModel, incoming: LoggedModel, mark: Mark | None, *, later: bool
 ) -> LoggedModel:
     if not later:
+        # A server gives times of its own: they do not tell which of two is further.
         return replace(
             held,
+            status=incoming.status if held.status == "PENDING" else held.status,
             status_message=held.status_message or incoming.status_message,
             model_type=held.model_type or incoming.model_type,
             source_run=held.source_run or incoming.source_run,

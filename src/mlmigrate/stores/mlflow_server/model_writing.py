@@ -145,6 +145,9 @@ class LoggedModels:
 
         made = creating(create, find)
         self._reader.note_logged_models()
+        # Whatever fails from here on, the next try goes on with this one.
+        id = str(made["info"]["model_id"])
+        self._index.note_model(origin, KnownRun(id, None, "active"))
         return made
 
     def _unfinished(self, origin: str, experiment: str) -> Iterator[Json]:
