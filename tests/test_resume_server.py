@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import pytest
 import requests
+from support.copies import copied, differences
 from support.faults import (
     Fault,
     any_of,
@@ -24,12 +25,16 @@ from support.faults import (
     refuse,
 )
 from support.fixture_stores import FIXTURES
+from support.reading import held_at
 
 from mlmigrate import pipeline
 from mlmigrate.errors import StoreError
 from mlmigrate.locations import resolve
+from mlmigrate.model import Failed, Param
 from mlmigrate.stores import memory
 from mlmigrate.testing.items import experiment
+from mlmigrate.testing.items import run as one_run
+from mlmigrate.testing.suite import MemorySources
 
 SOURCES = [
     str(FIXTURES / "cluster-2.9" / "mlruns"),
@@ -142,3 +147,20 @@ def test_changes_nothing_the_second_time(server: str) -> None:
 
     assert again["copied"] == {}
     assert again["updated"] == {}
+
+
+def test_a_run_that_fails_midway_is_made_once(
+    server: str, sources: MemorySources
+) -> None:
+    """The next try, and the next copy, go on with the run that there is."""
+    origin = sources(experiment(), one_run(params=(Param("a", "1"),)))
+
+    def plan(method: str, path: str, n: int) -> Fault | None:
+        return refuse(403) if path.endswith("runs/log-batch") else None
+
+    with fault_proxy(server, plan) as proxy:
+        assert len(copied(origin, proxy.url).of(Failed)) == 1
+    assert len(held_at(server, "run")) == 1
+    assert copied(origin, server).of(Failed) == []
+    assert len(held_at(server, "run")) == 1
+    assert differences(origin, server) == []

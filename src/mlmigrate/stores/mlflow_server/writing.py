@@ -172,6 +172,9 @@ class Writer:
                 held = self._open_run(known.id)
             else:
                 held = self._create_run(delivery, header, findings)
+                # Whatever fails from here on, the next try goes on with this one.
+                made = KnownRun(answers.run_id(held), None, "active")
+                self.index.note_run(item.origin, made, None)
         work = _Work(delivery, header, answers.run_id(held), findings)
         self._fill(work, held)
         mark = delivery.mark
