@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from support import kept, postgres, servers
+from support.reading import held_at
 
 import mlmigrate
 from mlmigrate.entities import ENTITIES
+from mlmigrate.model import Kind
+from mlmigrate.pipeline import Options
+from mlmigrate.testing.entity_items import dataset, webhook
+from mlmigrate.testing.items import experiment
+from mlmigrate.testing.suite import MemorySources
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +108,46 @@ def test_what_is_not_described_is_counted(database: Path, tmp_path: Path) -> Non
         "table novelties: 2 rows are not carried over",
         "table scorer_versions: 3 rows belong to no scorer: not copied",
     ]
+
+
+def test_a_webhook_that_is_enabled_at_the_sink(
+    sources: MemorySources, tmp_path: Path
+) -> None:
+    """Nobody's is turned off by a copy of one that changed since."""
+    origin, sink = sources(webhook(status="ACTIVE")), tmp_path / "sink.db"
+    first = mlmigrate.copy([origin], str(sink))
+    assert "it is disabled at the sink, where it would be called" in str(first.data())
+    with closing(sqlite3.connect(sink)) as held:
+        held.execute("update webhooks set status = 'ACTIVE'")
+        held.commit()
+    sources.put(origin, webhook(status="ACTIVE", url="https://a.example/", updated=9))
+    mlmigrate.copy([origin], str(sink))
+    with closing(sqlite3.connect(sink)) as held:
+        assert held.execute("select status, url from webhooks").fetchall() == [
+            ("ACTIVE", "https://a.example/")
+        ]
+    assert mlmigrate.verify([origin], str(sink)).different == []
+
+
+def test_credentials_in_entities(sources: MemorySources, tmp_path: Path) -> None:
+    """They are masked wherever they stand, and the copy is found again."""
+    secret = "SECRETSECRET123"
+    origin = sources(
+        experiment(),
+        webhook(url=f"https://ci.example/hook?token={secret}"),
+        dataset(tags=[("api_key", secret)]),
+    )
+    options = Options(redact_credentials=True)
+    for location in (str(tmp_path / "sink.db"), f"archive:{tmp_path / 'backup'}"):
+        for outcome in ("copied", "skipped"):
+            report = mlmigrate.copy([origin], location, options)
+            assert getattr(report, outcome)["webhook"] == 1
+        found = mlmigrate.verify([origin], location, options)
+        assert (found.different, found.missing) == ([], [])
+    kinds: tuple[Kind, ...] = ("webhook", "evaluation_dataset")
+    held = [
+        held_at(str(tmp_path / name), kind)
+        for name in ("sink.db", "backup")
+        for kind in kinds
+    ]
+    assert secret not in str(held)

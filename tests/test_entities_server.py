@@ -170,6 +170,39 @@ def test_numbers_of_scorers_are_the_servers(
     assert texts == ['{"a": 1}', '{"a": 2}', '{"b": 1}']
 
 
+def test_a_scorer_that_goes_back(server: str, sources: MemorySources) -> None:
+    """An earlier text that becomes the latest again is a version of its own."""
+    origin = sources(experiment(), scorer("s-1", '{"a": 1}', '{"b": 2}'))
+    copied(origin, server)
+    sources.put(origin, scorer("s-1", '{"a": 1}', '{"b": 2}', '{"a": 1}'))
+    result = copied(origin, server)
+
+    assert result.counts("scorer") == {"updated": 1}
+    assert differences(origin, server) == []
+    (held,) = at(server, "scorer")
+    texts = [row["serialized_scorer"] for row in said(held)["scorer_versions"]]
+    assert texts == ['{"a": 1}', '{"b": 2}', '{"a": 1}']
+
+
+def test_a_plan_makes_no_label_schema(
+    reusable_server: servers.ReusableServer, sources: MemorySources
+) -> None:
+    """Nor does a comparison: to list those of a server may make one."""
+    reusable_server.reset()
+    url, origin = reusable_server.url, sources(experiment(), label_schema())
+    copied(sources(experiment()), url)
+    before = rows(reusable_server.folder / "mlflow.db")
+    planned = mlmigrate.plan([origin], url)
+    found = mlmigrate.verify([origin], url)
+
+    assert planned.copied["label_schema"] == 1
+    assert [ref.kind for ref in found.missing] == ["label_schema"]
+    assert rows(reusable_server.folder / "mlflow.db") == before
+    assert copied(origin, url).counts("label_schema") == {"copied": 1}
+    assert differences(origin, url) == []
+    assert mlmigrate.plan([origin], url).skipped["label_schema"] == 1
+
+
 def test_a_trace_that_is_not_there(server: str, sources: MemorySources) -> None:
     """A queue is copied without it, and that is told."""
     origin = sources(experiment(), label_schema(), review_queue())

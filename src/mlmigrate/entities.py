@@ -262,14 +262,9 @@ def label(table: Table, said: Values) -> str:
     return " ".join(map(str, (table.name, *key(table, said))))
 
 
-def counterpart(kind: Kind, row: Row, rows: Iterable[Row]) -> Row | None:
-    """Return which of *rows* has the place of *row*."""
-    table = table_of(kind, row)
-    wanted = key(table, values(row))
-    for each in rows:
-        if each.table == row.table and key(table, values(each)) == wanted:
-            return each
-    return None
+def by_place(kind: Kind, rows: Iterable[Row]) -> dict[tuple[str, Any], Row]:
+    """Return rows of an entity by their tables and keys."""
+    return {(row.table, key(table_of(kind, row), values(row))): row for row in rows}
 
 
 def says(table: Table, said: Values) -> dict[str, Any]:
@@ -282,7 +277,8 @@ def says(table: Table, said: Values) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            return json.loads(value)
+            # As text: there NaN equals itself, and true is not 1.
+            return json.dumps(json.loads(value), sort_keys=True)
         except (ValueError, RecursionError):
             return value
     if isinstance(value, float) and value.is_integer():

@@ -211,10 +211,13 @@ class _Masking:
         table = entities.table_of(kind, row)
         kept = {*table.key, *table.refs, *table.always, *table.instead, table.minted}
         changed: dict[str, str] = {}
-        for column, value in entities.values(row).items():
+        said = entities.values(row)
+        for column, value in said.items():
             if isinstance(value, str) and column not in kept:
                 is_json = value[:1] in ("{", "[")
                 masked = _mask_json(value) if is_json else mask(value)
+                if column == "value" and _SECRET_KEY.search(str(said.get("key", ""))):
+                    masked = value if value.lower() in _NO_SECRETS else MASK
                 if masked != value:
                     changed[column] = masked
                     self.places.append(f"{row.table} {column}")

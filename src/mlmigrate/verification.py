@@ -26,6 +26,7 @@ from mlmigrate.differences import (
 )
 from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError
+from mlmigrate.fit.entities import switched
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     Failed,
@@ -40,7 +41,7 @@ from mlmigrate.model import (
     Trace,
 )
 from mlmigrate.pipeline.deciding import Takes
-from mlmigrate.pipeline.entities import placed, takes_entity
+from mlmigrate.pipeline.entities import note_own, placed, takes_entity
 from mlmigrate.pipeline.experiments import Groups, read_experiments
 from mlmigrate.pipeline.job import (
     Job,
@@ -421,7 +422,9 @@ class _Verification:
                 continue  # the copy tells of what has no place
             if self._options.filters.takes(kind):
                 self._seen[kind] = set()
-            for at, refs in enumerate(wanted(self._job, groups, kind)):
+            found = wanted(self._job, groups, kind)
+            note_own(self._job, found)
+            for at, refs in enumerate(found):
                 for item in self._sources[at][1].read(refs):
                     if isinstance(item, Failed):
                         yield Problem(str(item.ref), item.why)
@@ -429,7 +432,11 @@ class _Verification:
                         yield from self._verify_entity(at, item)
 
     def _verify_entity(self, at: int, item: Item) -> Iterator[Verdict]:
-        expected = placed(self._job, at, item)
+        try:
+            expected = placed(self._job, at, item)
+        except ItemError as error:
+            yield Problem(str(item.ref), str(error))
+            return
         if isinstance(expected, Failed) or expected.copy is None:
             yield Missing(item.ref)
             return
@@ -443,15 +450,16 @@ class _Verification:
             yield Different(item.ref, item.ref.kind, "readable", held.why)
             return
         columns = self._sink.capabilities.columns
-        lacking = merge.entity_additions(held, expected.item, columns)
+        item = switched(expected.item, held, self._sink.capabilities)
+        lacking = merge.entity_additions(held, item, columns)
+        standing = entities.by_place(ref.kind, held.rows)
         found: list[Different | Extra] = []
         # Where the times at the sink are its own, they do not tell what was changed.
         older = () if columns is None else lacking.older
         for row in (*lacking.rows, *lacking.refused, *older):
-            own = entities.counterpart(ref.kind, row, held.rows)
-            label = entities.label(
-                entities.table_of(ref.kind, row), entities.values(row)
-            )
+            table, said = entities.table_of(ref.kind, row), entities.values(row)
+            own = standing.get((row.table, entities.key(table, said)))
+            label = entities.label(table, said)
             found.append(Different(item.ref, label, row.values, own and own.values))
         yield from self._judge(item.ref, found)
 

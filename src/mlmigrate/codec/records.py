@@ -328,6 +328,7 @@ def _entity_rows(kind: Kind, number: int, block: Fetch) -> Iterator[Row]:
     if kind not in ENTITIES:
         return
     known = {table.name for table in ENTITIES[kind].tables}
+    own = 0
     for table, values in block("entity_rows").records(number, "table", "values"):
         if table not in known:
             raise ItemError(f"{table} is no table of a {kind}: upgrade mlmigrate")
@@ -337,7 +338,10 @@ def _entity_rows(kind: Kind, number: int, block: Fetch) -> Iterator[Row]:
             raise ItemError(f"a row of {table} is no JSON") from error
         if not isinstance(said, dict):
             raise ItemError(f"a row of {table} is no JSON object")
+        own += table == ENTITIES[kind].own.name
         yield Row(table, values)
+    if own != 1:
+        raise ItemError(f"has {own} rows in {ENTITIES[kind].own.name}")
 
 
 def _records(number: int, block: Fetch, table: str) -> Iterator[dict[str, Any]]:

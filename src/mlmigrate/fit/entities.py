@@ -13,6 +13,7 @@ from mlmigrate.fit.fitting import Fitting
 from mlmigrate.model import Item, Loss, Row
 
 _DISABLED = "DISABLED"
+_WEBHOOKS = "webhooks"
 
 
 def fitted_entity(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...]]:
@@ -26,6 +27,29 @@ def fitted_entity(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...
     fitting.losses += _given(item, sink)
     losses = tuple(Loss(item.ref, what, carried=False) for what in fitting.losses)
     return replace(item, rows=rows), losses
+
+
+def switched(item: Item, held: Item, sink: Capabilities) -> Item:
+    """Return an entity as it is switched where it stands: nobody's webhook is turned
+    off, nor on.
+    """
+    status = status_of(held)
+    if not sink.acts or status is None:
+        return item
+    rows = (
+        entities.changed(row, status=status) if row.table == _WEBHOOKS else row
+        for row in item.rows
+    )
+    return replace(item, rows=tuple(rows))
+
+
+def status_of(item: Item) -> str | None:
+    """Return whether a webhook is enabled, in MLflow's words; None of others."""
+    for row in item.rows:
+        if row.table == _WEBHOOKS:
+            status: str | None = entities.values(row).get("status")
+            return status
+    return None
 
 
 def _given(item: Item, sink: Capabilities) -> Iterator[str]:
@@ -53,6 +77,6 @@ def _fitted(row: Row, fitting: Fitting) -> Row:
             fits = fitting.text(kind, value, f"{row.table} {column}")
             if fits != value:
                 changed[column] = fits
-    if fitting.sink.acts and row.table == "webhooks":
+    if fitting.sink.acts and row.table == _WEBHOOKS:
         changed["status"] = _DISABLED
     return entities.changed(row, **changed) if changed else row

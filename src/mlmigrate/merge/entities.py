@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from mlmigrate import entities
 from mlmigrate.entities import ENTITIES, Table
+from mlmigrate.errors import ItemError
 from mlmigrate.model import Item, Note, Row
 
 #: A row, and its columns.
@@ -60,7 +61,15 @@ def entity_additions(
                 rows.append(row)
                 continue
             own = standing[key][1]
-            if _says(table, said, kept) == _says(table, own, kept):
+            new, old = _says(table, said, kept), _says(table, own, kept)
+            if new == old:
+                continue
+            # A reference that one of them lacks: it had not resolved when that came.
+            lost = {name for name in table.refs if (name in new) != (name in old)}
+            if all(new.get(each) == old.get(each) for each in {*new, *old} - lost):
+                if lost & new.keys():
+                    refs = {name: new[name] for name in lost & new.keys()}
+                    rows.append(entities.changed(standing[key][0], **refs))
                 continue
             mine, theirs = (
                 (_time(table, each), age)
@@ -92,7 +101,10 @@ def _of(table: Table, rows: Sequence[Row]) -> dict[_Key, _Said]:
     for row in rows:
         if row.table == table.name:
             said = entities.values(row)
-            found[entities.key(table, said)] = row, said
+            try:
+                found[entities.key(table, said)] = row, said
+            except TypeError as error:
+                raise ItemError(f"{table.name}: a key is no single value") from error
     return found
 
 
@@ -107,9 +119,13 @@ def _versions(
     """
     (name,) = table.key
     numbers = {key[0] for key in standing}
+    if not all(isinstance(key[0], int) for key in (*standing, *wanted)):
+        raise ItemError(f"{table.name}: a {name} is no whole number")
     known = [_content(table, said, kept) for _, said in standing.values()]
     for (number,), (row, said) in sorted(wanted.items()):
-        if _content(table, said, kept) in known:
+        content = _content(table, said, kept)
+        if content in known:
+            known.remove(content)  # a version may come back: as often as it stands
             continue
         free = number
         if number in numbers:

@@ -11,6 +11,7 @@ from mlmigrate.contract import Copy, Delivery
 from mlmigrate.digest import digest
 from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError
+from mlmigrate.fit.entities import status_of, switched
 from mlmigrate.model import (
     Copied,
     Entity,
@@ -47,6 +48,7 @@ def copy_entities(job: Job, groups: Groups) -> Iterator[Event]:
             continue
         if kind in job.sink.capabilities.entities:
             yield Total(kind, sum(map(len, refs)))
+        note_own(job, refs)
         #: What a plan would have written by now.
         planned: dict[Ref, Item] = {}
         for at, own in enumerate(refs):
@@ -55,6 +57,11 @@ def copy_entities(job: Job, groups: Groups) -> Iterator[Event]:
                     yield item
                 elif takes_entity(job, at, item):
                     yield from _copy(job, at, item, planned)
+
+
+def note_own(job: Job, refs: list[list[Ref]]) -> None:
+    """Remember which entities of a kind each source has."""
+    job.own.update((at, ref) for at, own in enumerate(refs) for ref in own)
 
 
 def takes_entity(job: Job, at: int, item: Item) -> bool:
@@ -96,6 +103,8 @@ def placed(job: Job, at: int, item: Item) -> Placed | Failed:
     header = item.header
     assert isinstance(header, Entity)
     home = header.experiment
+    # What a plan would make may bear an id that another has at the sink.
+    to_come = home is not None and (at, home.id) in job.to_come
     if home is not None:
         home = job.experiments.get((at, home.id))
         if home is None:
@@ -105,8 +114,10 @@ def placed(job: Job, at: int, item: Item) -> Placed | Failed:
     header = replace(header, experiment=home)
     item = replace(item, header=header, rows=rows)
     item, findings = fitted(item, job.options, job.sink.capabilities)
+    header = replace(header, name=_name(item))
+    item = replace(item, header=header)
     wanted = [item.ref, entities.address(item.ref.kind, header)]
-    copies = job.sink.copies(wanted)
+    copies = job.sink.copies(wanted[:1] if to_come else wanted)
     copy = next((copies[ref] for ref in wanted if ref in copies), None)
     if copy is not None and not _may_have(job, at, item.ref, copy.ref):
         if not job.sink.capabilities.keeps_ids:
@@ -117,10 +128,21 @@ def placed(job: Job, at: int, item: Item) -> Placed | Failed:
     return Placed(item, (*findings, *found), copy)
 
 
+def _name(item: Item) -> str:
+    """Return the name that the own row of an entity says: it may have been masked."""
+    own = ENTITIES[item.ref.kind].own
+    for row in item.rows:
+        if row.table == own.name:
+            return entities.name(item.ref.kind, item.ref.id, entities.values(row))
+    return item.header.name if isinstance(item.header, Entity) else item.ref.id
+
+
 def _may_have(job: Job, at: int, ref: Ref, place: Ref) -> bool:
     """Tell whether an entity may have a place at the sink: two of one source are two,
     whatever their names.
     """
+    if place != ref and (at, place) in job.own and job.sink.capabilities.keeps_ids:
+        return False
     return job.places.get((at, place), ref) == ref
 
 
@@ -164,7 +186,10 @@ def _at_sink(job: Job, at: int, ref: Ref) -> Ref | None:
     if ref.kind == "experiment":
         return job.experiments.get((at, ref.id))
     if ref.kind in ENTITIES:
-        return job.entities.get((at, ref), ref)
+        placed_at = job.entities.get((at, ref))
+        if placed_at is None and ref in job.sink.copies([ref]):
+            return ref
+        return placed_at
     origin = Ref(ref.kind, origin_of(job, at, ref))
     copy = job.sink.copies([origin]).get(origin)
     here = copy.ref if copy is not None else job.planned.get(origin)
@@ -185,12 +210,12 @@ def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[E
     if item.ref.kind not in job.sink.capabilities.entities:
         yield Loss(item.ref, "the sink has no place for it", carried=False)
         return
-    found = placed(job, at, item)
-    if isinstance(found, Failed):
-        yield found
-        return
-    wanted, findings, into = found.item, found.findings, None
     try:
+        found = placed(job, at, item)
+        if isinstance(found, Failed):
+            yield found
+            return
+        wanted, findings, into = found.item, found.findings, None
         held = read_one(job.sink, found.copy.ref) if found.copy is not None else None
     except ItemError as error:  # it fails alone
         yield Failed(item.ref, str(error))
@@ -201,7 +226,14 @@ def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[E
         held = planned[named]
     if held is not None:
         into = held.ref
-        lacking = merge.entity_additions(held, wanted, job.sink.capabilities.columns)
+        wanted = switched(wanted, held, job.sink.capabilities)
+        try:
+            lacking = merge.entity_additions(
+                held, wanted, job.sink.capabilities.columns
+            )
+        except ItemError as error:
+            yield Failed(item.ref, str(error))
+            return
         findings = (*findings, *lacking.notes, *_refused(item, lacking.refused))
         if not lacking.rows:
             yield Skipped(item.ref, into, findings)
@@ -219,5 +251,8 @@ def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[E
     if job.dry:
         rows = wanted.rows if held is None else merge.with_rows(held, wanted.rows)
         planned[named] = replace(wanted, ref=answer.ref, rows=rows)
+    if into is None and status_of(item) != status_of(wanted):
+        what = "it is disabled at the sink, where it would be called"
+        findings = (*findings, Note(str(item.ref), what))
     made = Copied if into is None else Updated
     yield made(item.ref, answer.ref, (*findings, *answer.findings))

@@ -123,6 +123,8 @@ def copy_experiments(job: Job, groups: Groups) -> Iterator[Event]:
         for at, member in members:
             ref = written.ref if isinstance(written, Written) else None
             job.experiments[at, member.ref.id] = ref
+            if job.dry and delivery.into is None:
+                job.to_come.add((at, member.ref.id))
         if isinstance(written, Failed):
             yield Failed(delivery.item.ref, written.why)
             continue

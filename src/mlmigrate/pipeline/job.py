@@ -98,6 +98,10 @@ class Job:
     origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
     #: (source, ref) of an entity -> its ref at the sink.
     entities: dict[tuple[int, Ref], Ref] = field(default_factory=dict)
+    #: (source, id) of the experiments that a plan would have made.
+    to_come: set[tuple[int, str]] = field(default_factory=set)
+    #: (source, ref) of all entities of the kind under way.
+    own: set[tuple[int, Ref]] = field(default_factory=set)
     #: (source, ref at the sink) -> which of the source's entities has that place.
     places: dict[tuple[int, Ref], Ref] = field(default_factory=dict)
     #: (experiment, name, digest) -> a hash of the rest, as it was met first.

@@ -18,7 +18,7 @@ from mlmigrate.testing.entity_items import (
     webhook,
     with_entities,
 )
-from mlmigrate.testing.items import NOW, OTHER, experiment
+from mlmigrate.testing.items import NOW, OTHER, experiment, run
 from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
 
 
@@ -112,6 +112,36 @@ class Entities(NoEntities):
             assert result.counts("webhook") == {outcome: 2}
             assert self.differences(origin, sink_location) == []
 
+    def test_a_second_of_one_name_that_comes_later(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """It is not taken for the first, whatever their order is by then."""
+        first = dataset("d-2", records=[record(2)])
+        self.copy(source(experiment(), first), sink_location)
+        origin = source(experiment(), dataset("d-1", records=[record(1)]), first)
+        result = self.copy(origin, sink_location)
+
+        assert result.counts("evaluation_dataset") == {"copied": 1, "skipped": 1}
+        assert self.differences(origin, sink_location) == []
+        assert set(self.copy(origin, sink_location).counts(None)) == {"skipped"}
+        back = self.read(sink_location, "evaluation_dataset").values()
+        records = [said(each)["evaluation_dataset_records"] for each in back]
+        assert list(map(len, records)) == [1, 1]
+
+    def test_one_for_several_of_its_name(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Where the sink has two, another store's becomes one of them for good."""
+        two = source(experiment(), dataset("d-1"), dataset("d-2"))
+        self.copy(two, sink_location)
+        other = source(experiment(), dataset("d-9", records=[record(9)]))
+        result = self.copy(other, sink_location)
+
+        assert result.counts("evaluation_dataset") == {"updated": 1}
+        for _ in range(2):
+            assert set(self.copy(other, sink_location).counts(None)) == {"skipped"}
+            assert self.differences(other, sink_location) == []
+
     def test_scorers_of_one_name_become_one(
         self, source: MemorySources, sink_location: str
     ) -> None:
@@ -163,6 +193,15 @@ class Entities(NoEntities):
         ]
         assert self.differences(origin, sink_location) == []
         assert self.copy(origin, sink_location).counts("issue") == {"skipped": 1}
+
+        source.put(origin, run(OTHER))  # it comes later
+        result = self.copy(origin, sink_location)
+        assert result.counts("issue") == {"updated": 1}
+        assert [each for each in result.findings() if isinstance(each, Problem)] == []
+        assert self.differences(origin, sink_location) == []
+        assert set(self.copy(origin, sink_location).counts(None)) == {"skipped"}
+        (back,) = self.read(sink_location, "issue").values()
+        assert said(back)["issues"][0]["source_run_id"] == OTHER
 
     def test_what_changed_later_stands(
         self, source: MemorySources, sink_location: str

@@ -179,14 +179,19 @@ def issue(id: str = "i-1", run: str | None = RUN) -> Item:
     )
 
 
-def webhook(id: str = "w-1", status: str = "DISABLED") -> Item:
-    """Return a webhook."""
+def webhook(
+    id: str = "w-1",
+    status: str = "DISABLED",
+    url: str = "https://ci.example.com/hook",
+    updated: int = 0,
+) -> Item:
+    """Return a webhook, *updated* so many milliseconds after it was made."""
     own = {
         "name": "deploy",
-        "url": "https://ci.example.com/hook",
+        "url": url,
         "status": status,
         "creation_timestamp": NOW,
-        "last_updated_timestamp": NOW,
+        "last_updated_timestamp": NOW + updated,
     }
     rows = [
         entities.row("webhooks", own),
@@ -194,7 +199,7 @@ def webhook(id: str = "w-1", status: str = "DISABLED") -> Item:
             "webhook_events", {"entity": "MODEL_VERSION", "action": "CREATED"}
         ),
     ]
-    return entity("webhook", id, rows, name="deploy: https://ci.example.com/hook")
+    return entity("webhook", id, rows, name=f"deploy: {url}")
 
 
 def mcp_server(name: str = "io.example/weather") -> Item:

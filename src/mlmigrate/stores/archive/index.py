@@ -137,7 +137,7 @@ class Index:
         """Address -> ref of entities."""
         found: dict[Ref, Ref] = {}
         for kind in ENTITIES:
-            for at in self._at[kind].values():
+            for _, at in sorted(self._at[kind].items()):
                 row = self.row(at)
                 home = row.experiment
                 place = None if home is None else Ref("experiment", home)

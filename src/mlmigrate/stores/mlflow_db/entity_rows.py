@@ -56,8 +56,18 @@ def copies(
     home = table.c[_HOME] if description.of_experiment else sa.literal("")
     names = [sa.type_coerce(table.c[each], sa.Text) for each in description.names]
     there: dict[Ref, Ref] = {}
-    query = sa.select(table.c[own.owner], home, *names)
-    for id, experiment, *said in connection.execute(query):
+    # Only what may be meant: to look through all for each would take quadratic time.
+    ids = [ref.id for ref in wanted]
+    homes = {each.partition("/")[0] for each in ids}
+    named: Any = names[0].in_(_beginnings(ids))
+    if description.of_experiment:
+        named &= table.c[_HOME].in_([int(each) for each in homes if each.isdecimal()])
+    query = sa.select(table.c[own.owner], home, *names).where(
+        table.c[own.owner].in_(ids) | named
+    )
+    for id, experiment, *said in sorted(
+        connection.execute(query), key=lambda row: str(row[0])
+    ):
         place = (
             Ref("experiment", str(experiment)) if description.of_experiment else None
         )
@@ -66,6 +76,15 @@ def copies(
         there[Ref(kind, str(id))] = ref = Ref(kind, str(id))
         there.setdefault(entities.address(kind, Entity(name, place)), ref)
     return {ref: Copy(there[ref], None) for ref in wanted if ref in there}
+
+
+def _beginnings(addresses: Iterable[str]) -> list[str]:
+    """Return what the first of the names may be that addresses hold."""
+    found = set()
+    for address in addresses:
+        parts = address.partition("/")[2].split(": ")
+        found |= {": ".join(parts[:at]) for at in range(1, len(parts) + 1)}
+    return list(found)
 
 
 def _columns(

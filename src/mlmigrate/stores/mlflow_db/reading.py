@@ -33,7 +33,8 @@ from mlmigrate.stores.mlflow_db.tables import IN, Tables
 
 #: Items that are read at once: all their points are in memory together.
 _AT_ONCE = 50
-_TRACES_AT_ONCE = 250
+#: Traces are small; a dataset comes with all its records.
+_AT_ONCE_OF = {"trace": 250, "evaluation_dataset": 1}
 
 
 class DbReader:
@@ -107,8 +108,7 @@ class DbReader:
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
-        is_trace = bool(refs) and refs[0].kind == "trace"
-        size = _TRACES_AT_ONCE if is_trace else _AT_ONCE
+        size = _AT_ONCE_OF.get(refs[0].kind, _AT_ONCE) if refs else 1
         for at in range(0, len(refs), size):
             yield from self._read_part(refs[at : at + size])
 

@@ -119,6 +119,9 @@ def _with_archived(
     if uri is None or not spans or any(span.content for span in spans):
         return lifted, spans, []
     found, findings = put_away(home, uri)
+    if found and {span.id for span in found} != {span.id for span in spans}:
+        what = "its spans, which MLflow has put away, are not those of its rows"
+        found, findings = [], [*findings, Problem(home.where, what)]
     if not found:
         return lifted, spans, findings
     away = {ARCHIVE_LOCATION, SPANS_LOCATION}

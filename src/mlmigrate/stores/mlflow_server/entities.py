@@ -95,7 +95,10 @@ def item_of(rest: Rest, ref: Ref, said: Json | None) -> Item:
     try:
         said = said or _got(rest, ref)
         rows = tuple(_ROWS[ref.kind](rest, said))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise ItemError(f"{rest.base}: {ref} cannot be read: {error!r}") from error
     home = Ref("experiment", str(said.get("experiment_id")))
     header = Entity(

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 
 from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError
-from mlmigrate.model import Finding, Item, Kind, Problem, Ref
+from mlmigrate.model import Finding, Item, Kind, Note, Problem, Ref
 from mlmigrate.stores.mlflow_server.entities import (
     id_of,
     item_of,
@@ -33,7 +33,12 @@ class EntityReader:
         places = experiments if ENTITIES[kind].of_experiment else [""]
         for some in self._listed(kind, places):
             for said in some:
-                ref = Ref(kind, id_of(kind, said))
+                try:
+                    ref = Ref(kind, id_of(kind, said))
+                except (KeyError, TypeError) as error:
+                    what = f"a {kind.replace('_', ' ')} has no id: {error!r}"
+                    self.found.append(Problem(self._rest.base, what))
+                    continue
                 if kind == "scorer":
                     self._scorers[ref] = said
                 yield ref
@@ -64,6 +69,8 @@ class EntityReader:
             try:
                 # To list label schemas may make one, which a source must not get.
                 if kind == "label_schema" and seeds_schemas(self._rest, place):
+                    what = "label schemas are not listed where that would make one"
+                    self.found.append(Note(self._rest.base, what))
                     return []
                 return listed(self._rest, kind, place)
             except Refused as refusal:

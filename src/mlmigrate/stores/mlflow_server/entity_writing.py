@@ -21,6 +21,7 @@ from mlmigrate.stores.mlflow_server.entities import (
     address_of,
     id_of,
     listed,
+    seeds_schemas,
 )
 from mlmigrate.stores.mlflow_server.rest import (
     Json,
@@ -113,6 +114,8 @@ class Entities:
         }:
             known = self._of(kind, place)
             for ref in wanted:
+                if kind == "label_schema" == ref.kind and "/" in ref.id:
+                    self._look_for(known, place, ref)
                 if ref.kind == kind and ref.id in known:
                     copy = Copy(Ref(kind, id_of(kind, known[ref.id])), None)
                     found.setdefault(ref, copy)
@@ -120,15 +123,35 @@ class Entities:
 
     def _of(self, kind: Kind, place: str) -> dict[str, Json]:
         if (kind, place) not in self._known:
-            known: dict[str, Json] = {}
-            try:
-                for said in listed(self._rest, kind, place):
-                    _note(known, kind, place, said)
-            except Refused as refusal:
-                if not refusal.absent:  # a plan asks for experiments that are to come
-                    raise
-            self._known[kind, place] = known
+            self._known[kind, place] = {}
+            # To list label schemas may make one, which a plan must not.
+            if kind != "label_schema" or not seeds_schemas(self._rest, place):
+                self._list(kind, place)
         return self._known[kind, place]
+
+    def _list(self, kind: Kind, place: str) -> dict[str, Json]:
+        known = self._known[kind, place] = {}
+        try:
+            for said in listed(self._rest, kind, place):
+                _note(known, kind, place, said)
+        except Refused as refusal:
+            if not refusal.absent:  # a plan asks for experiments that are to come
+                raise
+        return known
+
+    def _look_for(self, known: dict[str, Json], place: str, ref: Ref) -> None:
+        """Look for a label schema by its name."""
+        name = ref.id.partition("/")[2]
+        if ref.id in known or not place or not seeds_schemas(self._rest, place):
+            return
+        path = f"{API}/label-schemas/get-by-name"
+        try:
+            answer = self._rest.get(path, experiment_id=place, name=name)
+        except Refused as refusal:
+            if not refusal.absent:
+                raise
+        else:
+            _note(known, ref.kind, place, answer["label_schema"])
 
     def write(self, delivery: Delivery) -> Written:
         """Make an entity, or add to the one that stands.
@@ -145,12 +168,16 @@ class Entities:
             said.setdefault(row.table, []).append(entities.values(row))
 
         def find() -> Json | None:
-            self._known.pop((kind, place), None)
-            return self._of(kind, place).get(address)
+            return self._list(kind, place).get(address)
 
         standing = self._of(kind, place)[delivery.into.id] if delivery.into else None
         task = _Task(self._rest, place, said, standing, find)
-        made, notes = _WRITERS[kind](task)
+        try:
+            made, notes = _WRITERS[kind](task)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ItemError(
+                f"{item.ref} cannot be said over REST: {error!r}"
+            ) from error
         _note(self._of(kind, place), kind, place, made)
         findings = tuple(Note(str(item.ref), what) for what in notes)
         return Written(Ref(kind, id_of(kind, made)), findings=findings)
@@ -235,6 +262,10 @@ def _scorer(task: _Task) -> _Made:
 
 def _label_schema(task: _Task) -> _Made:
     (row,) = task.rows("label_schemas")
+    if task.standing is None and row.get("is_default"):
+        made = task.find()  # to list them makes it
+        if made is not None:
+            return made, []
     held: Mapping[str, Any] = json.loads(row["input_config"])
     config = {name: value for name, value in held.items() if value is not None}
     body: Json = {
