@@ -125,7 +125,7 @@ ENTITIES: dict[Kind, Description] = {
         ),
         Description(
             "review_queue",
-            ("name",),
+            ("name_key",),  # MLflow's own: the name in lower case
             (
                 Table("review_queues", "queue_id", updated="last_update_time_ms"),
                 Table("review_queue_users", "queue_id", ("user_id",)),

@@ -179,6 +179,16 @@ class Entities(NoEntities):
         (back,) = self.read(sink_location, "review_queue").values()
         assert said(back)["review_queue_label_schemas"] == [{"schema_id": "l-1"}]
 
+    def test_queues_whose_names_differ_by_case(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """MLflow takes them for one, and so they become one."""
+        self.copy(source(experiment(), review_queue("q-1", ())), sink_location)
+        other = review_queue("q-2", (), name="first LOOK")
+        origin = source(experiment(), other)
+        assert self.copy(origin, sink_location).of(Failed) == []
+        assert len(self.read(sink_location, "review_queue")) == 1
+
     def test_a_run_that_is_not_there(
         self, source: MemorySources, sink_location: str
     ) -> None:

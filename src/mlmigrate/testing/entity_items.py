@@ -129,11 +129,12 @@ def review_queue(
     schemas: Iterable[str] = ("l-1",),
     status: str = "pending",
     updated: int = NOW + 1,
+    name: str = "First Look",
 ) -> Item:
     """Return a review queue in which one trace waits."""
     own = {
-        "name": "First Look",
-        "name_key": "first look",
+        "name": name,
+        "name_key": name.lower(),
         "queue_type": "custom",
         "created_by": "ann",
         "creation_time_ms": NOW,
@@ -156,7 +157,7 @@ def review_queue(
         ),
         entities.row("review_queue_items", item),
     ]
-    return entity("review_queue", id, rows, name="First Look")
+    return entity("review_queue", id, rows, name="first look")
 
 
 def issue(id: str = "i-1", run: str | None = RUN) -> Item:

@@ -64,6 +64,8 @@ def id_of(kind: Kind, said: Json) -> str:
 def address_of(kind: Kind, place: str, said: Json) -> str:
     """Return the id of the `mlmigrate.entities.address` of an entity."""
     home = Ref("experiment", place) if place else None
+    if kind == "review_queue":
+        said = {**said, "name_key": str(said["name"]).lower()}
     name = entities.name(kind, id_of(kind, said), said)
     return entities.address(kind, Entity(name, home)).id
 
