@@ -48,24 +48,28 @@ class Written:
     deleted: str
 
 
+@pytest.fixture(autouse=True)
+def _away(tmp_path: Path) -> Iterator[None]:
+    """Where no store is set, MLflow makes one in the folder that it runs in."""
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'unused.db'}")
+    yield
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(params=["files", "sqlite"])
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Written]:
+) -> Written:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     if request.param == "files":
         uri = str(tmp_path / "mlruns")
         location = uri
     else:
         uri = location = request.getfixturevalue("sqlite_uri")
-    before = mlflow.get_tracking_uri()
     # The registry asks the store that is set, not the one of the client.
     mlflow.set_tracking_uri(uri)
-    try:
-        place = (tmp_path / "artifacts of the source").as_uri()
-        yield written(uri, location, tmp_path, place)
-    finally:
-        mlflow.set_tracking_uri(before)
+    place = (tmp_path / "artifacts of the source").as_uri()
+    return written(uri, location, tmp_path, place)
 
 
 def written(uri: str, location: str, tmp_path: Path, place: str | None) -> Written:
@@ -111,14 +115,10 @@ def written(uri: str, location: str, tmp_path: Path, place: str | None) -> Writt
 
 
 @pytest.fixture
-def at_server(server: str, tmp_path: Path) -> Iterator[Written]:
+def at_server(server: str, tmp_path: Path) -> Written:
     """A server, filled through its API."""
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server)
-    try:
-        yield written(server, server, tmp_path, None)
-    finally:
-        mlflow.set_tracking_uri(before)
+    return written(server, server, tmp_path, None)
 
 
 FIELDS = (

@@ -124,13 +124,12 @@ def test_a_version_leads_to_the_copy(everything_at: str, server: str) -> None:
 def test_artifacts(everything_at: str, server: str, tmp_path: Any) -> None:
     copied(everything_at, server)
     found = models_at(server)[MODEL]
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server)
     try:
         uri = f"models:/{found.model_id}"
         folder = mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path))
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
 
     assert (tmp_path / "MLmodel").read_bytes() == b"flavors: {}\n", folder
 

@@ -366,12 +366,11 @@ def test_traces_of_mlflow_2(sources: MemorySources, server: str) -> None:
     )
     origin = sources(experiment(), trace(id, spans=(old,)))
     copied(origin, server)
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server)  # for `mlflow-artifacts:`
     try:
         (there,) = MlflowClient(server).get_trace(id).data.spans
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
     assert (there.name, there.span_type, there.start_time_ns) == (
         *("b", "LLM"),
         NOW * 1_000_000,
