@@ -1,11 +1,12 @@
 """Source and sink ``mlflow_server``: an MLflow tracking server over its REST API.
 
-``rest`` speaks HTTP, ``access`` logs in, ``release`` tells what an older server lacks,
-``reading`` is the source half, with ``answers``, ``logged_models``, ``traces`` and
-``entities`` (their records), ``files``, ``trace_files``, ``trace_infos``,
-``trace_links`` and ``entity_reading`` beside it; ``writing`` is the sink half, with
-``index`` (what is there already), ``experiments``, ``registry``, ``model_writing``,
-``trace_writing`` (with ``otlp``) and ``entity_writing`` beside it.
+``rest`` speaks HTTP, by ``connections`` and ``streams``; ``access`` logs in;
+``release`` tells what an older server lacks. ``reading`` is the source half, with
+``answers``, ``logged_models``, ``traces`` and ``entities`` (their records), ``files``,
+``trace_files``, ``trace_infos``, ``trace_links`` and ``entity_reading`` beside it;
+``writing`` is the sink half, with ``index`` (what is there already), ``experiments``,
+``registry``, ``model_writing``, ``trace_writing`` (with ``otlp``) and
+``entity_writing`` beside it.
 """
 
 from __future__ import annotations

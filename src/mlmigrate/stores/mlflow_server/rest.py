@@ -1,4 +1,4 @@
-"""HTTP to one MLflow server: connections, credentials, retries and clear errors.
+"""HTTP to one MLflow server: requests, retries and clear errors.
 
 Three things can happen to a request. It is answered; it certainly did nothing (no
 connection, 429) and is repeated; or nobody knows what it did (a lost answer, a 502).
@@ -7,7 +7,6 @@ The last is repeated where that is harmless, and is `Ambiguous` where it is not.
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import socket
@@ -19,14 +18,13 @@ from typing import Any, BinaryIO, TypeAlias
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
 
-from mlmigrate.artifacts import CHUNK, redact, redact_within, short
+from mlmigrate.artifacts import redact, redact_within, short
 from mlmigrate.errors import ItemError, LocationError, StoreError
 from mlmigrate.stores.mlflow_server.access import access_to
+from mlmigrate.stores.mlflow_server.connections import quicken
+from mlmigrate.stores.mlflow_server.streams import Body, downloaded
 
 Json: TypeAlias = dict[str, Any]
 
@@ -154,7 +152,7 @@ class Rest:
         def begin() -> requests.Response:
             return self._send("GET", url, query=query, stream=True)
 
-        return io.BufferedReader(_Download(begin, self._retries), CHUNK)
+        return downloaded(begin, self._retries)
 
     def upload(self, path: str, begin: Callable[[], Body]) -> Body:
         """PUT a stream; *begin* opens it anew for each try.
@@ -354,108 +352,8 @@ class Rest:
         session.auth = self._access.auth
         session.cert = self._access.cert
         session.headers.update(self._access.headers)
-        session.mount("http://", _QuickAdapter())
-        session.mount("https://", _QuickAdapter())
+        quicken(session)
         return session
-
-
-class Body:
-    """The bytes of one artifact on their way to the server, hashed in passing."""
-
-    def __init__(self, source: BinaryIO, size: int, hasher: Any) -> None:
-        self._source = source
-        self._size = size
-        self._hasher = hasher
-        self.sent = 0
-
-    def __len__(self) -> int:
-        # The server wants a Content-Length: it takes a chunked body for empty.
-        return self._size
-
-    def read(self, count: int = -1) -> bytes:
-        """Read as a file does."""
-        try:
-            block = self._source.read(CHUNK if count is None or count < 0 else count)
-        except OSError as error:
-            # Or it would pass for a failure of the connection.
-            raise ItemError(f"an artifact cannot be read: {short(error)}") from error
-        self.sent += len(block)
-        if self.sent > self._size or (not block and self.sent < self._size):
-            raise ItemError(self._changed())
-        self._hasher.update(block)
-        return block
-
-    def __iter__(self) -> Iterator[bytes]:
-        # By this requests knows a stream.
-        return iter(lambda: self.read(CHUNK), b"")
-
-    def finish(self) -> None:
-        """Check that the source ends where it should."""
-        if self.sent != self._size or self._source.read(1):
-            raise ItemError(self._changed())
-
-    def _changed(self) -> str:
-        return f"an artifact is not {self._size} bytes long, as listed: it changed"
-
-    @property
-    def checksum(self) -> str:
-        """The SHA-256 of what was sent, in hex."""
-        return str(self._hasher.hexdigest())
-
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
-
-
-class _Download(io.RawIOBase):
-    """The body of an answer. Where it breaks off it is asked for again."""
-
-    def __init__(self, begin: Callable[[], requests.Response], retries: int) -> None:
-        self._begin = begin
-        self._left = retries
-        self._at = 0
-        self._response = begin()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        while True:
-            try:
-                block = self._response.raw.read(len(view), decode_content=True)
-                break
-            except (HTTPError, OSError) as error:
-                self._resume(error)
-        view[: len(block)] = block
-        self._at += len(block)
-        return len(block)
-
-    def _resume(self, error: Exception) -> None:
-        """Begin again and skip what was read already."""
-        while True:
-            self._response.close()
-            if self._left <= 0:
-                raise OSError(f"the server broke off: {short(error)}") from error
-            self._left -= 1
-            self._response = self._begin()
-            try:
-                skip = self._at
-                while skip:
-                    block = self._response.raw.read(
-                        min(skip, CHUNK), decode_content=True
-                    )
-                    if not block:
-                        raise OSError("an artifact shrank while it was read")
-                    skip -= len(block)
-                return
-            except HTTPError as broken:
-                error = broken
-
-    def close(self) -> None:
-        if not self.closed:
-            self._response.close()
-        super().close()
 
 
 def creating(create: Callable[[], Json], find: Callable[[], Json | None]) -> Json:
@@ -479,52 +377,6 @@ def creating(create: Callable[[], Json], find: Callable[[], Json | None]) -> Jso
             if found is not None:
                 return found
     raise ItemError(f"the server lost every answer to a create: {lost}")
-
-
-# -- connections without the stall of 40 ms ---------------------------------------
-
-
-def _acknowledge_at_once(connection: HTTPConnection) -> None:
-    """Make the kernel acknowledge what arrives without delay.
-
-    Servers with several workers send head and body as two small packets, and hold the
-    second back until the first is acknowledged, which takes 40 ms by default. The flag
-    does not last, so it is set before every answer.
-    """
-    quickack = getattr(socket, "TCP_QUICKACK", None)
-    sock = connection.sock
-    if quickack is None or sock is None or sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, quickack, 1)
-
-
-class _QuickConnection(HTTPConnection):
-    def getresponse(self) -> Any:
-        _acknowledge_at_once(self)
-        return super().getresponse()
-
-
-class _QuickTlsConnection(HTTPSConnection):
-    def getresponse(self) -> Any:
-        _acknowledge_at_once(self)
-        return super().getresponse()
-
-
-class _QuickPool(HTTPConnectionPool):
-    ConnectionCls = _QuickConnection
-
-
-class _QuickTlsPool(HTTPSConnectionPool):
-    ConnectionCls = _QuickTlsConnection
-
-
-class _QuickAdapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": _QuickPool,
-            "https": _QuickTlsPool,
-        }
 
 
 # -- small parts ------------------------------------------------------------------

@@ -26,7 +26,8 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Artifact, Finding, Loss, Ref
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.files import Files
-from mlmigrate.stores.mlflow_server.rest import Body, Refused, Rest, quoted
+from mlmigrate.stores.mlflow_server.rest import Refused, Rest, quoted
+from mlmigrate.stores.mlflow_server.streams import Body
 
 #: How MLflow answers to artifacts whose names it takes for an attack.
 _NO_SUCH_NAMES = (400, 404)
