@@ -39,13 +39,20 @@ def millis(value: Any) -> int | None:
     if isinstance(value, datetime):
         whole = value if value.tzinfo else value.replace(tzinfo=UTC)
         return (whole - _EPOCH) // _MILLI
+    return whole_number(value)
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a value, such as a time or a step, as a whole number; None where it is
+    none, or none that a database holds.
+    """
     if isinstance(value, bool) or value is None:
         return None
     try:
-        time = int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return time if -(2**63) <= time < 2**63 else None  # as databases hold them
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def length(value: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlmigrate import marks
+from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import Finding, MetricHistory, Problem
 
 
@@ -41,13 +42,7 @@ def time(value: Any, name: str, where: str, findings: list[Finding]) -> int | No
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = int(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if -(2**63) <= number < 2**63 else None  # as databases hold them
+    return whole_number(value) if isinstance(value, int | float | str) else None
 
 
 def escapes(where: str, header: Any, lifted: marks.Lifted, *more: Any) -> list[Finding]:

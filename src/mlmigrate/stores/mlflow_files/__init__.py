@@ -26,6 +26,7 @@ from mlmigrate.artifacts import (
 )
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound, UnsafePath
+from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import (
     Artifact,
     Experiment,
@@ -145,7 +146,7 @@ class FileStore:
                 ref,
                 (lifted.origin if marks.load(lifted.mark) else None) or ref.id,
                 parse.status(meta.get("status")),
-                parse.millis(meta.get("end_time")),
+                whole_number(meta.get("end_time")),
                 _lifecycle(folder, meta),
             )
 
@@ -194,8 +195,8 @@ class FileStore:
             name=name,
             artifact_location=parse.text(meta.get("artifact_location")),
             lifecycle="deleted" if deleted else "active",
-            creation_time=parse.millis(meta.get("creation_time")),
-            last_update_time=parse.millis(meta.get("last_update_time")),
+            creation_time=whole_number(meta.get("creation_time")),
+            last_update_time=whole_number(meta.get("last_update_time")),
         )
         return Item(
             ref,
@@ -249,8 +250,8 @@ class FileStore:
             )
         params, wrong = read_pairs(path / "params", where)
         findings += wrong
-        start = parse.millis(meta.get("start_time"))
-        end = parse.millis(meta.get("end_time"))
+        start = whole_number(meta.get("start_time"))
+        end = whole_number(meta.get("end_time"))
         metrics, wrong = read_metrics(path / "metrics", where, start, end)
         findings += wrong
         inputs, wrong = read_inputs(path, where)
@@ -271,7 +272,7 @@ class FileStore:
             end_time=end,
             user=parse.text(meta.get("user_id")) or names.get("mlflow.user"),
             lifecycle=_lifecycle(folder, meta),
-            deleted_time=parse.millis(meta.get("deleted_time")),
+            deleted_time=whole_number(meta.get("deleted_time")),
             artifact_uri=parse.text(meta.get("artifact_uri")),
             parent=Ref("run", lifted.parent) if lifted.parent else None,
             source_type=parse.source_type(meta.get("source_type")),

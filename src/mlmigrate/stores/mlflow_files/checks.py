@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import Problem
 from mlmigrate.stores.mlflow_files import parse
 
@@ -92,7 +93,7 @@ def _doubt(key: str, value: Any, kind: Kind) -> str | None:
     if key not in _FIELDS[kind]:
         return "has no place in other stores: not copied"
     if key in _TIMES:
-        time = parse.millis(value)
+        time = whole_number(value)
         if time is None:
             return "is no time in milliseconds: left out"
         if isinstance(value, float) and value != time:

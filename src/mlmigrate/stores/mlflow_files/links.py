@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import Finding, ModelLink, Problem, Ref
 from mlmigrate.stores.mlflow_files import parse
 from mlmigrate.stores.mlflow_files.checks import doubts
@@ -32,7 +33,7 @@ def _outputs(folder: Path, where: str, findings: list[Finding]) -> Iterator[Mode
     for name in names:
         meta, problems = read_meta_file(folder / name, f"{where}/{name}")
         findings += [*problems, *doubts(meta, "input", f"{where}/{name}")]
-        step = parse.millis(meta.get("step")) or 0
+        step = whole_number(meta.get("step")) or 0
         # The folder bears the model's id; which field does depends on the release.
         yield ModelLink(Ref("logged_model", name), "output", step)
 
@@ -49,7 +50,7 @@ def _inputs(folder: Path, where: str, findings: list[Finding]) -> Iterator[Model
             what = "names no logged model: not copied"
             findings.append(Problem(f"{where}/{name}", what))
             continue
-        step = parse.millis(meta.get("step")) or 0
+        step = whole_number(meta.get("step")) or 0
         yield ModelLink(Ref("logged_model", model), "input", step)
 
 

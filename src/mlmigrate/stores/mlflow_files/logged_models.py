@@ -10,6 +10,7 @@ import numpy as np
 
 from mlmigrate import marks
 from mlmigrate.metrics import by_series, history
+from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import (
     Artifact,
     Finding,
@@ -70,8 +71,8 @@ def read_logged_model(
         status_message=parse.text(meta.get("status_message")),
         model_type=parse.text(meta.get("model_type")),
         source_run=Ref("run", run) if run else None,
-        creation_time=parse.millis(meta.get("creation_timestamp")),
-        last_updated_time=parse.millis(meta.get("last_updated_timestamp")),
+        creation_time=whole_number(meta.get("creation_timestamp")),
+        last_updated_time=whole_number(meta.get("last_updated_timestamp")),
         lifecycle="deleted" if meta.get("lifecycle_stage") == "deleted" else "active",
         artifact_location=parse.text(meta.get("artifact_location")),
     )

@@ -135,17 +135,6 @@ def text(value: Any) -> str | None:
     return str(value)
 
 
-def millis(value: Any) -> int | None:
-    """Return a meta field as milliseconds, None where it is absent or no number."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        time = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return time if -(2**63) <= time < 2**63 else None  # as databases hold them
-
-
 def status(value: Any) -> str:
     """Return a run's status from the integer or the name that its meta has."""
     return known_status(value) or "RUNNING"

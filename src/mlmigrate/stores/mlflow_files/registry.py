@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlmigrate import marks
 from mlmigrate.artifacts import lift_model, lift_source
+from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import (
     Alias,
     Finding,
@@ -68,8 +69,8 @@ def read_model(ref: Ref, folder: Path, where: str) -> Item:
         RegisteredModel(
             name=name,
             description=parse.text(meta.get("description")),
-            creation_time=parse.millis(meta.get("creation_timestamp")),
-            last_updated_time=parse.millis(meta.get("last_updated_timestamp")),
+            creation_time=whole_number(meta.get("creation_timestamp")),
+            last_updated_time=whole_number(meta.get("last_updated_timestamp")),
         ),
         origin=name,
         tags=marks.lift(pairs).tags,
@@ -96,7 +97,7 @@ def _read_version(
     pairs, wrong = read_pairs(path / "tags", where)
     findings += wrong
     lifted = marks.lift(pairs)
-    created = parse.millis(meta.get("creation_timestamp"))
+    created = whole_number(meta.get("creation_timestamp"))
     source = parse.text(meta.get("source"))
     run, below = lift_source(source)
     model, below_model = lift_model(source)
@@ -109,7 +110,7 @@ def _read_version(
         version=int(number),
         origin=origin or f"{name}/{number}@{created}",
         creation_time=created,
-        last_updated_time=parse.millis(meta.get("last_updated_timestamp")),
+        last_updated_time=whole_number(meta.get("last_updated_timestamp")),
         description=parse.text(meta.get("description")),
         user=parse.text(meta.get("user_id")),
         stage=str(meta.get("current_stage") or "None"),

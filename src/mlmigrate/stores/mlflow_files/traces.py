@@ -10,7 +10,13 @@ from typing import Any
 
 from mlmigrate.artifacts import Place, Remote, list_folder, open_file, short
 from mlmigrate.errors import ItemError
-from mlmigrate.mlflow_messages import NOT_READ, assessment_of, length, millis
+from mlmigrate.mlflow_messages import (
+    NOT_READ,
+    assessment_of,
+    length,
+    millis,
+    whole_number,
+)
 from mlmigrate.mlflow_traces import (
     ARTIFACT_LOCATION,
     SPANS_FILE,
@@ -129,7 +135,7 @@ def _doubts(meta: Mapping[str, Any], ref: Ref, path: Path, where: str) -> list[F
 def _length(meta: Mapping[str, Any]) -> int | None:
     for key in _LENGTHS[1:]:
         if meta.get(key) is not None:
-            return parse.millis(meta[key])
+            return whole_number(meta[key])
     return length(meta.get("execution_duration"))
 
 
