@@ -8,7 +8,7 @@ million points is three arrays, not a million objects.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Int64s: TypeAlias = NDArray[np.int64]
 Float64s: TypeAlias = NDArray[np.float64]
 
+#: In the order in which they are copied: what is referred to comes first.
 Kind: TypeAlias = Literal[
     "experiment",
     "run",
@@ -30,24 +31,8 @@ Kind: TypeAlias = Literal[
     "webhook",
     "mcp_server",
 ]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Lifecycle: TypeAlias = Literal["active", "deleted"]
-
-#: The order in which kinds are copied: what is referred to comes first.
-KINDS: tuple[Kind, ...] = (
-    "experiment",
-    "run",
-    "logged_model",
-    "registered_model",
-    "trace",
-    "evaluation_dataset",
-    "scorer",
-    "label_schema",
-    "review_queue",
-    "issue",
-    "webhook",
-    "mcp_server",
-)
-
 
 #: The statuses of a run that has ended.
 TERMINAL = ("FINISHED", "FAILED", "KILLED")
