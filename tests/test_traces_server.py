@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from support import faults, servers, traced
 from support.copies import copied, differences
+from support.killing import as_new, killed_at_every_call
 from support.traced import shown
 
 import mlmigrate
@@ -43,9 +44,8 @@ from mlmigrate.span_content import says_all
 from mlmigrate.stores.mlflow_server import CAPABILITIES, trace_infos, traces
 from mlmigrate.stores.mlflow_server.otlp import message
 from mlmigrate.stores.mlflow_server.trace_files import Contents
-from mlmigrate.testing.faults import Killed, failing
 from mlmigrate.testing.items import NOW, OTHER, RUN, experiment, run
-from mlmigrate.testing.suite import MemorySources, Peeked, Result, Traces, with_traces
+from mlmigrate.testing.suite import MemorySources, Result, Traces, with_traces
 from mlmigrate.testing.trace_items import (
     CHILD,
     OTHER_TRACE,
@@ -63,15 +63,6 @@ class TestConformance(Traces):
     @pytest.fixture
     def sink_location(self, server: str) -> str:
         return server
-
-    def peek(self, location: str, run: str) -> Peeked | None:
-        raise NotImplementedError("traces alone are looked at")
-
-    def edit_tag(self, location: str, run: str, key: str, value: str) -> None:
-        raise NotImplementedError("traces alone are looked at")
-
-    def delete_run(self, location: str, run: str) -> None:
-        raise NotImplementedError("traces alone are looked at")
 
 
 @pytest.fixture(scope="module")
@@ -421,20 +412,12 @@ def test_killed_at_every_call(
     """And run again, it is as if it had not been."""
     items, data = with_traces()
     url, origin = reusable_server.url, sources(*items, files=data)
-    reusable_server.reset()
-    clean = failing(resolve(url, shared={"artifacts": "copy"}))
-    list(pipeline.copy([resolve(origin)], clean, Options()))
+    filled = killed_at_every_call(origin, as_new(reusable_server), "half", 3)
+    next(filled)
     expected = _told(url)
-    for call in range(3, clean.calls.count + 1):
-        reusable_server.reset()
-        sink = resolve(url, shared={"artifacts": "copy"})
-        with pytest.raises(Killed):
-            stopped = failing(sink, call, "half")
-            list(pipeline.copy([resolve(origin)], stopped, Options()))
-        list(pipeline.copy([resolve(origin)], sink, Options()))
-
-        assert expected == _told(url), call
-        assert differences(origin, url) == [], call
+    for _ in filled:
+        assert expected == _told(url)
+        assert differences(origin, url) == []
 
 
 @pytest.mark.parametrize("grown", [False, True], ids=["new", "grown"])
@@ -487,7 +470,8 @@ def _told(url: str) -> list[str]:
     """Return what stands there, without the ids that a server gives runs."""
     found = []
     for item in read(url).values():
-        header: Any = replace(item.header, source_run=None)  # type: ignore[call-arg]
+        assert isinstance(item.header, Trace)
+        header = replace(item.header, source_run=None)
         links = (
             TraceLink(each.kind, "" if each.kind == "run" else each.id)
             for each in item.trace_links

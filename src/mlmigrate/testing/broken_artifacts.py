@@ -10,10 +10,10 @@ from mlmigrate.model import Artifact, Ref
 from mlmigrate.stores import memory
 from mlmigrate.testing.faults import BrokenFile
 from mlmigrate.testing.items import OTHER, RUN, experiment, run
-from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
+from mlmigrate.testing.sink_under_test import MemorySources, SinkSeenThrough
 
 
-class BrokenArtifacts(SinkUnderTest):
+class BrokenArtifacts(SinkSeenThrough):
     """What cannot be copied whole costs its run alone."""
 
     def test_broken_artifact(

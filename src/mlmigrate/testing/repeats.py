@@ -19,10 +19,10 @@ from mlmigrate.testing.items import (
     rows_of,
     run,
 )
-from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
+from mlmigrate.testing.sink_under_test import MemorySources, SinkSeenThrough
 
 
-class Repeats(SinkUnderTest):
+class Repeats(SinkSeenThrough):
     """A second copy adds what is new, and nothing else."""
 
     def test_again(self, source: MemorySources, sink_location: str) -> None:

@@ -14,11 +14,11 @@ from mlmigrate.digest import digest
 from mlmigrate.fit import fit
 from mlmigrate.model import Conflict, Failed, Item, Kind, Problem, Run
 from mlmigrate.testing.items import OTHER, everything, experiment, points, rows_of, run
-from mlmigrate.testing.sink_under_test import MemorySources, SinkUnderTest
+from mlmigrate.testing.sink_under_test import MemorySources, SinkSeenThrough
 from mlmigrate.testing.strategies import runs as any_runs
 
 
-class RoundTrips(SinkUnderTest):
+class RoundTrips(SinkSeenThrough):
     """Each record of each kind arrives, whatever it holds."""
 
     def test_everything_arrives(

@@ -1,4 +1,4 @@
-"""A sink under test: its hooks, the sources, and what a copy into it makes."""
+"""A sink under test: the sources, what a copy into it makes, and its hooks."""
 
 from __future__ import annotations
 
@@ -125,35 +125,15 @@ def memory_sources() -> Iterator[MemorySources]:
             memory.forget(location)
 
 
-class SinkUnderTest(ABC):
-    """The hooks that a sink's own tests fill in, and what is done to the sink.
+class SinkUnderTest:
+    """A sink under test, and what is done to it.
 
-    Beside the methods they give a fixture, ``sink_location``: the location of a fresh,
-    empty store.
+    Its own tests give a fixture, ``sink_location``: the location of a fresh, empty
+    store.
     """
 
     #: ``KEY=VALUE`` texts for the sink's adapter.
     options: Sequence[str] = ()
-
-    # -- hooks ------------------------------------------------------------------
-
-    @abstractmethod
-    def peek(self, location: str, run: str) -> Peeked | None:
-        """Read a run without the adapter; None where there is none."""
-
-    @abstractmethod
-    def edit_tag(self, location: str, run: str, key: str, value: str) -> None:
-        """Change a tag of a run, as someone at the sink would."""
-
-    @abstractmethod
-    def delete_run(self, location: str, run: str) -> None:
-        """Mark a run as deleted, as someone at the sink would."""
-
-    def partial_files(self, location: str) -> list[str]:
-        """Return what is left of files that were not wholly written; a hook."""
-        return []
-
-    # -- acts -------------------------------------------------------------------
 
     @pytest.fixture
     def source(self) -> Iterator[MemorySources]:
@@ -211,6 +191,26 @@ class SinkUnderTest(ABC):
             for (ref, path), content in files.items():
                 with store.open(ref, path) as file:
                     assert content == file.read()
+
+
+class SinkSeenThrough(SinkUnderTest, ABC):
+    """A sink at which tests also look past its adapter, by hooks."""
+
+    @abstractmethod
+    def peek(self, location: str, run: str) -> Peeked | None:
+        """Read a run without the adapter; None where there is none."""
+
+    @abstractmethod
+    def edit_tag(self, location: str, run: str, key: str, value: str) -> None:
+        """Change a tag of a run, as someone at the sink would."""
+
+    @abstractmethod
+    def delete_run(self, location: str, run: str) -> None:
+        """Mark a run as deleted, as someone at the sink would."""
+
+    def partial_files(self, location: str) -> list[str]:
+        """Return what is left of files that were not wholly written; a hook."""
+        return []
 
     def held(self, location: str, run: str = RUN) -> Peeked:
         """Peek at a run that must be there."""
