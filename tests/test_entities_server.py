@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from support import faults, kept, servers
 from support.copies import copied, differences
+from support.killing import as_new, killed_at_every_call
 from support.reading import held_at
 
 import mlmigrate
-from mlmigrate import pipeline
 from mlmigrate.entities import ENTITIES
 from mlmigrate.filters import Filters, parse_kinds
-from mlmigrate.locations import resolve
 from mlmigrate.model import Failed, Item, Kind, Note
 from mlmigrate.pipeline import Options
 from mlmigrate.testing.entities import said
@@ -29,7 +28,6 @@ from mlmigrate.testing.entity_items import (
     review_queue,
     scorer,
 )
-from mlmigrate.testing.faults import Killed, failing
 from mlmigrate.testing.items import experiment, run
 from mlmigrate.testing.suite import MemorySources
 from mlmigrate.testing.trace_items import trace
@@ -266,17 +264,8 @@ def test_killed_at_every_call(
 ) -> None:
     """And run again, it is as if it had not been."""
     url, origin = reusable_server.url, sources(*everything())
-    reusable_server.reset()
-    clean = failing(resolve(url, shared={"artifacts": "copy"}))
-    list(pipeline.copy([resolve(origin)], clean, Options()))
-    for call in range(4, clean.calls.count + 1):
-        reusable_server.reset()
-        sink = resolve(url, shared={"artifacts": "copy"})
-        with pytest.raises(Killed):
-            stopped = failing(sink, call, "after")
-            list(pipeline.copy([resolve(origin)], stopped, Options()))
-        assert copied(origin, url).of(Failed) == []
-        assert differences(origin, url) == [], call
+    for _ in killed_at_every_call(origin, as_new(reusable_server), "after", 4):
+        assert differences(origin, url) == []
         assert len(at(url, "issue")) == 1
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 from support import postgres, servers
+from support.killing import killed_at_every_call
 
-from mlmigrate import pipeline
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
 from mlmigrate.locations import Opened, resolve
 from mlmigrate.model import KINDS, Item, Ref
 from mlmigrate.pipeline import Options
 from mlmigrate.stores import memory
-from mlmigrate.testing.faults import Killed, When, failing
+from mlmigrate.testing.faults import When
 from mlmigrate.testing.suite import MemorySources, with_entities, with_traces
 from mlmigrate.verification import Different, Missing, verify
 
@@ -86,16 +86,11 @@ def test_at_every_call(
 ) -> None:
     """A second copy makes what an undisturbed one would have."""
     items, data = with_traces() if what == "traces" else (with_entities(), {})
-    opened = [resolve(sources(*items, files=data))]
-    clean = failing(places())
-    list(pipeline.copy(opened, clean, Options()))
-    expected = digests(clean)
+    origin = sources(*items, files=data)
+    filled = killed_at_every_call(origin, places, when)
+    expected = digests(next(filled))
     assert len(expected) == sum(item.ref.kind != "experiment" for item in items)
-    for call in range(1, clean.calls.count + 1):
-        plain = places()
-        with pytest.raises(Killed):
-            list(pipeline.copy(opened, failing(plain, call, when), Options()))
-        list(pipeline.copy(opened, plain, Options()))
-        assert digests(plain) == expected, call
-        found = verify(opened, plain, Options())
+    for sink in filled:
+        assert digests(sink) == expected
+        found = verify([resolve(origin)], sink, Options())
         assert not [each for each in found if isinstance(each, Different | Missing)]

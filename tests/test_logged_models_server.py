@@ -12,11 +12,11 @@ import pytest
 from mlflow import MlflowClient
 from support import faults, servers
 from support.copies import copied, differences
+from support.killing import as_new, killed_at_every_call
 from support.reading import held_at
 
-from mlmigrate import marks, pipeline
+from mlmigrate import marks
 from mlmigrate.digest import digest
-from mlmigrate.locations import resolve
 from mlmigrate.model import (
     Artifact,
     Failed,
@@ -27,8 +27,6 @@ from mlmigrate.model import (
     Ref,
     Tag,
 )
-from mlmigrate.pipeline import Options
-from mlmigrate.testing.faults import Killed, failing
 from mlmigrate.testing.items import (
     MODEL,
     NOW,
@@ -271,20 +269,12 @@ def test_killed_at_every_call(
     items, files = at_a_server()
     items = [item for item in items if item.ref.id != f"m-{OTHER}"]
     url, origin = reusable_server.url, sources(*items, files=files)
-    reusable_server.reset()
-    clean = failing(resolve(url, shared={"artifacts": "copy"}))
-    list(pipeline.copy([resolve(origin)], clean, Options()))
+    filled = killed_at_every_call(origin, as_new(reusable_server), "half", 4)
+    next(filled)
     expected = _told(url)
-    for call in range(4, clean.calls.count + 1):
-        reusable_server.reset()
-        sink = resolve(url, shared={"artifacts": "copy"})
-        with pytest.raises(Killed):
-            stopped = failing(sink, call, "half")
-            list(pipeline.copy([resolve(origin)], stopped, Options()))
-        list(pipeline.copy([resolve(origin)], sink, Options()))
-
-        assert expected == _told(url), call
-        assert differences(origin, url) == [], call
+    for _ in filled:
+        assert expected == _told(url)
+        assert differences(origin, url) == []
 
 
 def test_an_older_server_has_no_place_for_them(

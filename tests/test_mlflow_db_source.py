@@ -791,9 +791,9 @@ def test_a_table_that_is_gone_costs_its_rows(
 
 def test_a_schema_that_is_no_text_is_an_error_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "odd.db"
-    change(path, "CREATE TABLE runs (run_uuid, 'placeholder');")
+    change(path, "CREATE TABLE runs (run_uuid, 'overwritten');")
     path.write_bytes(
-        path.read_bytes().replace(b"'placeholder'", b",\xce\xff(+++++++++")
+        path.read_bytes().replace(b"'overwritten'", b",\xce\xff(+++++++++")
     )
     age(path)
     with pytest.raises(StoreError, match="cannot be read as a SQLite database"):

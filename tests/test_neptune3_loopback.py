@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from neptune_api.errors import ApiKeyRejectedError
+from neptune_scale.exceptions import NeptuneScaleError
 from support.neptune3_server import (
     Deny,
     File,
@@ -351,9 +353,8 @@ def _token(server: Neptune3Server, key: str) -> str:
 def _failure(log: Log) -> list[str]:
     try:
         return log.sync()
-    except Exception as error:
-        cause = error
-        return [type(cause).__name__.replace("ApiKeyRejectedError", INVALID)]
+    except (NeptuneScaleError, ApiKeyRejectedError) as error:
+        return [type(error).__name__.replace("ApiKeyRejectedError", INVALID)]
 
 
 INVALID = "NeptuneInvalidCredentialsError"

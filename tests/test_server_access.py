@@ -8,12 +8,11 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from support.loopback import LoopbackHandler, LoopbackServer
 
 from mlmigrate.errors import LocationError, StoreError
 from mlmigrate.stores.mlflow_server import open_source
@@ -27,32 +26,22 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[s
     """Serve an empty MLflow: its URL, and the logins of the requests so far."""
     logins: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(LoopbackHandler):
+        def handle_any(self) -> None:
             logins.append(self.headers.get("Authorization", "none"))
-            body = json.dumps({"experiments": []}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            page = json.dumps({"experiments": []}).encode()
+            self.send_page(200, page, "application/json")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    server = LoopbackServer(0, Handler)
+    url = server.url
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+        url = url.replace("http:", "https:")
+    server.start()
     try:
-        scheme = "https" if context else "http"
-        yield f"{scheme}://127.0.0.1:{server.server_port}", logins
+        yield url, logins
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.stop()
 
 
 def login_at(location: str, logins: list[str]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +19,34 @@ from .loopback import LoopbackHandler, LoopbackServer
 
 Variables = Mapping[str, Any]
 When = Callable[[Variables], bool]
+
+
+class NonsenseError(Exception):
+    """What a server cannot make sense of; it stands among its complaints."""
+
+
+@contextmanager
+def complaining(
+    complaints: list[str], of: str, passing: type[Exception]
+) -> Iterator[None]:
+    """Turn what goes wrong in a server of ours into a complaint.
+
+    Args:
+        complaints: gets what it was, and *of* which request.
+        of: names the request.
+        passing: what is an answer as it is.
+
+    Raises:
+        NonsenseError: something went wrong.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    # Of any kind: an error that ends the connection would look like a client's bug.
+    except Exception as error:
+        complaints.append(f"{error!r} {of}")
+        raise NonsenseError(repr(error)) from error
 
 
 class Lie:

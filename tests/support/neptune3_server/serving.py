@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -15,7 +15,14 @@ from ..neptune_server.api import project_facts
 from ..neptune_server.messages import Deny, RefusalError
 from ..neptune_server.operations import Forget
 from ..neptune_server.tokens import Guarded
-from ..planted import Answer, FailingHandler, Lie, json_answer
+from ..planted import (
+    Answer,
+    FailingHandler,
+    Lie,
+    NonsenseError,
+    complaining,
+    json_answer,
+)
 from ..serving import served
 from . import ingestion, reading
 from .state import Project, State
@@ -86,7 +93,8 @@ class _Handler(FailingHandler):
         # What came is understood before a fault is chosen, which may depend on it.
         said: Any = None
         variables: Mapping[str, Any] = query
-        try:
+        of = f"at {self.command} {self.path}"
+        with suppress(NonsenseError), complaining(state.complaints, of, RefusalError):
             if name == "submit":
                 said = ingestion.parse(body)
                 variables = ingestion.facts(said)
@@ -95,8 +103,6 @@ class _Handler(FailingHandler):
             elif name and self.headers.get("Content-Type") == "application/json":
                 said = json.loads(body)
                 variables = {**query, "body": said}
-        except Exception as error:
-            state.complaints.append(f"{error!r} at {self.command} {self.path}")
         fault = state.decide(self.command, where.path, name, variables)
         self.answer_or_fail(
             fault, lambda: self._answer(where.path, name, query, body, said, fault)
@@ -112,7 +118,9 @@ class _Handler(FailingHandler):
         lie = fault if isinstance(fault, Lie) else None
         try:
             forget = lie if isinstance(lie, Forget) else None
-            with state.lock, self.server.storage.forgetting(forget):
+            of = f"at {self.command} {self.path}"
+            aloud = complaining(state.complaints, of, RefusalError)
+            with aloud, state.lock, self.server.storage.forgetting(forget):
                 if name in ("upload", "download"):
                     return self.server.storage.answer(
                         self.command, path, query, self.headers, body
@@ -129,10 +137,8 @@ class _Handler(FailingHandler):
                 return self._small(name, query, body, said)
         except RefusalError as refusal:
             return _refused(refusal)
-        except Exception as error:
-            # Said aloud: what is missing here would look like a client's bug.
-            state.complaints.append(f"{error!r} at {self.command} {self.path}")
-            return json_answer(500, {"code": 500, "message": repr(error)})
+        except NonsenseError as error:
+            return json_answer(500, {"code": 500, "message": str(error)})
 
     def _small(
         self, name: str, query: Mapping[str, str], body: bytes, said: Any

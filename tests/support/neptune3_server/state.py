@@ -213,7 +213,7 @@ class State:
     def create(self, project: Project, run_id: str, **facts: Any) -> Run:
         """Put a new run into a project; *facts* are fields of `Run`."""
         sys_id = facts.pop("sys_id", None) or project.next_id()
-        run = Run(project, RUN, sys_id, custom_id=run_id, **facts)  # type: ignore[arg-type]
+        run = Run(project, RUN, sys_id, custom_id=run_id, **facts)
         project.runs[run_id] = run
         run.list_after(self.lag)
         return run
@@ -257,7 +257,7 @@ class State:
         if run.requested_parent is not None:
             said["forking/requested_parent"] = ("string", run.requested_parent)
         if run.experiment is not None:
-            head = run.project.heads()[run.experiment] is run  # type: ignore[attr-defined]
+            head = run.project.heads()[run.experiment] is run
             said["name"] = said["experiment/name"] = ("string", run.experiment)
             said["experiment/is_head"] = ("bool", head)
             said["experiment/running_time_seconds"] = ("float", seconds)

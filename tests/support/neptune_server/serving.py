@@ -9,7 +9,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..faults import Fault
 from ..loopback import LoopbackServer
-from ..planted import Answer, FailingHandler, Lie, json_answer
+from ..planted import (
+    Answer,
+    FailingHandler,
+    Lie,
+    NonsenseError,
+    complaining,
+    json_answer,
+)
 from ..serving import served
 from .api import Api
 from .messages import Deny, RefusalError, Request
@@ -65,8 +72,9 @@ class _Handler(FailingHandler):
             return fault.answer()
         lie = fault if isinstance(fault, Forget) else None
         state = self.server.state
+        of = f"at {self.command} {self.path}"
         try:
-            with state.lock:
+            with complaining(state.complaints, of, RefusalError), state.lock:
                 if not name:
                     return self._without_name(path)
                 if name not in _OPEN:
@@ -78,10 +86,8 @@ class _Handler(FailingHandler):
                 told = self.server.api.answer(name, request, lie)
         except RefusalError as refusal:
             return refusal.answer()
-        except Exception as error:
-            # Said aloud: what is missing here would look like a client's bug.
-            state.complaints.append(f"{error!r} at {self.command} {self.path}")
-            return json_answer(500, {"code": 500, "title": repr(error)})
+        except NonsenseError as error:
+            return json_answer(500, {"code": 500, "title": str(error)})
         return told if isinstance(told, Answer) else json_answer(200, told)
 
     def _without_name(self, path: str) -> Answer:

@@ -26,7 +26,7 @@ def milliseconds() -> int:
 class Container:
     """A run, a project, a model or a version of one: what holds attributes."""
 
-    project: Project
+    project: Any  # a `Project`, of this kind of server or of that for 3.x
     kind: str
     sys_id: str
     custom_id: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .state import Run
@@ -59,10 +60,14 @@ def in_order(runs: list[Run], order: str | None) -> list[Run]:
         if column:
             runs = sorted(
                 runs,
-                key=lambda run, column=column: _sortable(_value(run, column)),  # type: ignore[misc]
+                key=partial(_sort_key, column),
                 reverse=one.startswith("-"),
             )
     return runs
+
+
+def _sort_key(column: str, run: Run) -> Any:
+    return _sortable(_value(run, column))
 
 
 def _meets(run: Run, key: str, wanted: Any) -> bool:

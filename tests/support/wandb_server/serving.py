@@ -15,7 +15,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..loopback import LoopbackServer
-from ..planted import Answer, FailingHandler, json_answer
+from ..planted import (
+    Answer,
+    FailingHandler,
+    NonsenseError,
+    complaining,
+    json_answer,
+)
 from ..serving import Served, served
 from . import filestream
 from .graphql import QueryError, execute, parse
@@ -176,17 +182,18 @@ class _Handler(FailingHandler):
 
 
 def _graphql(state: WandbServer, asked: Mapping[str, Any]) -> Answer:
+    of = f"in {asked['query']}"
     try:
-        document = parse(asked["query"])
-        roots = {"query": query_root, "mutation": mutation_root}
-        root = roots[document.kind](state, state.url)
-        data = execute(document, root, asked.get("variables") or {})
+        with complaining(state.complaints, of, RefusalError):
+            document = parse(asked["query"])
+            roots = {"query": query_root, "mutation": mutation_root}
+            root = roots[document.kind](state, state.url)
+            data = execute(document, root, asked.get("variables") or {})
     except RefusalError as refusal:
         return json_answer(refusal.status, {"errors": [{"message": str(refusal)}]})
-    except Exception as error:
-        # Said aloud: a field that is missing here would look like a client's bug.
-        state.complaints.append(f"{error!r} in {asked['query']}")
-        return json_answer(400, {"errors": [{"message": str(error)}]})
+    except NonsenseError as error:
+        message = str(error.__cause__)
+        return json_answer(400, {"errors": [{"message": message}]})
     return json_answer(200, {"data": data})
 
 
