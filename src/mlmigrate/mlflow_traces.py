@@ -146,10 +146,6 @@ def _as_stored(span: Span) -> Span:
     return span
 
 
-def _is_escaped(text: str) -> bool:
-    return text == json.dumps(json.loads(text))
-
-
 def _texts(text: str) -> Iterator[str]:
     """Yield the text of each span of ``{"spans":[…]}``."""
     head = re.match(r'\s*\{\s*"spans"\s*:\s*\[\s*', text)
