@@ -142,9 +142,7 @@ class Reader:
             for id in self.experiment_ids():
                 yield Ref("experiment", id)
         elif selection.kind == "run":
-            wanted = selection.experiments
-            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
-            for run in self.search_runs(ids):
+            for run in self.search_runs(self._selected(selection)):
                 tags = answers.key_values(run.get("data", {}).get("tags"))
                 if any(key == answers.DUPLICATE for key, _ in tags):
                     continue
@@ -152,22 +150,21 @@ class Reader:
                 self._keep(id, run)
                 yield Ref("run", id)
         elif selection.kind == "logged_model":
-            wanted = selection.experiments
-            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
-            for model in logged_models.search(self._rest, ids):
+            for model in logged_models.search(self._rest, self._selected(selection)):
                 yield Ref("logged_model", str(model["info"]["model_id"]))
         elif selection.kind == "registered_model":
             for model in self.models():
                 yield Ref("registered_model", model["name"])
         elif selection.kind == "trace":
-            wanted = selection.experiments
-            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
-            for trace in trace_infos.search(self._rest, ids):
+            for trace in trace_infos.search(self._rest, self._selected(selection)):
                 yield Ref("trace", trace["trace_id"])
         elif selection.kind in TOLD:
-            wanted = selection.experiments
-            ids = [id for id in self.experiment_ids() if wanted is None or id in wanted]
-            yield from self.entities.refs(selection.kind, ids)
+            yield from self.entities.refs(selection.kind, self._selected(selection))
+
+    def _selected(self, selection: Selection) -> list[str]:
+        """Return the ids of the experiments that a selection names; all, if none."""
+        wanted = selection.experiments
+        return [id for id in self.experiment_ids() if wanted is None or id in wanted]
 
     def experiments(self) -> Iterator[Json]:
         """Yield all experiments, active and deleted."""
