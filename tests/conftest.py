@@ -102,6 +102,18 @@ def sqlite_uri(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def unused_store(tmp_path: Path) -> Iterator[None]:
+    """Let MLflow have a store that no test names: even a client of another one may ask
+    that which is set, and where none is, make one in the folder that it runs in.
+    """
+    import mlflow  # takes seconds, and most tests do without
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'unused.db'}")
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
 def postgres_uri() -> Iterator[str]:
     """A PostgreSQL database without tables."""
     if not postgres.available():

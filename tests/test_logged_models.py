@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,8 @@ from mlmigrate.stores import memory
 from mlmigrate.testing.items import OTHER, experiment, link, logged_model, run
 from mlmigrate.testing.suite import MemorySources
 
+pytestmark = pytest.mark.usefixtures("unused_store")
+
 
 @dataclass
 class Written:
@@ -46,14 +47,6 @@ class Written:
     ready: str
     failed: str
     deleted: str
-
-
-@pytest.fixture(autouse=True)
-def _away(tmp_path: Path) -> Iterator[None]:
-    """Where no store is set, MLflow makes one in the folder that it runs in."""
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'unused.db'}")
-    yield
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(params=["files", "sqlite"])

@@ -14,6 +14,8 @@ import mlmigrate
 from mlmigrate import api
 from mlmigrate.verification import Different
 
+pytestmark = pytest.mark.usefixtures("unused_store")
+
 _SHOWN = (
     *("template", "commit_message", "response_format", "model_config", "aliases"),
     *("is_text_prompt", "variables"),
