@@ -105,13 +105,6 @@ def log_floats(run: Any, path: str, values: list[float], **facts: Any) -> None:
     )
 
 
-def wait_for(met: Any, patience: float = 20) -> None:
-    deadline = time.monotonic() + patience
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 class TestRuns:
     def test_values_of_all_types(self, neptune_loopback: NeptuneServer) -> None:
         """Atoms and sets arrive as they were said, and are read back so."""
@@ -1010,7 +1003,7 @@ class TestFaults:
         """New data shows only after a while, and then all of it."""
         with start() as run:
             run["a"] = 1
-            neptune_loopback.lag = 0.5
+            neptune_loopback.lag = 60
             run["a"] = 2
             log_floats(run, "loss", [1.0])
             Path("x").write_text("x")
@@ -1019,13 +1012,15 @@ class TestFaults:
             late = read()
             assert not late.exists("loss")
             late.stop()
-            wait_for(lambda: run["a"].fetch() == 2)
-            wait_for(lambda: read().exists("file"))
+            run.wait()
+            neptune_loopback.show_all()
+            assert 2 == run["a"].fetch()
+            assert read().exists("file")
             assert 1 == len(run["loss"].fetch_values(progress_bar=False))
 
     def test_lag_of_tables(self, neptune_loopback: NeptuneServer) -> None:
         """A run can be there and not in the table yet."""
-        neptune_loopback.lag = 0.4
+        neptune_loopback.lag = 60
         start().stop()
         with neptune.init_project(PROJECT, mode="read-only") as project:
 
@@ -1033,8 +1028,9 @@ class TestFaults:
                 return len(project.fetch_runs_table(progress_bar=False).to_rows())
 
             assert 0 == rows()
+            neptune_loopback.show_all()
             start().stop()
-            wait_for(lambda: rows() == 1)
+            assert 1 == rows()
 
 
 class TestTheServerItself:
@@ -1043,7 +1039,7 @@ class TestTheServerItself:
         before = time.monotonic()
         with neptune_server() as server, neptune_client(server):
             assert server.api_token == os.environ["NEPTUNE_API_TOKEN"]
-        assert time.monotonic() - before < 0.5
+        assert time.monotonic() - before < 5
         assert "NEPTUNE_API_TOKEN" not in os.environ
 
     def test_many_points_in_one_request(self, neptune_loopback: NeptuneServer) -> None:

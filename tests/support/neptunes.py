@@ -158,13 +158,6 @@ class Neptune(ABC):
             yield skip, begun
         raise AssertionError("it never ended")
 
-    def show_all(self) -> None:
-        """Show at once what would show only later."""
-        self.server.lag = 0
-        for each in self.containers():
-            each._coming.clear()
-            each.list_after(0)
-
     @abstractmethod
     def state(self, origin: str, project: str = "proj") -> dict[str, Any]:
         """Return what is the same in any two projects that copies of *origin* are in,

@@ -218,6 +218,13 @@ class State:
         run.list_after(self.lag)
         return run
 
+    def show_all(self) -> None:
+        """Show at once what would show only later."""
+        with self.lock:
+            for project in self.projects.values():
+                for each in project.runs.values():
+                    each.show()
+
     def seen(self, run: Run) -> dict[str, Attribute]:
         """Return all that a reader sees of a run by now."""
         return {**self._system(run), **run.inherited(), **run.shown()}

@@ -114,6 +114,11 @@ class Container:
         """Let tables show it only after so many seconds."""
         self._listed_from = time.monotonic() + lag if lag else 0
 
+    def show(self) -> None:
+        """Show at once what would show only later."""
+        self._coming.clear()
+        self._listed_from = 0.0
+
     def shown(self) -> dict[str, Attribute]:
         """Return the attributes that a client sees by now, but those of the system."""
         while self._coming and self._coming[0][0] <= time.monotonic():
@@ -256,6 +261,12 @@ class State:
         self._by_id[container.id] = container
         container.list_after(self.lag)
         return container
+
+    def show_all(self) -> None:
+        """Show at once what would show only later."""
+        with self.lock:
+            for each in self._by_id.values():
+                each.show()
 
     def discard(self, container: Container) -> None:
         """Remove a container for ever."""
