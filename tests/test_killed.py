@@ -1,9 +1,11 @@
-"""A copy of traces or entities, killed at every call of its sink, and run again."""
+"""A copy of traces, entities or workspaces, killed at every call of its sink, and run
+again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,14 @@ from support.killing import killed_at_every_call
 
 from mlmigrate.contract import Selection
 from mlmigrate.digest import digest
-from mlmigrate.locations import Opened, resolve
+from mlmigrate.locations import Opened, chosen_workspace, resolve
 from mlmigrate.model import KINDS, Item, Ref
 from mlmigrate.pipeline import Options
+from mlmigrate.pipeline.workspaces import each_workspace
 from mlmigrate.stores import memory
 from mlmigrate.testing.faults import When
 from mlmigrate.testing.suite import MemorySources, with_entities, with_traces
+from mlmigrate.testing.workspaces import housed
 from mlmigrate.verification import Different, Missing, verify
 
 
@@ -56,18 +60,18 @@ def places(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Places]:
         yield Places(request.param, tmp_path, held)
 
 
-def digests(place: Opened) -> dict[Ref, str]:
-    """Return what a store holds: a digest of each item but experiments."""
-    store = place.source()
-    try:
-        found: dict[Ref, str] = {}
-        for kind in KINDS[1:]:
-            for item in store.read(list(store.refs(Selection(kind)))):
-                assert isinstance(item, Item), item
-                found[item.ref] = digest(item)
-        return found
-    finally:
-        store.close()
+def digests(place: Opened) -> dict[tuple[str | None, Ref], str]:
+    """Return what a store holds in its workspaces: a digest of each item but
+    experiments.
+    """
+    found = {}
+    with closing(each_workspace(place)) as each:
+        for view, store in each:
+            for kind in (kind for kind in KINDS if kind != "experiment"):
+                for item in store.read(list(store.refs(Selection(kind)))):
+                    assert isinstance(item, Item), item
+                    found[chosen_workspace(view), item.ref] = digest(item)
+    return found
 
 
 #: PostgreSQL takes its time, and goes the ways that SQLite does.
@@ -80,16 +84,19 @@ CASES += [
 
 
 @pytest.mark.parametrize(("places", "when"), CASES, indirect=["places"])
-@pytest.mark.parametrize("what", ["traces", "entities"])
+@pytest.mark.parametrize("what", ["traces", "entities", "workspaces"])
 def test_at_every_call(
     what: str, when: When, places: Places, sources: MemorySources
 ) -> None:
     """A second copy makes what an undisturbed one would have."""
-    items, data = with_traces() if what == "traces" else (with_entities(), {})
-    origin = sources(*items, files=data)
+    if what == "workspaces":
+        origin = housed(sources)
+    else:
+        items, data = with_traces() if what == "traces" else (with_entities(), {})
+        origin = sources(*items, files=data)
     filled = killed_at_every_call(origin, places, when)
     expected = digests(next(filled))
-    assert len(expected) == sum(item.ref.kind != "experiment" for item in items)
+    assert expected.keys() == digests(resolve(origin)).keys()
     for sink in filled:
         assert digests(sink) == expected
         found = verify([resolve(origin)], sink, Options())

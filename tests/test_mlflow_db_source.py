@@ -49,6 +49,7 @@ from mlmigrate.model import (
     Problem,
     Ref,
     RegisteredModel,
+    Row,
 )
 from mlmigrate.stores.mlflow_db import snapshot
 from mlmigrate.stores.mlflow_db.reading import DbReader
@@ -281,7 +282,7 @@ def test_server_errors_bear_no_password() -> None:
 
 def test_over_an_engine_sees_what_is_new(store: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{store}")
-    reader = DbReader.over(engine, "here")
+    reader = DbReader.over(engine, "here", "default")
     assert len(items(reader, "run")) == 2
     change(store, f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN}', 0)")
     assert len(items(reader, "run")) == 3
@@ -293,7 +294,7 @@ def test_over_an_engine_in_autocommit(postgres_mlflow_uri: str) -> None:
     fill(postgres_mlflow_uri)
     engine = sa.create_engine(postgres_mlflow_uri)
     for one in (engine, engine.execution_options(isolation_level="AUTOCOMMIT")):
-        found = items(DbReader.over(one, "here"), "run")
+        found = items(DbReader.over(one, "here", "default"), "run")
         assert sum(len(m.steps) for i in found.values() for m in i.metrics) == 52
     engine.dispose()
 
@@ -862,18 +863,29 @@ def test_several_workspaces(store: Path, read: Callable[..., DbReader]) -> None:
         INSERT INTO experiments (experiment_id, name, workspace, lifecycle_stage)
             VALUES (5, 'images', 'other', 'active');
         INSERT INTO registered_models (name, workspace) VALUES ('cat', 'other');
-        INSERT INTO registered_models (name, workspace) VALUES ('cat~3', 'other');
         INSERT INTO model_versions (name, workspace, version)
             VALUES ('cat', 'other', 9);
+        UPDATE experiments SET workspace = '' WHERE experiment_id = 1;
         """,
     )
     reader = read(store)
-    assert "workspace 'other'" in texts(items(reader, "experiment")["5"].findings)
-    models = items(reader, "registered_model")
-    assert sorted(models) == ["cat", "cat~2", "cat~3"]
-    assert [version.version for version in models["cat"].versions] == [1, 2]
-    assert [version.version for version in models["cat~2"].versions] == [9]
-    assert header(models["cat~2"]).name == "cat~2"
+    assert reader.workspaces() == ["default", "other"]
+    assert "5" not in items(reader, "experiment")
+    assert items(reader, "workspace") == {}
+    (cat,) = items(reader, "registered_model").values()
+    assert [version.version for version in cat.versions] == [1, 2]
+    assert "workspace" not in texts(reader.findings())
+
+    reader = read(store, workspace="other")
+    assert list(items(reader, "experiment")) == ["5"]
+    assert list(reader.refs(Selection("run"))) == []
+    (cat,) = items(reader, "registered_model").values()
+    assert [version.version for version in cat.versions] == [9]
+    # Nobody said anything of it in the table of workspaces.
+    assert items(reader, "workspace")["other"].rows == (Row("workspaces", "{}"),)
+    assert list(reader.findings()) == []
+    with pytest.raises(StoreNotFound, match="it has: default, other"):
+        read(store, workspace="another")
 
 
 def test_tables_that_are_left_behind_are_named(

@@ -191,6 +191,16 @@ class Glancing(Protocol):
 
 
 @runtime_checkable
+class Housing(Protocol):
+    """A source of several workspaces, opened in one of them: in that which the option
+    ``workspace`` names, else in the default one. All that it yields is of that one.
+    """
+
+    def workspaces(self) -> Sequence[str]:
+        """Return the names of all workspaces that hold something, or are known of."""
+
+
+@runtime_checkable
 class Source(Protocol):
     """A store that can be read. It is never changed, not a byte, not an mtime."""
 

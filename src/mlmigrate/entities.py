@@ -37,8 +37,6 @@ class Table:
     """The column with the time of the last change, in milliseconds."""
     always: Mapping[str, str] = field(default_factory=dict)
     """What columns hold in rows that are the entity's; others are not carried."""
-    instead: Mapping[str, str] = field(default_factory=dict)
-    """What columns hold in copies, whatever a source has there."""
     numbered: bool = False
     """Rows are versions, never changed: of two with one number, the later arrival gets
     the next one that is free."""
@@ -57,6 +55,8 @@ class Description:
     tables: tuple[Table, ...]
     of_experiment: bool = False
     """It belongs to the experiment that its column ``experiment_id`` names."""
+    houses: bool = False
+    """Everything else stands in it: it is copied first, whatever else is wanted."""
 
     @property
     def own(self) -> Table:
@@ -64,11 +64,12 @@ class Description:
         return self.tables[0]
 
 
-_DEFAULT = {"workspace": "default"}
-
 ENTITIES: dict[Kind, Description] = {
     each.kind: each
     for each in (
+        Description(
+            "workspace", ("name",), (Table("workspaces", "name"),), houses=True
+        ),
         Description(
             "evaluation_dataset",
             ("name",),
@@ -77,7 +78,6 @@ ENTITIES: dict[Kind, Description] = {
                     "evaluation_datasets",
                     "dataset_id",
                     updated="last_update_time",
-                    instead=_DEFAULT,
                 ),
                 Table("evaluation_dataset_tags", "dataset_id", ("key",)),
                 Table(
@@ -167,7 +167,6 @@ ENTITIES: dict[Kind, Description] = {
                     "webhooks",
                     "webhook_id",
                     updated="last_updated_timestamp",
-                    instead=_DEFAULT,
                     secret=("secret",),
                 ),
                 Table("webhook_events", "webhook_id", ("entity", "action")),
@@ -177,35 +176,30 @@ ENTITIES: dict[Kind, Description] = {
             "mcp_server",
             ("name",),
             (
-                Table(
-                    "mcp_servers", "name", updated="last_updated_at", always=_DEFAULT
-                ),
-                Table("mcp_server_tags", "name", ("key",), always=_DEFAULT),
+                Table("mcp_servers", "name", updated="last_updated_at"),
+                Table("mcp_server_tags", "name", ("key",)),
                 Table(
                     "mcp_server_versions",
                     "name",
                     ("version",),
                     updated="last_updated_at",
-                    always=_DEFAULT,
                 ),
-                Table(
-                    "mcp_server_version_tags",
-                    "name",
-                    ("version", "key"),
-                    always=_DEFAULT,
-                ),
-                Table("mcp_server_aliases", "name", ("alias",), always=_DEFAULT),
+                Table("mcp_server_version_tags", "name", ("version", "key")),
+                Table("mcp_server_aliases", "name", ("alias",)),
                 Table(
                     "mcp_access_endpoints",
                     "server_name",
                     ("id",),
                     updated="last_updated_at",
-                    always=_DEFAULT,
                 ),
             ),
         ),
     )
 }
+
+#: The kinds that house the others, and these.
+HOUSES: tuple[Kind, ...] = tuple(each.kind for each in ENTITIES.values() if each.houses)
+HOUSED: tuple[Kind, ...] = tuple(kind for kind in ENTITIES if kind not in HOUSES)
 
 _TABLES: dict[tuple[Kind, str], Table] = {
     (each.kind, table.name): table

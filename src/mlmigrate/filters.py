@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from mlmigrate.digest import activity
+from mlmigrate.entities import HOUSES
 from mlmigrate.errors import UsageError
 from mlmigrate.model import KINDS, Experiment, Item, Kind, Run
 
@@ -18,6 +19,8 @@ _TERM = re.compile(
     r"^(status|name|start|end|tag\.(?P<tag>.+?))\s*(?P<op>!=|>=|<=|=|~)\s*(?P<value>.*)$"
 )
 _AGE = re.compile(r"^(\d+)([dhw])$")
+#: Where everything else is.
+_HOMES = ("experiment", *HOUSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Filters:
     runs: tuple[str, ...] = ()  # terms such as 'status=FINISHED' or 'tag.team~vis*'
     since: int | None = None  # milliseconds
     deleted: Literal["include", "skip"] = "include"
-    kinds: tuple[Kind, ...] = ()  # all, if none is named; experiments always follow
+    kinds: tuple[Kind, ...] = ()  # all, if none is named; `_HOMES` always follow
 
     def __post_init__(self) -> None:
         for term in self.runs:
@@ -36,7 +39,7 @@ class Filters:
 
     def takes(self, kind: Kind) -> bool:
         """Tell whether items of a kind are wanted at all."""
-        return kind == "experiment" or not self.kinds or kind in self.kinds
+        return kind in _HOMES or not self.kinds or kind in self.kinds
 
     def takes_experiment(self, item: Item) -> bool:
         """Tell whether an experiment's runs are wanted at all."""

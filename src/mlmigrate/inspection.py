@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from mlmigrate.ahead import reading
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection, Source
-from mlmigrate.entities import ENTITIES
+from mlmigrate.entities import ENTITIES, HOUSES
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     KINDS,
@@ -26,6 +27,7 @@ from mlmigrate.model import (
     Run,
     Trace,
 )
+from mlmigrate.pipeline.workspaces import each_workspace
 
 #: Equal notes are told once, with the first places that they concern.
 _EXAMPLES = 5
@@ -158,23 +160,31 @@ def inspect(
         StoreError: the store cannot be opened at all.
     """
     found = Inspection(redact(opened.location), opened.adapter.name)
-    source = opened.source()
-    try:
-        for kind in KINDS:
-            if kinds and kind not in ("experiment", *kinds):
-                continue
-            refs = list(source.refs(Selection(kind)))
-            with reading([(opened, source)], [refs], workers=workers) as read:
-                for _, batch in read:
-                    for entry in batch:
-                        found.add(entry if isinstance(entry, Failed) else entry.item)
-        uncarried = _uncarried(source)
-        found.logged_models += uncarried.get("logged_models", 0)
-        found.traces += uncarried.get("traces", 0)
-        found.add_findings(source.findings())
-    finally:
-        source.close()
+    with closing(each_workspace(opened)) as each:
+        for place, source in each:
+            _inspect(found, place, source, workers, kinds)
     return found.data()
+
+
+def _inspect(
+    found: Inspection,
+    opened: Opened,
+    source: Source,
+    workers: int | None,
+    kinds: Sequence[Kind],
+) -> None:
+    for kind in KINDS:
+        if kinds and kind not in ("experiment", *HOUSES, *kinds):
+            continue
+        refs = list(source.refs(Selection(kind)))
+        with reading([(opened, source)], [refs], workers=workers) as read:
+            for _, batch in read:
+                for entry in batch:
+                    found.add(entry if isinstance(entry, Failed) else entry.item)
+    uncarried = _uncarried(source)
+    found.logged_models += uncarried.get("logged_models", 0)
+    found.traces += uncarried.get("traces", 0)
+    found.add_findings(source.findings())
 
 
 def _uncarried(source: Source) -> Mapping[str, int]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from mlmigrate import workspaces
 from mlmigrate.artifacts import local_path, redact
 from mlmigrate.contract import Sink, Source
 from mlmigrate.errors import LocationError, UsageError
@@ -30,6 +31,7 @@ class Option:
     type: Callable[[str], Any]
     default: Any
     help: str
+    variable: str | None = None  # of the environment: what holds where it is not given
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,20 @@ _WANDB_OPTIONS = (
     ),
 )
 
+
+def _workspace(text: str) -> str:
+    if text != workspaces.DEFAULT and not workspaces.is_name(text):
+        raise ValueError("give 2 to 63 small letters, digits and hyphens")
+    return text
+
+
+_WORKSPACE = Option(
+    "workspace",
+    _workspace,
+    None,
+    "read this one alone, or write all into it [each into that of its name]",
+)
+
 #: Neptune's steps may be fractions.
 _STEP_MULTIPLIER = Option(
     "step-multiplier",
@@ -280,6 +296,7 @@ ADAPTERS: tuple[Adapter, ...] = (
         source=True,
         sink=True,
         holds="everything, while the process lives",
+        options=(_WORKSPACE,),
     ),
     Adapter(
         "archive",
@@ -303,6 +320,7 @@ ADAPTERS: tuple[Adapter, ...] = (
                 "yes: compare artifacts with their checksums before their run is copied"
                 " [yes for a local folder]",
             ),
+            _WORKSPACE,
         ),
     ),
     Adapter(
@@ -462,6 +480,8 @@ ADAPTERS: tuple[Adapter, ...] = (
                 "no",
                 "yes: write to a registry with webhooks",
             ),
+            # As MLflow's own clients do.
+            replace(_WORKSPACE, variable="MLFLOW_WORKSPACE"),
         ),
     ),
     Adapter(
@@ -479,6 +499,7 @@ ADAPTERS: tuple[Adapter, ...] = (
                 None,
                 "folder or URL for artifacts [mlartifacts beside a SQLite file]",
             ),
+            _WORKSPACE,
         ),
         check=check_database,
     ),
@@ -532,21 +553,52 @@ def resolve(
         raise LocationError(refusal(location))
     known = {option.name: option for option in adapter.options}
     values: dict[str, Any] = {option.name: option.default for option in known.values()}
+    for option in adapter.options:
+        if option.variable and (text := os.environ.get(option.variable, "").strip()):
+            values[option.name] = _valued(option, option.variable, text)
     for text in options:
         key, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"option {text!r} is not of the form KEY=VALUE")
         if key in known:
-            try:
-                values[key] = known[key].type(value)
-            except ValueError as error:
-                raise UsageError(
-                    f"option {key}: {value!r} is wrong: {error}"
-                ) from error
+            values[key] = _valued(known[key], f"option {key}", value)
         elif strict:
             names = ", ".join(sorted(known)) or "none"
             raise UsageError(f"{adapter.name} has no option {key!r}; it has: {names}")
     return Opened(location, adapter, {**values, **(shared or {})})
+
+
+def _valued(option: Option, name: str, text: str) -> Any:
+    try:
+        return option.type(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {text!r} is wrong: {error}") from error
+
+
+# -- workspaces -----------------------------------------------------------------------
+
+
+def chosen_workspace(opened: Opened) -> str | None:
+    """Return the workspace that somebody chose of a store; None where nobody did."""
+    chosen: str | None = opened.options.get(_WORKSPACE.name)
+    return chosen
+
+
+def within(opened: Opened, workspace: str) -> Opened:
+    """Return a store opened in one of its workspaces."""
+    return replace(opened, options={**opened.options, _WORKSPACE.name: workspace})
+
+
+def shown(opened: Opened) -> str:
+    """Name a store for people, with the workspace if that is not the default one."""
+    place = redact(opened.location)
+    workspace = chosen_workspace(opened)
+    if workspace in (None, workspaces.DEFAULT):
+        return place
+    return f"{place} workspace {workspace}"
+
+
+# -- which store ----------------------------------------------------------------------
 
 
 def identity(opened: Opened) -> str:

@@ -18,6 +18,7 @@ Float64s: TypeAlias = NDArray[np.float64]
 
 #: In the order in which they are copied: what is referred to comes first.
 Kind: TypeAlias = Literal[
+    "workspace",
     "experiment",
     "run",
     "logged_model",

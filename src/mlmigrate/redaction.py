@@ -209,7 +209,7 @@ class _Masking:
         it is found again.
         """
         table = entities.table_of(kind, row)
-        kept = {*table.key, *table.refs, *table.always, *table.instead, table.minted}
+        kept = {*table.key, *table.refs, *table.always, table.minted}
         changed: dict[str, str] = {}
         said = entities.values(row)
         for column, value in said.items():

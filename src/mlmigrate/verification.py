@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mlmigrate import entities, merge
 from mlmigrate.ahead import Digested, reading
 from mlmigrate.artifacts import checksum_of
-from mlmigrate.contract import Copy, Selection, Sink, Source
+from mlmigrate.contract import Copy, Selection
 from mlmigrate.differences import (
     Different,
     Extra,
@@ -48,7 +49,6 @@ from mlmigrate.pipeline.job import (
     Options,
     Total,
     fitted,
-    open_stores,
     prepare,
 )
 from mlmigrate.pipeline.logged_models import takes_model
@@ -56,6 +56,7 @@ from mlmigrate.pipeline.models import resolve_versions
 from mlmigrate.pipeline.references import has_place, look_ahead, resolved
 from mlmigrate.pipeline.runs import wanted
 from mlmigrate.pipeline.traces import takes_trace
+from mlmigrate.pipeline.workspaces import Pass, passes
 
 __all__ = ["Different", "Extra", "Missing", "Same", "Verdict", "verify"]
 
@@ -86,9 +87,10 @@ def verify(
         UsageError: the sink is a source, too.
         StoreError: a store cannot be opened at all.
     """
-    with open_stores(sources, sink) as stores:
-        yield from stores.unusable
-        yield from _Verification(stores.sources, stores.sink, options).verdicts()
+    with closing(passes(sources, sink)) as each:
+        for one in each:
+            yield from one.problems
+            yield from _Verification(one, options).verdicts()
 
 
 @dataclass(slots=True)
@@ -100,13 +102,11 @@ class _Later:
 
 
 class _Verification:
-    def __init__(
-        self, sources: list[tuple[Opened, Source]], sink: Sink, options: Options
-    ) -> None:
-        self._sources = sources
-        self._sink = sink
+    def __init__(self, one: Pass, options: Options) -> None:
+        self._sources = one.sources
+        self._sink = one.sink
         self._options = options
-        self._job = Job(sources, sink, options, dry=False)
+        self._job = Job(self._sources, self._sink, options, False, one.workspace)
         self._seen: dict[Kind, set[Ref]] = defaultdict(set)
         self._several: set[str] = set()
 
@@ -420,7 +420,8 @@ class _Verification:
         for kind in ENTITIES:
             if kind not in self._sink.capabilities.entities:
                 continue  # the copy tells of what has no place
-            if self._options.filters.takes(kind):
+            # The workspace that all goes into need not be one of the sources'.
+            if self._options.filters.takes(kind) and not ENTITIES[kind].houses:
                 self._seen[kind] = set()
             found = wanted(self._job, groups, kind)
             note_own(self._job, found)

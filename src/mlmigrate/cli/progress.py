@@ -33,7 +33,7 @@ class Bars:
         """Take notice of one event."""
         match event:
             case Total(kind="run", items=items):
-                self._runs.total = items
+                self._runs.total = (self._runs.total or 0) + items
                 self._runs.refresh()
             case Copied() | Updated() if event.ref.kind == "run":
                 self._runs.update()

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from mlmigrate.ahead import reading
@@ -13,9 +14,10 @@ from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection, Source
 from mlmigrate.doctor.check import Check, listed, many
 from mlmigrate.doctor.places import shown_of
-from mlmigrate.errors import MlmigrateError, StoreError
+from mlmigrate.errors import MlmigrateError
 from mlmigrate.locations import Opened
 from mlmigrate.model import KINDS, Failed, Item, Kind
+from mlmigrate.pipeline.workspaces import each_workspace
 from mlmigrate.redaction import bears_credential
 
 #: What the findings of sources say of artifacts; the first that fits counts.
@@ -87,22 +89,16 @@ def _bearers(item: Item) -> set[str]:
 def diagnose_contents(opened: Opened) -> Iterator[Check]:
     """Read a whole store: its items, where their artifacts are, their credentials."""
     shown = shown_of(opened.location)
+    found = _Contents()
     try:
-        source = opened.source()
+        with closing(each_workspace(opened)) as each:
+            for place, source in each:
+                for item in _items(place, source):
+                    found.add(item)
     except MlmigrateError as error:
         fix = "put right what the message says"
         yield Check("contents", False, str(error), fix)
         return
-    found = _Contents()
-    try:
-        for item in _items(opened, source):
-            found.add(item)
-    except StoreError as error:
-        fix = "put right what the message says"
-        yield Check("contents", False, str(error), fix)
-        return
-    finally:
-        source.close()
     yield from _judge_contents(found, shown, opened.adapter.name)
 
 

@@ -38,7 +38,8 @@ def entity_additions(
     that holds it: see `mlmigrate.contract.Capabilities.columns`.
 
     A row that both have stands as it was changed last: by its own time, then by the
-    entity's. Where no time tells, what stands at the sink stays.
+    entity's. Where no time tells, what stands at the sink stays, and gets what it does
+    not say.
     """
     rows: list[Row] = []
     refused: list[Row] = []
@@ -77,11 +78,19 @@ def entity_additions(
             )
             if mine > theirs:
                 rows.append(_in_its_place(table, row, own))
+            elif mine == theirs and not _contradict(new, old):
+                if new.keys() - old.keys():
+                    rows.append(entities.row(table.name, {**said, **own}))
             elif mine == theirs:
                 refused.append(row)
             else:
                 older.append(row)
     return Lacking(tuple(rows), tuple(refused), tuple(older), tuple(notes))
+
+
+def _contradict(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Tell whether two rows say something of which one alone can hold."""
+    return any(new[name] != old[name] for name in new.keys() & old.keys())
 
 
 def with_rows(held: Item, rows: Sequence[Row]) -> tuple[Row, ...]:

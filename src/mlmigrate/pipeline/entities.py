@@ -18,6 +18,7 @@ from mlmigrate.model import (
     Failed,
     Finding,
     Item,
+    Kind,
     Loss,
     Note,
     Problem,
@@ -40,9 +41,9 @@ from mlmigrate.pipeline.job import (
 from mlmigrate.pipeline.runs import wanted
 
 
-def copy_entities(job: Job, groups: Groups) -> Iterator[Event]:
-    """Copy the entities of every kind, or tell of each that the sink has no place."""
-    for kind in ENTITIES:
+def copy_entities(job: Job, groups: Groups, kinds: Iterable[Kind]) -> Iterator[Event]:
+    """Copy the entities of some kinds, or tell of each that the sink has no place."""
+    for kind in kinds:
         refs = wanted(job, groups, kind)
         if not any(refs):
             continue
@@ -68,6 +69,9 @@ def takes_entity(job: Job, at: int, item: Item) -> bool:
     """Tell whether an entity is wanted: filters select experiments, and it follows
     those that it belongs to.
     """
+    if ENTITIES[item.ref.kind].houses:
+        known = item.ref.kind in job.sink.capabilities.entities
+        return item.ref.id == job.workspace or not known
     if not job.options.filters.narrow:
         return True
     header = item.header
@@ -208,7 +212,10 @@ def _refused(item: Item, rows: Iterable[Row]) -> Iterator[Problem]:
 
 def _copy(job: Job, at: int, item: Item, planned: dict[Ref, Item]) -> Iterator[Event]:
     if item.ref.kind not in job.sink.capabilities.entities:
-        yield Loss(item.ref, "the sink has no place for it", carried=False)
+        what = "the sink has no place for it"
+        if ENTITIES[item.ref.kind].houses:
+            what += ": what is in it comes to what is in others"
+        yield Loss(item.ref, what, carried=False)
         return
     try:
         found = placed(job, at, item)

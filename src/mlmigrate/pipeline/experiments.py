@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TypeAlias
 
-from mlmigrate import marks, merge
+from mlmigrate import marks, merge, workspaces
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Copy, Delivery, Selection, Sink, Source, Written
 from mlmigrate.digest import digest
-from mlmigrate.locations import Opened
+from mlmigrate.locations import Opened, chosen_workspace
 from mlmigrate.model import (
     Copied,
     Experiment,
@@ -36,10 +36,14 @@ from mlmigrate.pipeline.job import (
 
 
 def target_name(template: str, opened: Opened, name: str) -> str:
-    """Return *template* with the store's and the experiment's name filled in."""
+    """Return *template* with the names of the store, of its workspace and of the
+    experiment filled in.
+    """
     store = PurePath(redact(opened.location).rstrip("/"))
     label = store.parent.name if store.name in ("mlruns", "mlflow.db") else store.name
-    return template.replace("{store}", label or store.name).replace("{name}", name)
+    workspace = chosen_workspace(opened) or workspaces.DEFAULT
+    template = template.replace("{store}", label or store.name)
+    return template.replace("{workspace}", workspace).replace("{name}", name)
 
 
 #: Name at the sink -> the experiments that bear it, each with its source's place.

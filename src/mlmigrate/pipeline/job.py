@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TypeAlias
 
-from mlmigrate import merge
+from mlmigrate import merge, workspaces
 from mlmigrate.ahead import Digested
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import (
@@ -24,7 +24,7 @@ from mlmigrate.contract import (
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound, UsageError
 from mlmigrate.filters import Filters
 from mlmigrate.fit import fit
-from mlmigrate.locations import Opened, identity
+from mlmigrate.locations import Opened, identity, shown
 from mlmigrate.model import Failed, Finding, Item, Outcome, Problem, Ref
 from mlmigrate.redaction import redacted
 
@@ -46,7 +46,7 @@ class Options:
     filters: Filters = field(default_factory=Filters)
     artifacts: ArtifactsMode = "copy"
     on_conflict: merge.OnConflict = "fail"
-    experiment_name: str | None = None  # a template of {store} and {name}
+    experiment_name: str | None = None  # a template: `target_name`
     redact_credentials: bool = False
     deep: bool = False
     quick: bool = False
@@ -94,6 +94,8 @@ class Job:
     sink: Sink
     options: Options
     dry: bool
+    #: That of the sink which everything comes into.
+    workspace: str = workspaces.DEFAULT
     experiments: dict[tuple[int, str], Ref | None] = field(default_factory=dict)
     origins: dict[tuple[int, Ref], str] = field(default_factory=dict)
     #: (source, ref) of an entity -> its ref at the sink.
@@ -144,23 +146,28 @@ def open_stores(sources: Sequence[Opened], sink: Opened) -> Iterator[Stores]:
             )
     with ExitStack() as stack:
         found: list[tuple[Opened, Source]] = []
-        unusable: list[Problem] = []
+        bad: list[Problem] = []
         for source in sources:
             try:
                 found.append((source, stack.enter_context(closing(source.source()))))
             except StoreNotFound:
                 raise
             except StoreError as error:
-                if len(unusable) == len(sources) - 1:
+                if len(bad) == len(sources) - 1:
                     raise
-                what = f"cannot be opened, nothing of it was read: {error}"
-                unusable.append(Problem(redact(source.location), what))
-        yield Stores(found, stack.enter_context(closing(sink.sink())), unusable)
+                bad.append(unusable(source, error))
+        yield Stores(found, stack.enter_context(closing(sink.sink())), bad)
+
+
+def unusable(source: Opened, error: StoreError) -> Problem:
+    """Tell of a source that cannot be opened."""
+    what = f"cannot be opened, nothing of it was read: {error}"
+    return Problem(shown(source), what)
 
 
 def label(job: Job, at: int) -> str:
     """Name a source for people."""
-    return redact(job.sources[at][0].location)
+    return shown(job.sources[at][0])
 
 
 def read_one(store: Source, ref: Ref) -> Item:

@@ -34,6 +34,7 @@ from mlmigrate.model import (
     Ref,
     Run,
 )
+from mlmigrate.workspaces import DEFAULT
 
 
 @dataclass(slots=True)
@@ -47,19 +48,35 @@ class Contents:
 _stores: dict[str, Contents] = {}
 
 
-def contents(location: str) -> Contents:
-    """Return what the store at *location* holds."""
-    return _stores.setdefault(location, Contents())
+def contents(location: str, workspace: str | None = None) -> Contents:
+    """Return what the store at *location* holds in a workspace, the default one if
+    None.
+    """
+    return _stores.setdefault(_in_workspace(location, workspace), Contents())
 
 
 def forget(location: str) -> None:
-    """Drop the store at *location*."""
-    _stores.pop(location, None)
+    """Drop the store at *location*, with all its workspaces."""
+    for name in [*_workspaces(location), DEFAULT]:
+        _stores.pop(_in_workspace(location, name), None)
+
+
+def _in_workspace(location: str, workspace: str | None) -> str:
+    """Return what the contents of a workspace are held by."""
+    return location if workspace in (None, DEFAULT) else f"{location}/{workspace}"
+
+
+def _workspaces(location: str) -> list[str]:
+    return [
+        name.removeprefix(f"{location}/")
+        for name in _stores
+        if name.startswith(f"{location}/")
+    ]
 
 
 def open_source(location: str, options: Mapping[str, Any]) -> MemoryStore:
     """Open the store called *location*, which exists once it was named."""
-    return MemoryStore(location)
+    return MemoryStore(location, options.get("workspace"))
 
 
 open_sink = open_source
@@ -76,9 +93,13 @@ class MemoryStore:
         entities=frozenset(ENTITIES),
     )
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, workspace: str | None = None) -> None:
         self.location = location
-        self._held = contents(location)
+        self._held = contents(location, workspace)
+
+    def workspaces(self) -> Sequence[str]:
+        """See `mlmigrate.contract.Housing.workspaces`."""
+        return _workspaces(self.location)
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""

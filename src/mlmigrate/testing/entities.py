@@ -218,7 +218,10 @@ class Entities(NoEntities):
     ) -> None:
         """An older state changes nothing; where no time tells, that is said."""
         origin = source(
-            experiment(), label_schema(), review_queue(), dataset(records=[record(1)])
+            experiment(),
+            label_schema(),
+            review_queue(),
+            dataset(records=[record(1, outputs="1")]),
         )
         self.copy(origin, sink_location)
         source.put(

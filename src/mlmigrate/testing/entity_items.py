@@ -23,6 +23,12 @@ def entity(
     return Item(Ref(kind, id), Entity(name, home), id, rows=tuple(rows))
 
 
+def workspace(id: str = "team-a", **columns: Any) -> Item:
+    """Return a workspace; keywords are what is said of it."""
+    rows = [entities.row("workspaces", columns)]
+    return entity("workspace", id, rows, name=id)
+
+
 def dataset(
     id: str = "d-1",
     name: str = "questions",
@@ -203,8 +209,8 @@ def webhook(
     return entity("webhook", id, rows, name=f"deploy: {url}")
 
 
-def mcp_server(name: str = "io.example/weather") -> Item:
-    """Return an MCP server with one version."""
+def mcp_server(name: str = "io.example/weather", endpoint: str = "e-1") -> Item:
+    """Return an MCP server with one version and one endpoint."""
     times = {"created_at": NOW, "last_updated_at": NOW}
     version = {
         "version": "1.0.0",
@@ -226,7 +232,7 @@ def mcp_server(name: str = "io.example/weather") -> Item:
         entities.row("mcp_server_aliases", {"alias": "live", "version": "1.0.0"}),
         entities.row(
             "mcp_access_endpoints",
-            {"id": "e-1", "url": "https://x", "transport_type": "sse", **times},
+            {"id": endpoint, "url": "https://x", "transport_type": "sse", **times},
         ),
     ]
     return entity("mcp_server", name, rows, name=name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, cast
 
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Sink, Written
@@ -107,28 +107,25 @@ class FailingSink:
         self._sink.close()
 
 
+@dataclass(frozen=True, slots=True)
 class FailingStore(Opened):
     """A location whose sink is a `FailingSink`. Made by `failing`."""
 
-    __slots__ = ("calls", "fail_at", "when")
-    calls: Calls
-    fail_at: int
-    when: When
+    fail_at: int = 0
+    when: When = "before"
+    calls: Calls = field(default_factory=Calls)
 
     def sink(self) -> Sink:
         """Open the store for writing, until it fails."""
         wrapped = FailingSink(
-            super().sink(), fail_at=self.fail_at, when=self.when, calls=self.calls
+            Opened.sink(self), fail_at=self.fail_at, when=self.when, calls=self.calls
         )
         return cast("Sink", wrapped)
 
 
 def failing(store: Opened, fail_at: int = 0, when: When = "before") -> FailingStore:
     """Return *store* with a sink that dies at its *fail_at*-th call."""
-    made = FailingStore(store.location, store.adapter, store.options)
-    for name, value in (("calls", Calls()), ("fail_at", fail_at), ("when", when)):
-        object.__setattr__(made, name, value)
-    return made
+    return FailingStore(store.location, store.adapter, store.options, fail_at, when)
 
 
 class BrokenFile(io.BytesIO):

@@ -14,7 +14,7 @@ import pytest
 
 from mlmigrate import pipeline
 from mlmigrate.contract import Capabilities, Selection
-from mlmigrate.locations import Opened, resolve
+from mlmigrate.locations import Opened, resolve, within
 from mlmigrate.model import (
     Conflict,
     Copied,
@@ -107,9 +107,10 @@ class MemorySources:
         location: str,
         *items: Item,
         files: dict[tuple[Ref, str], bytes] | None = None,
+        workspace: str | None = None,
     ) -> None:
-        """Put *items* into a source, over those of equal refs."""
-        held = memory.contents(location)
+        """Put *items* into a workspace of a source, over those of equal refs."""
+        held = memory.contents(location, workspace)
         held.items.update((item.ref, item) for item in items)
         held.blobs.update(files or {})
 
@@ -176,9 +177,14 @@ class SinkUnderTest:
         )
         return [each for each in found if isinstance(each, Different | Missing)]
 
-    def read(self, location: str, kind: Kind) -> dict[str, Item]:
-        """Read back all items of a kind, by id."""
-        with closing(self.opened(location).sink()) as store:
+    def read(
+        self, location: str, kind: Kind, workspace: str | None = None
+    ) -> dict[str, Item]:
+        """Read back all items of a kind in a workspace, by id."""
+        opened = self.opened(location)
+        if workspace is not None:
+            opened = within(opened, workspace)
+        with closing(opened.sink()) as store:
             found = {}
             for item in store.read(list(store.refs(Selection(kind)))):
                 assert isinstance(item, Item), item

@@ -43,6 +43,7 @@ from mlmigrate.testing.sink_under_test import (
 )
 from mlmigrate.testing.trace_items import trace, with_traces
 from mlmigrate.testing.traces import NoTraces, Traces
+from mlmigrate.testing.workspaces import NoWorkspaces, Workspaces
 
 __all__ = [
     "NOW",
@@ -79,6 +80,7 @@ class RunSinkSuite(
     NoLoggedModels,
     NoTraces,
     NoEntities,
+    NoWorkspaces,
 ):
     """Tests that a sink passes which has a place only for runs."""
 
@@ -87,5 +89,5 @@ class SinkSuite(RunSinkSuite, Registry):
     """Tests that a sink passes which also has a place for registered models."""
 
 
-class FullSinkSuite(SinkSuite, LoggedModels, Traces, Entities):
+class FullSinkSuite(SinkSuite, LoggedModels, Traces, Entities, Workspaces):
     """Tests that a sink passes which holds all that MLflow has, under its ids."""

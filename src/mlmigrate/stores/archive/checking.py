@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from mlmigrate.codec import COUNTED
 from mlmigrate.errors import ItemError
 from mlmigrate.model import KINDS, Failed, Ref
-from mlmigrate.stores.archive import lock, manifest
+from mlmigrate.stores.archive import lock, manifest, workspaces
 from mlmigrate.stores.archive.blobs import Blobs
 from mlmigrate.stores.archive.index import Index, Row
 from mlmigrate.stores.archive.manifest import CURRENT, File, Segment, sum_of
@@ -59,6 +59,17 @@ class Checked:
         self.files += 1
         self.bytes += size
 
+    def add(self, other: Checked, folder: str) -> None:
+        """Add what was found in a folder."""
+        self.files += other.files
+        self.bytes += other.bytes
+        self.blobs += other.blobs
+        self.read += other.read
+        self.damaged += (
+            replace(each, where=f"{folder}/{each.where}") for each in other.damaged
+        )
+        self.notes += (f"{folder}: {note}" for note in other.notes)
+
 
 def check(
     place: Place, *, share: float = 1.0, observe: Callable[[int], None] | None = None
@@ -74,6 +85,21 @@ def check(
         StoreNotFound: there is no archive.
         StoreError: a later version of mlmigrate wrote it.
     """
+    found = _checked(place, share, observe)
+    for name in workspaces.names(place):
+        folder = workspaces.folder_of(name)
+        inner = place.below(folder)
+        try:
+            found.add(_checked(inner, share, observe), folder)
+        finally:
+            inner.close()
+    return found
+
+
+def _checked(
+    place: Place, share: float, observe: Callable[[int], None] | None
+) -> Checked:
+    """Check one workspace."""
     found = Checked()
     try:
         reading = Reading(place)
@@ -309,6 +335,9 @@ def _look_for_others(reading: Reading, found: Checked) -> None:
         for table in segment.files
     }
     wanted, told = _wanted(reading)
+    others_of = tuple(
+        f"{workspaces.folder_of(name)}/" for name in workspaces.names(reading.place)
+    )
     unfinished = unused = 0
     others = []
     for path, _ in reading.place.files():
@@ -320,6 +349,8 @@ def _look_for_others(reading: Reading, found: Checked) -> None:
             unused += told and path.rpartition("/")[2] not in wanted
         elif path.startswith(("partial/", "segments/")):
             unfinished += 1
+        elif path.startswith(others_of):
+            pass  # each is checked by itself
         else:
             others.append(path)
     if unused:

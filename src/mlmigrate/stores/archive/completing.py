@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlmigrate.codec import TABLES
 from mlmigrate.errors import StoreError, StoreNotFound
-from mlmigrate.stores.archive import lock, manifest, tables
+from mlmigrate.stores.archive import lock, manifest, tables, workspaces
 from mlmigrate.stores.archive.draft import Draft
 from mlmigrate.stores.archive.index import Index, newest
 from mlmigrate.stores.archive.local import Local
@@ -28,6 +28,7 @@ _OURS = (
     "partial",
     "blobs",
     "segments",
+    workspaces.FOLDER,
     lock.NAME,
     manifest.NAME,
     manifest.SPARE,

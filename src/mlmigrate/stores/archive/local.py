@@ -120,6 +120,18 @@ class Local:
                 else:
                     yield path, entry.stat(follow_symlinks=False).st_size
 
+    def folders(self, folder: str) -> list[str]:
+        """See `Place.folders`."""
+        try:
+            with os.scandir(self.path(folder)) as scan:
+                return sorted(e.name for e in scan if e.is_dir(follow_symlinks=False))
+        except (OSError, UnsafePath):
+            return []
+
+    def below(self, folder: str) -> Local:
+        """See `Place.below`."""
+        return Local(self.path(folder))
+
     def delete(self, path: str) -> None:
         """See `Place.delete`."""
         place = safe_join(self.root, path)

@@ -48,6 +48,16 @@ class Place(Protocol):
     def files(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """Yield path and size of each file below a folder."""
 
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders in a folder; none if that is not there."""
+
+    def below(self, folder: str) -> Place:
+        """Return a folder as a place of its own.
+
+        Raises:
+            UnsafePath: a link leads out of this one.
+        """
+
     def delete(self, path: str) -> None:
         """Delete a file or a folder, where there is one."""
 

@@ -16,7 +16,7 @@ from mlmigrate.filters import parse_time
 from mlmigrate.merge import origins_of
 from mlmigrate.model import Experiment, Failed, Finding, Item, Problem, Ref
 from mlmigrate.stores.archive import manifest as manifests
-from mlmigrate.stores.archive import store_findings
+from mlmigrate.stores.archive import store_findings, workspaces
 from mlmigrate.stores.archive.blobs import Blobs
 from mlmigrate.stores.archive.index import Index, Row, newest
 from mlmigrate.stores.archive.manifest import CURRENT, Manifest
@@ -167,10 +167,11 @@ class ArchiveSource:
             StoreError: it is damaged beyond reading.
         """
         as_of = options.get("as-of")
+        self._as_of = parse_time(as_of) if as_of else None
         self._place = place
         self.location = place.location
         self.parallel: Literal["process", "thread"] = place.parallel
-        self.reading = Reading(place, parse_time(as_of) if as_of else None)
+        self.reading = Reading(place, self._as_of)
         # What a sink has lost is delivered to it again, when its item has changed.
         self.reading.stubs = trusting
         self._blobs = Blobs(place)
@@ -179,6 +180,10 @@ class ArchiveSource:
         default = "yes" if place.parallel == "process" else "no"
         self._content = (options.get("check-blobs") or default) == "yes"
         self._trusting = trusting
+
+    def workspaces(self) -> Sequence[str]:
+        """See `mlmigrate.contract.Housing.workspaces`."""
+        return workspaces.names(self._place, self._as_of)
 
     @property
     def manifest(self) -> Manifest:

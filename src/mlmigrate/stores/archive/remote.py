@@ -25,6 +25,7 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         self.location = redact(url)
+        self._url = url.rstrip("/")
         with translated(self._refusal):
             self._files, self._root = _file_system(url)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -90,6 +91,20 @@ class Remote:
             return
         for path, info in sorted(found.items()):
             yield path.removeprefix(self._root).lstrip("/"), int(info["size"] or 0)
+
+    def folders(self, folder: str) -> list[str]:
+        """See `Place.folders`."""
+        try:
+            with _translated(self.location, folder):
+                found = self._files.ls(self._full(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        paths = (each["name"] for each in found if each["type"] == "directory")
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def below(self, folder: str) -> Remote:
+        """See `Place.below`."""
+        return Remote(f"{self._url}/{folder}")
 
     def delete(self, path: str) -> None:
         """See `Place.delete`."""

@@ -15,6 +15,8 @@ from mlmigrate.contract import Copy
 from mlmigrate.merge import origins_of
 from mlmigrate.mlflow_traces import trace_id
 from mlmigrate.model import Ref
+from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.workspaces import COLUMN
 
 Tables: TypeAlias = Mapping[str, sa.Table]
 
@@ -58,14 +60,19 @@ def _id(place: Marked, origin: str) -> str:
 
 
 def experiment_copies(
-    connection: sa.Connection, tables: Tables, origins: Sequence[Ref]
+    connection: sa.Connection,
+    tables: Tables,
+    origins: Sequence[Ref],
+    workspace: str,
 ) -> dict[Ref, Copy]:
-    """Find the experiment that bears each origin, else the one of its name."""
+    """Find the experiment of a workspace that bears each origin, else the one of its
+    name.
+    """
     table, tags = tables["experiments"], tables["experiment_tags"]
     by_name: dict[str, Any] = {}
     by_id: dict[int, Any] = {}
     query = sa.select(table.c.experiment_id, table.c.name, table.c.lifecycle_stage)
-    for standing in connection.execute(query):
+    for standing in connection.execute(_of(table, query, workspace)):
         by_name[standing.name] = by_id[standing.experiment_id] = standing
     bearing: dict[str, int] = {}
     marked: dict[int, str] = {}
@@ -75,7 +82,7 @@ def experiment_copies(
     for number, key, value in connection.execute(own):
         if key == marks.MARK:
             marked[number] = value
-        else:
+        elif number in by_id:
             for origin in origins_of(value or ""):
                 bearing.setdefault(origin, number)
     found = {}
@@ -147,9 +154,16 @@ def renamed(connection: sa.Connection, tables: Tables, place: Marked) -> dict[st
 
 
 def model_copies(
-    connection: sa.Connection, tables: Tables, names: Collection[str]
+    connection: sa.Connection, tables: Tables, names: Collection[str], workspace: str
 ) -> dict[Ref, Copy]:
-    """Find the registered models of these names."""
-    query = sa.select(tables["registered_models"].c.name)
+    """Find the registered models of a workspace that have these names."""
+    table = tables["registered_models"]
+    query = _of(table, sa.select(table.c.name), workspace)
     found = (Ref("registered_model", name) for name in connection.scalars(query))
     return {ref: Copy(ref, None) for ref in found if ref.id in names}
+
+
+def _of(table: sa.Table, query: sa.Select[Any], workspace: str) -> sa.Select[Any]:
+    if COLUMN not in table.c:
+        return query
+    return query.where(is_in(table.c[COLUMN], workspace))

@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from mlmigrate import entities
 from mlmigrate.entities import ENTITIES, Table
 from mlmigrate.model import Entity, Finding, Item, Kind, Problem, Ref, Row
+from mlmigrate.stores.mlflow_db import workspaces
 from mlmigrate.stores.mlflow_db.experiments import id_of
 from mlmigrate.stores.mlflow_db.tables import Tables
 from mlmigrate.stores.mlflow_db.values import Escaped, text
+from mlmigrate.workspaces import COLUMN
 
 _HOME = "experiment_id"
 
@@ -26,6 +28,9 @@ def ids(
     of some; of all if None.
     """
     description = ENTITIES[kind]
+    if description.houses:
+        yield from workspaces.ids(tables)
+        return
     own = description.own
     always = _always(tables, own)
     for id, home, *held in tables.keyed(own.name, own.owner, _HOME, *always):
@@ -57,11 +62,10 @@ def read(tables: Tables, kind: Kind, ids: list[str]) -> dict[Ref, Item]:
         for id, said in _rows(tables, table, ids):
             where = f"{tables.location} {kind.replace('_', ' ')} {id}"
             home = said.pop(_HOME, None) if own and description.of_experiment else None
-            left_out = {*table.secret, *table.instead}
             plain = {
                 name: _plain(value)
                 for name, value in said.items()
-                if name not in left_out
+                if name not in table.secret
             }
             findings[id] += _left_out(table, said, where)
             findings[id] += _escaped(table, plain, where)
@@ -72,6 +76,10 @@ def read(tables: Tables, kind: Kind, ids: list[str]) -> dict[Ref, Item]:
                     experiment if description.of_experiment else None,
                 )
             rows[id].append(entities.row(table.name, plain))
+    if description.houses:  # what the catalog does not know may hold something
+        for id in set(ids) - headers.keys():
+            headers[id] = Entity(id)
+            rows[id].append(entities.row(description.own.name, {}))
     return {
         Ref(kind, id): Item(
             Ref(kind, id),
@@ -85,9 +93,6 @@ def read(tables: Tables, kind: Kind, ids: list[str]) -> dict[Ref, Item]:
 
 
 def _left_out(table: Table, said: Mapping[str, Any], where: str) -> Iterator[Finding]:
-    for name, held in table.instead.items():
-        if said.get(name) not in (None, "", held):
-            yield Problem(where, f"its {name} {said[name]!r} is not kept")
     for name in table.secret:
         if said.get(name):
             yield Problem(where, f"its {name} is not carried over: give it anew")
@@ -108,7 +113,7 @@ def _rows(
     if table.owner not in have:
         return
     always = _always(tables, table)
-    columns = sorted(have - {table.owner} - always.keys())
+    columns = sorted(have - {table.owner, COLUMN} - always.keys())
     query = tables.select(table.name, table.owner, *columns)
     owner: Any = sa.column(table.owner)
     query = query.where(owner.in_(ids))
@@ -118,6 +123,9 @@ def _rows(
     order = [table.owner, *(name for name in table.key if name in have)]
     for id, *values in tables.fetch(query.order_by(*map(sa.column, order))):
         said = dict(zip(columns, values, strict=True))
+        if table.name == ENTITIES["workspace"].own.name:
+            given = (name for name in said if workspaces.is_given(name, said[name]))
+            said.update(dict.fromkeys(given))
         for name in in_json & said.keys():
             # SQLite takes a column of the type JSON for one of numbers.
             if isinstance(said[name], int | float) and not isinstance(said[name], bool):

@@ -15,6 +15,8 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Kind, Ref, Row
 from mlmigrate.stores.mlflow_db.copies import Tables
 from mlmigrate.stores.mlflow_db.transaction import Transaction
+from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.workspaces import COLUMN, DEFAULT
 
 _HOME = "experiment_id"
 _LATER = "a later MLflow's; install that, and upgrade the database"
@@ -33,7 +35,7 @@ def write_entity(transaction: Transaction, delivery: Delivery) -> Ref:
         held = transaction.tables.get(table.name)
         if held is None:
             raise ItemError(f"there is no table {table.name}: it is {_LATER}")
-        said = _columns(held, table, ref, header, row)
+        said = _columns(transaction, table, ref, header, row)
         if delivery.into is None or not _updated(connection, held, table, said):
             new[table.name, tuple(said)].append(said)
     for (name, columns), rows in new.items():
@@ -47,9 +49,13 @@ def write_entity(transaction: Transaction, delivery: Delivery) -> Ref:
 
 
 def copies(
-    connection: sa.Connection, tables: Tables, kind: Kind, wanted: Sequence[Ref]
+    connection: sa.Connection,
+    tables: Tables,
+    kind: Kind,
+    wanted: Sequence[Ref],
+    workspace: str,
 ) -> dict[Ref, Copy]:
-    """Find entities by their ids, and by their addresses."""
+    """Find entities of a workspace by their ids, and by their addresses."""
     description = ENTITIES[kind]
     own = description.own
     table = tables[own.name]
@@ -65,6 +71,8 @@ def copies(
     query = sa.select(table.c[own.owner], home, *names).where(
         table.c[own.owner].in_(ids) | named
     )
+    if COLUMN in table.c:
+        query = query.where(is_in(table.c[COLUMN], workspace))
     for id, experiment, *said in sorted(
         connection.execute(query), key=lambda row: str(row[0])
     ):
@@ -78,6 +86,19 @@ def copies(
     return {ref: Copy(there[ref], None) for ref in wanted if ref in there}
 
 
+def found_workspace(transaction: Transaction) -> None:
+    """Let MLflow know the workspace that is written to, if it does not yet."""
+    own = ENTITIES["workspace"].own
+    if transaction.workspace == DEFAULT or own.name not in transaction.tables:
+        return
+    table = transaction.tables[own.name]
+    here = table.c[own.owner] == transaction.workspace
+    query = sa.select(sa.func.count()).select_from(table).where(here)
+    if not transaction.connection.scalar(query):
+        row = {own.owner: transaction.workspace}
+        transaction.connection.execute(sa.insert(table).values(row))
+
+
 def _beginnings(addresses: Iterable[str]) -> list[str]:
     """Return what the first of the names may be that addresses hold."""
     found = set()
@@ -88,15 +109,16 @@ def _beginnings(addresses: Iterable[str]) -> list[str]:
 
 
 def _columns(
-    held: sa.Table, table: Table, ref: Ref, header: Entity, row: Row
+    transaction: Transaction, table: Table, ref: Ref, header: Entity, row: Row
 ) -> dict[str, Any]:
     """Return all columns of a row, those included that say whose it is.
 
     Raises:
         ItemError: the installed MLflow's table lacks one of them.
     """
-    fixed = {**table.always, **table.instead, table.owner: ref.id}
-    said = {**entities.values(row), **fixed}
+    held = transaction.tables[table.name]
+    said = {**entities.values(row), **table.always, table.owner: ref.id}
+    said |= transaction.home(table.name)
     if table is ENTITIES[ref.kind].own and header.experiment is not None:
         said[_HOME] = int(header.experiment.id)
     for name, value in said.items():
@@ -112,7 +134,7 @@ def _updated(
     connection: sa.Connection, held: sa.Table, table: Table, said: Mapping[str, Any]
 ) -> bool:
     """Write a row over the one that has its place; False where there is none."""
-    places = [table.owner, *table.key, *table.always]
+    places = [table.owner, *table.key, *table.always, *({COLUMN} & said.keys())]
     # What the row does not say is NULL there, but for what was never read.
     kept = {*places, table.minted, *table.secret}
     blank = {each.name for each in held.columns if each.nullable} - said.keys() - kept

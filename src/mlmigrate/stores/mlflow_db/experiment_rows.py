@@ -72,6 +72,7 @@ def write_experiment(
                 lifecycle_stage=header.lifecycle,
                 creation_time=header.creation_time,
                 last_update_time=header.last_update_time,
+                **transaction.home("experiments"),
             )
         )
     new = {tag.key: tag.value for tag in delivery.item.tags}

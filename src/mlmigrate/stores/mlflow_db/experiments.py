@@ -6,16 +6,27 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import sqlalchemy as sa
+
 from mlmigrate import marks
 from mlmigrate.model import Experiment, Finding, Item, Problem, Ref
 from mlmigrate.stores.mlflow_db.tables import Rows, Tables
 from mlmigrate.stores.mlflow_db.values import escapes, text, time
+from mlmigrate.workspaces import DEFAULT
 
 
 def ids(tables: Tables) -> Iterator[str]:
-    """Yield the ids of all experiments, also those that only runs tell of."""
+    """Yield the ids of all experiments, also those that only runs tell of: these are
+    in the default workspace.
+    """
     known = [str(row[0]) for row in tables.keyed("experiments", "experiment_id")]
     yield from known
+    if tables.workspace != DEFAULT:
+        return
+    if "experiments" in tables.columns:
+        all_of_them: Any = sa.select(sa.column("experiment_id"))
+        rows = tables.fetch(all_of_them.select_from(sa.table("experiments")))
+        known += (str(row[0]) for row in rows)
     named = tables.keyed("runs", "run_uuid", "experiment_id")
     yield from sorted({id_of(row[1]) for row in named}.difference(known))
 
@@ -34,10 +45,8 @@ def read(tables: Tables, ref: Ref) -> Item:
         problem = Problem(where, f"its row is gone; recovered as {name!r}")
         return Item(ref, Experiment(name), f"{ref.id}/{name}", findings=(problem,))
     lifted = marks.lift(pairs)
-    name, location, stage, created, updated, workspace = rows[0]
+    name, location, stage, created, updated = rows[0]
     findings: list[Finding] = []
-    if workspace not in (None, "", "default"):
-        findings.append(Problem(where, f"its workspace {workspace!r} is not kept"))
     header = Experiment(
         name=text(name) or f"recovered-{ref.id}",
         artifact_location=text(location) or None,
@@ -67,7 +76,6 @@ def _rows(tables: Tables, id: str) -> tuple[Rows, list[tuple[str, str]]]:
         "lifecycle_stage",
         "creation_time",
         "last_update_time",
-        "workspace",
         where=where,
     )
     tags = tables.rows("experiment_tags", "key", "value", where=where)

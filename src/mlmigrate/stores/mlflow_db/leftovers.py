@@ -13,6 +13,7 @@ from mlmigrate.errors import StoreError
 from mlmigrate.model import Finding, Problem
 from mlmigrate.stores.mlflow_db.links import ENDS
 from mlmigrate.stores.mlflow_db.tables import Tables
+from mlmigrate.workspaces import COLUMN
 
 #: Tables that are carried over, or that only repeat what others say.
 CARRIED = {
@@ -47,7 +48,7 @@ CARRIED = {
     *(table.name for each in ENTITIES.values() for table in each.tables),
 }
 #: Tables whose rows MLflow makes by itself: locks, leases and sums over others.
-_DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*|workspaces")
+_DERIVED = re.compile(r"sql_.*|job_locks|scheduler_leases|sqlite_.*")
 #: A table, a query that counts some of its rows, and what is to be said of them.
 _Look: TypeAlias = tuple[str, sa.Select[Any], str]
 
@@ -198,13 +199,6 @@ def _linked(tables: Tables) -> Iterator[_Look]:
         known = sa.or_(_OF_TRACE, *(_is(table) for table in _tables(_LINKS)))
         others = _count(sa.table(_LINKS), sa.not_(known))
         yield _LINKS, others, "links of an unknown kind are not carried over"
-    for each in ENTITIES.values():
-        for table in each.tables:
-            if table.name != _LINKS and table.always.keys() & tables.columns.get(
-                table.name, set()
-            ):
-                others = _count(sa.table(table.name), sa.not_(_is(table)))
-                yield table.name, others, "rows of other workspaces are not copied"
     if "datasets" in tables.columns:
         left = _count(sa.table("datasets"), unused)
         yield "datasets", left, "datasets that no run uses are left"
@@ -212,9 +206,11 @@ def _linked(tables: Tables) -> Iterator[_Look]:
 
 def _orphans(tables: Tables) -> Iterator[_Look]:
     """SQLite checks no foreign keys unless asked: rows may outlive their run."""
-    for name, owner, keys, title in _OWNED:
-        if not keys.keys() <= tables.columns.get(name, set()):
+    for name, owner, named, title in _OWNED:
+        if not named.keys() <= tables.columns.get(name, set()):
             continue
+        held = tables.columns[name] & tables.columns.get(owner, set()) & {COLUMN}
+        keys = {**named, **{each: each for each in held}}
         rows = sa.table(name, *map(sa.column, keys))
         owners = sa.table(owner, *map(sa.column, keys.values()))
         same = (owners.c[whole] == rows.c[key] for key, whole in keys.items())

@@ -26,26 +26,32 @@ def write_model(
                 creation_time=header.creation_time,
                 last_updated_time=header.last_updated_time,
                 description=header.description,
+                **transaction.home("registered_models"),
             )
         )
     elif header.description:
         connection.execute(
             sa.update(models)
-            .where(models.c.name == name)
+            .where(models.c.name == name, transaction.is_home("registered_models"))
             .values(description=header.description)
         )
     new = {tag.key: tag.value for tag in item.tags}
     if delivery.into is None:
         new[marks.SOURCE] = delivery.source
     for key, value in new.items():
-        connection.execute(sa.insert(tags).values(name=name, key=key, value=value))
+        home = transaction.home("registered_model_tags")
+        row = {"name": name, "key": key, "value": value, **home}
+        connection.execute(sa.insert(tags).values(row))
     for version in item.versions:
         _write_version(transaction, delivery, name, version)
     aliases = tables["registered_model_aliases"]
     for alias in item.aliases:
         connection.execute(
             sa.insert(aliases).values(
-                name=name, alias=alias.name, version=alias.version
+                name=name,
+                alias=alias.name,
+                version=alias.version,
+                **transaction.home("registered_model_aliases"),
             )
         )
     return Ref("registered_model", name)
@@ -56,7 +62,11 @@ def _write_version(
 ) -> None:
     tables, connection = transaction.tables, transaction.connection
     table, tags = tables["model_versions"], tables["model_version_tags"]
-    where = (table.c.name == name, table.c.version == version.version)
+    where = (
+        table.c.name == name,
+        table.c.version == version.version,
+        transaction.is_home("model_versions"),
+    )
     standing = connection.scalar(
         sa.select(sa.func.count()).select_from(table).where(*where)
     )
@@ -77,6 +87,7 @@ def _write_version(
                 status=version.status,
                 status_message=version.status_message,
                 storage_location=storage,
+                **transaction.home("model_versions"),
             )
         )
     mark = replace(delivery.mark, tags=None)
@@ -87,12 +98,14 @@ def _write_version(
             tags.c.name == name,
             tags.c.version == version.version,
             tags.c.key.in_(list(new)),
+            transaction.is_home("model_version_tags"),
         )
     )
+    home = transaction.home("model_version_tags")
     for key, value in new.items():
         connection.execute(
             sa.insert(tags).values(
-                name=name, version=version.version, key=key, value=value
+                name=name, version=version.version, key=key, value=value, **home
             )
         )
 

@@ -7,7 +7,7 @@ table that holds rows and is not carried over is named in the findings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mlmigrate.artifacts import Place, Remote, open_file, parse_maps
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.entities import ENTITIES
-from mlmigrate.errors import ItemError, StoreError
+from mlmigrate.errors import ItemError, StoreError, StoreNotFound
 from mlmigrate.model import Failed, Finding, Item, Problem, Ref
 from mlmigrate.stores.mlflow_db import (
     entities,
@@ -27,14 +27,21 @@ from mlmigrate.stores.mlflow_db import (
     runs,
     snapshot,
     traces,
+    workspaces,
 )
 from mlmigrate.stores.mlflow_db.places import Around, place
 from mlmigrate.stores.mlflow_db.tables import IN, Tables
+from mlmigrate.workspaces import DEFAULT
 
 #: Items that are read at once: all their points are in memory together.
 _AT_ONCE = 50
 #: Traces are small; a dataset comes with all its records.
 _AT_ONCE_OF = {"trace": 250, "evaluation_dataset": 1}
+#: The kinds that no experiment has.
+_HOMELESS = (
+    *("experiment", "registered_model"),
+    *(each.kind for each in ENTITIES.values() if not each.of_experiment),
+)
 
 
 class DbReader:
@@ -55,7 +62,9 @@ class DbReader:
             self._set_up(
                 str(path) if path else snapshot.redacted(location),
                 Around(path.parent if path else None, tuple(maps)),
+                options.get("workspace") or DEFAULT,
             )
+            self._check_workspace()
         except BaseException:
             self._cleanup()
             raise
@@ -69,8 +78,8 @@ class DbReader:
         return self._shared
 
     @classmethod
-    def over(cls, engine: sa.Engine, location: str) -> DbReader:
-        """Read back through an engine that someone else opened and closes."""
+    def over(cls, engine: sa.Engine, location: str, workspace: str) -> DbReader:
+        """Read back a workspace by an engine that someone else opens and closes."""
         reader = cls.__new__(cls)
         reader._connection = None
         reader._path = None
@@ -78,32 +87,47 @@ class DbReader:
         reader._engine = engine
         database = engine.url.database or ""
         is_file = engine.dialect.name == "sqlite"
-        reader._set_up(location, Around(Path(database).parent if is_file else None))
+        around = Around(Path(database).parent if is_file else None)
+        reader._set_up(location, around, workspace)
         return reader
 
-    def _set_up(self, location: str, around: Around) -> None:
+    def _set_up(self, location: str, around: Around, workspace: str) -> None:
         self.location = location
         self._around = around
-        self._tables = Tables(self._engine, self._connection, location)
+        self._tables = Tables(self._engine, self._connection, location, workspace)
         self._place_of = lru_cache(maxsize=64)(self._find_place)
+
+    def _check_workspace(self) -> None:
+        wanted, known = self._tables.workspace, self.workspaces()
+        if wanted not in (DEFAULT, *known):
+            named = ", ".join(known) or DEFAULT
+            raise StoreNotFound(
+                f"{self.location} has no workspace {wanted!r}; it has: {named}"
+            )
+
+    def workspaces(self) -> Sequence[str]:
+        """See `mlmigrate.contract.Housing.workspaces`."""
+        with self._tables.lock:
+            return workspaces.names(self._tables)
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
+        homes = selection.experiments
+        if homes is None and selection.kind not in _HOMELESS and self._is_part:
+            homes = frozenset(experiments.ids(self._tables))
         match selection.kind:
             case "experiment":
                 found = experiments.ids(self._tables)
             case "run":
-                found = runs.ids(self._tables, selection.experiments)
+                found = runs.ids(self._tables, homes)
             case "logged_model":
-                found = logged_models.ids(self._tables, selection.experiments)
+                found = logged_models.ids(self._tables, homes)
             case "trace":
-                found = traces.ids(self._tables, selection.experiments)
+                found = traces.ids(self._tables, homes)
             case "registered_model":
                 found = registry.names(self._tables)
             case _:
-                found = entities.ids(
-                    self._tables, selection.kind, selection.experiments
-                )
+                found = entities.ids(self._tables, selection.kind, homes)
         yield from (Ref(selection.kind, id) for id in found)
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
@@ -189,7 +213,14 @@ class DbReader:
         with self._tables.lock:
             if self._connection is not None:
                 snapshot.check_unchanged(self._shared)
+            if self._tables.workspace != DEFAULT:
+                return []  # what belongs to nothing is in the default one
             return [*self._shortage(), *leftovers.findings(self._tables)]
+
+    @cached_property
+    def _is_part(self) -> bool:
+        """Whether there are other workspaces than that which is read."""
+        return bool({*self.workspaces()} - {self._tables.workspace})
 
     def _shortage(self) -> Iterator[Finding]:
         missing = snapshot.missing_bytes(self._path) if self._path else 0

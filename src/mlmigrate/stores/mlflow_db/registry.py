@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from mlmigrate import marks
 from mlmigrate.artifacts import lift_model, lift_source
 from mlmigrate.model import (
@@ -40,29 +38,14 @@ _VERSION = (
 
 
 def names(tables: Tables) -> Iterator[str]:
-    """Yield the names of all models, each once.
-
-    A name that several workspaces have bears a number in all but the first.
-    """
-    if "registered_models" not in tables.columns:
-        return
-    if "workspace" not in tables.columns["registered_models"]:
-        for (name,) in tables.keyed("registered_models", "name"):
-            yield str(name)
-        return
-    query = tables.select("registered_models", "name").distinct()
-    for (name,) in tables.fetch(query.order_by(sa.column("name"))):
+    """Yield the names of all models."""
+    for (name,) in tables.keyed("registered_models", "name"):
         yield str(name)
-        for number in range(1, len(_workspaces(tables, name))):
-            yield f"{name}~{number + 1}"
 
 
 def read(tables: Tables, ref: Ref) -> Item | None:
     """Read one model with its versions and aliases; None where there is none."""
-    model, workspace = _key(tables, ref.id)
-    only: dict[str, Any] = {"name": model}
-    if workspace is not None:
-        only["workspace"] = workspace
+    only: dict[str, Any] = {"name": ref.id}
     rows = tables.rows(
         "registered_models",
         "name",
@@ -79,11 +62,6 @@ def read(tables: Tables, ref: Ref) -> Item | None:
     aliases = tables.rows("registered_model_aliases", "alias", "version", where=only)
     where = f"{tables.location} model {ref.id}"
     findings: list[Finding] = []
-    if workspace not in (None, "default"):
-        findings.append(Problem(where, f"its workspace {workspace!r} is not kept"))
-    if ref.id != model:
-        what = f"another workspace has a model {model!r}: read as {ref.id!r}"
-        findings.append(Problem(where, what))
     versions = _versions(tables, ref.id, only, where, findings)
     header = RegisteredModel(
         ref.id,
@@ -111,23 +89,6 @@ def _aliases(rows: Rows, where: str, findings: list[Finding]) -> Iterator[Alias]
         else:
             what = f"alias {alias!r} names no version: {number!r}"
             findings.append(Problem(where, what))
-
-
-def _workspaces(tables: Tables, model: str) -> list[str]:
-    rows = tables.rows("registered_models", "workspace", where={"name": model})
-    return sorted((str(row[0]) for row in rows), key=lambda w: (w != "default", w))
-
-
-def _key(tables: Tables, id: str) -> tuple[str, str | None]:
-    """Return the name and the workspace of a model."""
-    if "workspace" not in tables.columns.get("registered_models", ()):
-        return id, None
-    spaces = _workspaces(tables, id)
-    stem, _, number = id.rpartition("~")
-    if not spaces and stem and number.isdigit():
-        spaces = _workspaces(tables, stem)[int(number) - 1 : int(number)]
-        return stem, spaces[0] if spaces else None
-    return id, spaces[0] if spaces else None
 
 
 def _versions(

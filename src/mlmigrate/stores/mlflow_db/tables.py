@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from mlmigrate.artifacts import short
 from mlmigrate.errors import StoreError
 from mlmigrate.stores.mlflow_db.values import decoded
+from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.workspaces import COLUMN, DEFAULT
 
 Rows: TypeAlias = list[tuple[Any, ...]]
 _T = TypeVar("_T")
@@ -37,7 +39,11 @@ class Tables:
     """What is there, and the queries that everything else is read by."""
 
     def __init__(
-        self, engine: sa.Engine, held: sa.Connection | None, location: str
+        self,
+        engine: sa.Engine,
+        held: sa.Connection | None,
+        location: str,
+        workspace: str = DEFAULT,
     ) -> None:
         """Look what tables and columns there are.
 
@@ -45,11 +51,13 @@ class Tables:
             engine: where a connection is had from for each query.
             held: the one connection to use instead, which sees one snapshot.
             location: what to call the database; bears no secrets.
+            workspace: the one of which rows are selected.
 
         Raises:
             StoreError: it cannot be read, or is not MLflow's.
         """
         self.location = location
+        self.workspace = workspace
         self.is_file = engine.dialect.name == "sqlite"
         self.lock = RLock()
         self._engine = engine
@@ -85,7 +93,8 @@ class Tables:
         self, table: str, *columns: str, absent: int | None = None
     ) -> sa.Select[Any]:
         """Select columns without their types: a value comes as it is stored, for in
-        SQLite a column's type is but advice.
+        SQLite a column's type is but advice. Of a table whose rows stand in workspaces
+        those of one are selected.
 
         A column that this revision lacks comes as *absent*.
         """
@@ -94,7 +103,10 @@ class Tables:
             sa.column(name) if name in have else sa.literal_column(_sql(absent))
             for name in columns
         ]
-        return sa.select(*wanted).select_from(sa.table(table))
+        query = sa.select(*wanted).select_from(sa.table(table))
+        if COLUMN not in have:
+            return query
+        return query.where(is_in(sa.column(COLUMN), self.workspace))
 
     def rows(
         self, table: str, *columns: str, where: Mapping[str, Any] | None = None

@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmigrate.stores.mlflow_db import bulk
+from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.workspaces import COLUMN, DEFAULT
 
 #: Each after what it refers to.
 _ORDER = (
@@ -42,12 +44,27 @@ class Transaction:
 
     connection: sa.Connection
     tables: Mapping[str, sa.Table]
+    workspace: str = DEFAULT
     rows: dict[str, list[dict[str, Any]]] = field(
         default_factory=lambda: {name: [] for name in _ORDER}
     )
     metrics: list[bulk.RunMetric] = field(default_factory=list)
     #: (experiment id, name, digest) -> uuid of the datasets met so far.
     datasets: dict[tuple[int, str, str], str] = field(default_factory=dict)
+
+    def home(self, table: str) -> dict[str, str]:
+        """Return what says of a row of a table in which workspace it stands; nothing
+        in a database that has none.
+        """
+        has = COLUMN in self.tables[table].c
+        return {COLUMN: self.workspace} if has else {}
+
+    def is_home(self, table: str) -> sa.ColumnElement[bool]:
+        """Tell the rows of a table that stand there."""
+        held = self.tables[table]
+        if COLUMN not in held.c:
+            return sa.true()
+        return is_in(held.c[COLUMN], self.workspace)
 
     def add(self, table: str, row: dict[str, Any]) -> None:
         """Let a row wait for `flush`."""

@@ -53,6 +53,7 @@ from mlmigrate.stores.mlflow_db.schema import names_table
 from mlmigrate.stores.mlflow_db.stored import Stored, store
 from mlmigrate.stores.mlflow_db.trace_rows import write_trace
 from mlmigrate.stores.mlflow_db.transaction import Transaction
+from mlmigrate.workspaces import DEFAULT
 
 #: Columns whose length a server database enforces: field of `fit` -> table, column.
 _TEXT_COLUMNS = {
@@ -138,7 +139,13 @@ class DbSink:
 
     def __init__(self, url: sa.URL, options: Mapping[str, Any]) -> None:
         self.location = redact(url.render_as_string())
-        self._root: str | None = _artifact_root(url, options)
+        self._workspace: str = options.get("workspace") or DEFAULT
+        if self._workspace != DEFAULT and "workspace" not in _entities():
+            raise UsageError(
+                "the MLflow that is installed has no workspaces: upgrade it, or leave"
+                " out -o workspace"
+            )
+        self._root: str | None = _artifact_root(url, options, self._workspace)
         self._stand_in: TemporaryDirectory[str] | None = None
         place = url
         if options.get("dry") and not schema.exists(url):
@@ -185,7 +192,7 @@ class DbSink:
 
     @cached_property
     def _reader(self) -> DbReader:
-        return DbReader.over(self._engine, self.location)
+        return DbReader.over(self._engine, self.location, self._workspace)
 
     # -- the source half --------------------------------------------------------
 
@@ -301,7 +308,9 @@ class DbSink:
         found: dict[Ref, Copy] = {}
         with self._engine.connect() as connection:
             if refs := wanted["experiment"]:
-                found.update(copies.experiment_copies(connection, tables, refs))
+                found.update(
+                    copies.experiment_copies(connection, tables, refs, self._workspace)
+                )
             for kind, place in _MARKED.items():
                 refs = wanted[kind]
                 if refs and kind not in self._renamed:
@@ -322,9 +331,15 @@ class DbSink:
                 found.update(copies.trace_copies(connection, tables, part))
             for kind in _entities():
                 if refs := wanted[kind]:
-                    found.update(entity_rows.copies(connection, tables, kind, refs))
+                    found.update(
+                        entity_rows.copies(
+                            connection, tables, kind, refs, self._workspace
+                        )
+                    )
             if models := {ref.id for ref in wanted["registered_model"]}:
-                found.update(copies.model_copies(connection, tables, models))
+                found.update(
+                    copies.model_copies(connection, tables, models, self._workspace)
+                )
         return found
 
     # -- writing ----------------------------------------------------------------
@@ -389,7 +404,9 @@ class DbSink:
     def _write_all(
         self, connection: sa.Connection, sound: Sequence[tuple[Delivery, Stored]]
     ) -> Iterator[Written]:
-        transaction = Transaction(connection, self._tables)
+        transaction = Transaction(connection, self._tables, self._workspace)
+        if any(delivery.item.ref.kind != "workspace" for delivery, _ in sound):
+            entity_rows.found_workspace(transaction)
         limit = self.capabilities.max_experiment_id or 2**63 - 1
         kept = experiment_ids(transaction, [delivery for delivery, _ in sound], limit)
         refs: list[Ref] = []
@@ -447,7 +464,19 @@ def _models(*, nan: Literal["kept", "zero"]) -> ModelFacts:
     return ModelFacts(nan=nan, one_value=True, needs_runs=True, of_versions=False)
 
 
-def _artifact_root(url: sa.URL, options: Mapping[str, Any]) -> str | None:
+def _artifact_root(
+    url: sa.URL, options: Mapping[str, Any], workspace: str
+) -> str | None:
+    """Return where artifacts go: those of a workspace to where MLflow puts them, too
+    (``WorkspaceAwareSqlAlchemyStore``).
+    """
+    root = _store_root(url, options)
+    if root is None or workspace == DEFAULT:
+        return root
+    return f"{root}/workspaces/{workspace}"
+
+
+def _store_root(url: sa.URL, options: Mapping[str, Any]) -> str | None:
     root = options.get("artifact-root")
     if root:
         return (

@@ -1,0 +1,135 @@
+"""Workspaces: each is copied as if it were a store of its own, into the sink's of its
+name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+
+from mlmigrate.contract import Housing, Sink, Source
+from mlmigrate.entities import HOUSES
+from mlmigrate.errors import StoreError
+from mlmigrate.locations import Opened, chosen_workspace, shown, within
+from mlmigrate.model import Problem
+from mlmigrate.pipeline.job import open_stores, unusable
+from mlmigrate.workspaces import DEFAULT, is_name
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What goes into one workspace of the sink, which is opened in that."""
+
+    workspace: str
+    sources: list[tuple[Opened, Source]]
+    sink: Sink
+    problems: list[Problem]  # with sources that cannot be opened, or be kept apart
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The views of the sources that go into one workspace of the sink."""
+
+    views: list[Opened] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def passes(sources: Sequence[Opened], sink: Opened) -> Generator[Pass, None, None]:
+    """Yield a pass for each workspace of the sink that something goes into; each is
+    over when the next is asked for.
+
+    What a sink has no workspaces for goes into the one place that it has, like what
+    comes from several stores.
+
+    Raises:
+        UsageError: the sink is a source, too.
+        StoreError: a store cannot be opened at all.
+    """
+    home, keeps = chosen_workspace(sink) or DEFAULT, chosen_workspace(sink) is None
+    with open_stores(sources, sink) as stores, ExitStack() as stack:
+        plans = _plans(stores.sources, home, stores.sink if keeps else None)
+        for first in list(plans.values())[:1]:
+            first.problems[:0] = stores.unusable
+        if home in plans:
+            plan = plans.pop(home)
+            known = {id(opened): source for opened, source in stores.sources}
+            found = _opened(plan, stack, known)
+            yield Pass(home, found, stores.sink, plan.problems)
+    for name, plan in plans.items():
+        with ExitStack() as stack:
+            found = _opened(plan, stack, {})
+            place = stack.enter_context(closing(within(sink, name).sink()))
+            yield Pass(name, found, place, plan.problems)
+
+
+def _plans(
+    sources: Sequence[tuple[Opened, Source]], home: str, keeper: Sink | None
+) -> dict[str, _Plan]:
+    """Decide what goes where.
+
+    Args:
+        sources: all that are open.
+        home: the workspace in which the sink is open.
+        keeper: the sink, if it may keep others apart.
+
+    Returns:
+        The sink's workspace -> what goes into it.
+    """
+    plans: dict[str, _Plan] = {}
+    for given, source in sources:
+        views = [given, *(within(given, name) for name in others(given, source))]
+        for view in views:
+            name = chosen_workspace(view) or DEFAULT
+            named = name == home or is_name(name)
+            own = named and name != home and keeper is not None
+            # Asked only if it must be: to tell takes some sinks their time.
+            if own and keeper is not None:
+                own = keeper.capabilities.entities.issuperset(HOUSES)
+            plan = plans.setdefault(name if own else home, _Plan())
+            plan.views.append(view)
+            if not named:
+                what = "is no name that MLflow takes: what is there comes into another"
+                plan.problems.append(Problem(shown(view), what))
+    return plans
+
+
+def _opened(
+    plan: _Plan, stack: ExitStack, known: dict[int, Source]
+) -> list[tuple[Opened, Source]]:
+    """Open the views that are not open yet; note those that cannot be opened."""
+    found = []
+    for view in plan.views:
+        source = known.get(id(view))
+        try:
+            source = source or stack.enter_context(closing(view.source()))
+        except StoreError as error:
+            plan.problems.append(unusable(view, error))
+            continue
+        found.append((view, source))
+    return found
+
+
+def others(opened: Opened, source: Source) -> list[str]:
+    """Return the workspaces of a source beside the default one, where nobody chose."""
+    if chosen_workspace(opened) is not None or not isinstance(source, Housing):
+        return []
+    return [name for name in source.workspaces() if name != DEFAULT]
+
+
+def each_workspace(
+    opened: Opened,
+) -> Generator[tuple[Opened, Source], None, None]:
+    """Yield a store for reading, in each of its workspaces; it is closed when the next
+    is asked for.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    with closing(opened.source()) as source:
+        names = others(opened, source)
+        yield opened, source
+    for name in names:
+        place = within(opened, name)
+        with closing(place.source()) as source:
+            yield place, source
