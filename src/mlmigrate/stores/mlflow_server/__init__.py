@@ -4,6 +4,7 @@
 ``release`` tells what an older server lacks. ``reading`` is the source half, with
 ``answers``, ``logged_models``, ``traces`` and ``entities`` (their records), ``files``,
 ``trace_files``, ``trace_infos``, ``trace_links`` and ``entity_reading`` beside it;
+``workspaces`` tells which there are;
 ``writing`` is the sink half, with ``index`` (what is there already), ``experiments``,
 ``registry``, ``model_writing``, ``trace_writing`` (with ``otlp``) and
 ``entity_writing`` beside it.
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import Any, BinaryIO, Literal
 
@@ -26,8 +28,10 @@ from mlmigrate.contract import (
     TraceFacts,
     Written,
 )
-from mlmigrate.entities import ENTITIES
+from mlmigrate.entities import ENTITIES, HOUSES
+from mlmigrate.errors import StoreNotFound
 from mlmigrate.model import Failed, Finding, Item, Note, Ref
+from mlmigrate.stores.mlflow_server import workspaces
 from mlmigrate.stores.mlflow_server.entities import TOLD
 from mlmigrate.stores.mlflow_server.entity_writing import COLUMNS
 from mlmigrate.stores.mlflow_server.reading import Reader
@@ -40,7 +44,9 @@ from mlmigrate.stores.mlflow_server.release import (
 )
 from mlmigrate.stores.mlflow_server.rest import Rest
 from mlmigrate.stores.mlflow_server.traces import SHOWN_METADATA, SHOWN_TAG
+from mlmigrate.stores.mlflow_server.workspaces import ToCome
 from mlmigrate.stores.mlflow_server.writing import Writer
+from mlmigrate.workspaces import DEFAULT
 
 __all__ = ["CAPABILITIES", "Server", "open_sink", "open_source"]
 
@@ -129,14 +135,30 @@ def open_source(location: str, options: Mapping[str, Any]) -> Server:
     return Server(location, options, default_threads=8)
 
 
-def open_sink(location: str, options: Mapping[str, Any]) -> Server:
-    """Open the server at *location* for writing, and for reading back.
+def open_sink(location: str, options: Mapping[str, Any]) -> Server | ToCome:
+    """Open the server at *location* for writing, and for reading back. A workspace that
+    it has not is made.
 
     Raises:
         LocationError: it is no URL of a server.
-        StoreError: it cannot be reached, refuses us, or is no MLflow server.
+        StoreError: it cannot be reached, refuses us, or is no MLflow server; or it has
+            no workspaces, and one was chosen.
     """
-    return Server(location, options, default_threads=4, sink=True)
+    workspace = options.get("workspace") or DEFAULT
+    fresh = False
+    if workspace != DEFAULT:
+        elsewhere = {**options, "workspace": DEFAULT}
+        with closing(_sink(location, elsewhere)) as server:
+            fresh = server.lacks(workspace)
+            if fresh and options.get("dry"):
+                return ToCome(server.location, server.capabilities)
+            if fresh:
+                server.make(workspace)
+    return _sink(location, options, fresh=fresh)
+
+
+def _sink(location: str, options: Mapping[str, Any], *, fresh: bool = False) -> Server:
+    return Server(location, options, default_threads=4, sink=True, fresh=fresh)
 
 
 class Server:
@@ -151,6 +173,7 @@ class Server:
         *,
         default_threads: int,
         sink: bool = False,
+        fresh: bool = False,
     ) -> None:
         threads = int(options.get("threads") or default_threads)
         maps = parse_maps(options.get("map-artifacts") or ())
@@ -158,6 +181,7 @@ class Server:
             location,
             timeout=float(options.get("timeout", 120)),
             retries=int(options.get("retries", 6)),
+            workspace=options.get("workspace"),
         )
         self.location = self._rest.base
         self._reader = Reader(self._rest, threads=threads, maps=maps, sink=sink)
@@ -167,12 +191,35 @@ class Server:
             threads=threads,
             maps=maps,
             fire_webhooks=options.get("fire-webhooks") in ("yes", True),
+            fresh=fresh,
         )
         try:
+            if not sink:
+                workspaces.check(self._rest, self._rest.workspace)
             self._reader.probe()
         except BaseException:
             self.close()
             raise
+
+    def workspaces(self) -> Sequence[str]:
+        """See `mlmigrate.contract.Housing.workspaces`."""
+        return workspaces.names(self._rest)
+
+    def lacks(self, workspace: str) -> bool:
+        """Tell whether it has another workspace.
+
+        Raises:
+            StoreError: it has no workspaces at all.
+        """
+        try:
+            workspaces.check(self._rest, workspace)
+        except StoreNotFound:
+            return True
+        return False
+
+    def make(self, workspace: str) -> None:
+        """Make a workspace; see `workspaces.make`."""
+        workspaces.make(self._rest, workspace)
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -197,7 +244,10 @@ class Server:
     @cached_property
     def capabilities(self) -> Capabilities:
         """See `mlmigrate.contract.Sink.capabilities`."""
-        return narrowed(CAPABILITIES, self._release, kinds_of(self._rest))
+        kinds = kinds_of(self._rest)
+        if self.workspaces():
+            kinds |= {*HOUSES}
+        return narrowed(CAPABILITIES, self._release, kinds)
 
     @cached_property
     def _release(self) -> Release:

@@ -19,6 +19,7 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from mlmigrate.errors import StoreError
+from mlmigrate.workspaces import DEFAULT
 
 _USER = "MLFLOW_TRACKING_USERNAME"
 _PASSWORD = "MLFLOW_TRACKING_PASSWORD"
@@ -27,6 +28,7 @@ _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
 _AUTHORITY = "MLFLOW_TRACKING_SERVER_CERT_PATH"
 _CLIENT = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 _WORKSPACE = "MLFLOW_WORKSPACE"
+_HEADER = "X-MLFLOW-WORKSPACE"
 #: Where requests looks for authorities if MLflow's variable names none.
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
@@ -41,14 +43,23 @@ class Access:
     cert: str | None  # path of a client certificate with its key
 
 
-def access_to(url: SplitResult, environ: Mapping[str, str] = os.environ) -> Access:
-    """Return how to reach the server at *url*, with the settings in *environ*.
+def access_to(
+    url: SplitResult,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    workspace: str | None = None,
+) -> Access:
+    """Return how to reach the server at *url*, with the settings in *environ*, and in
+    another workspace if one is given.
 
     Raises:
         StoreError: a variable or the file is set to what cannot work, or asks for what
             mlmigrate does not support. Its text is ``WHAT: WHAT TO DO``.
     """
     auth, headers = login_to(url, environ)
+    if workspace is not None:
+        # A server without workspaces refuses the name of the one that it has, too.
+        headers = {} if workspace == DEFAULT else {_HEADER: workspace}
     verify, cert = trust_in(url, environ)
     return Access(auth, headers, verify, cert)
 
@@ -70,7 +81,7 @@ def login_to(
 ) -> tuple[AuthBase | None, dict[str, str]]:
     """Return the first half of `access_to`: who is there, and for which workspace."""
     workspace = _sendable(_WORKSPACE, environ)
-    headers = {"X-MLFLOW-WORKSPACE": workspace} if workspace else {}
+    headers = {_HEADER: workspace} if workspace else {}
     if url.username is not None:
         return _basic(unquote(url.username), unquote(url.password or "")), headers
     _refuse_other_ways(environ)

@@ -12,10 +12,12 @@ from hashlib import md5, sha256
 from typing import Any, cast
 
 from mlmigrate import entities
-from mlmigrate.entities import ENTITIES
+from mlmigrate.entities import ENTITIES, HOUSES
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Item, Kind, Note, Ref, Row
+from mlmigrate.stores.mlflow_server.release import has_workspaces
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, quoted
+from mlmigrate.workspaces import DEFAULT, DESCRIPTION
 
 #: Below this are the endpoints of all entities but webhooks.
 API = "/api/3.0/mlflow"
@@ -39,6 +41,7 @@ _GOT: Mapping[Kind, tuple[str, str, str]] = {
     "review_queue": (f"{API}/review-queues/get", "queue_id", "review_queue"),
     "issue": (f"{API}/issues/", "", "issue"),
     "webhook": ("webhooks/", "", "webhook"),
+    "workspace": (f"{API}/workspaces/", "", "workspace"),
 }
 
 
@@ -152,6 +155,16 @@ def _webhooks(rest: Rest, _: str) -> Iterator[Json]:
     yield from rest.pages("webhooks", "webhooks", {"max_results": 100})
 
 
+def _workspaces(rest: Rest, _: str) -> Iterator[Json]:
+    """Yield the one that all requests are for."""
+    if not has_workspaces(rest):
+        return
+    answer = rest.get(f"{API}/workspaces")
+    for said in answer.get("workspaces") or ():
+        if said.get("name") == rest.workspace:
+            yield said
+
+
 _LISTED: Mapping[Kind, Callable[[Rest, str], Iterator[Json]]] = {
     "evaluation_dataset": _datasets,
     "scorer": _scorers,
@@ -159,6 +172,7 @@ _LISTED: Mapping[Kind, Callable[[Rest, str], Iterator[Json]]] = {
     "review_queue": _review_queues,
     "issue": _issues,
     "webhook": _webhooks,
+    "workspace": _workspaces,
 }
 #: The kinds that a server tells of.
 TOLD: frozenset[Kind] = frozenset(_LISTED)
@@ -297,6 +311,25 @@ def _webhook_rows(_: Rest, said: Json) -> Iterator[Row]:
         yield entities.row("webhook_events", ends)
 
 
+def _workspace_rows(_: Rest, said: Json) -> Iterator[Row]:
+    own = _columns(said, ("description", "default_artifact_root"), ())
+    if own.get("description") == DESCRIPTION:
+        del own["description"]
+    config = said.get("trace_archival_config") or {}
+    for name in ("location", "retention"):
+        if config.get(name):
+            own[f"trace_archival_{name}"] = str(config[name])
+    yield entities.row("workspaces", own)
+
+
+def is_told(kind: Kind, rest: Rest, said: Json) -> bool:
+    """Tell whether an entity is one to copy: every server has a default workspace."""
+    if kind not in HOUSES or said.get("name") != DEFAULT:
+        return True
+    (row,) = _workspace_rows(rest, said)
+    return bool(entities.values(row))
+
+
 _ROWS: Mapping[Kind, Callable[[Rest, Json], Iterator[Row]]] = {
     "evaluation_dataset": _dataset_rows,
     "scorer": _scorer_rows,
@@ -304,6 +337,7 @@ _ROWS: Mapping[Kind, Callable[[Rest, Json], Iterator[Row]]] = {
     "review_queue": _review_queue_rows,
     "issue": _issue_rows,
     "webhook": _webhook_rows,
+    "workspace": _workspace_rows,
 }
 
 _TIMES = ("created_time", "last_update_time")

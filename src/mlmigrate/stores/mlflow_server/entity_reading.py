@@ -10,6 +10,7 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Finding, Item, Kind, Note, Problem, Ref
 from mlmigrate.stores.mlflow_server.entities import (
     id_of,
+    is_told,
     item_of,
     listed,
     seeds_schemas,
@@ -38,6 +39,8 @@ class EntityReader:
                 except (KeyError, TypeError) as error:
                     what = f"a {kind.replace('_', ' ')} has no id: {error!r}"
                     self.found.append(Problem(self._rest.base, what))
+                    continue
+                if not is_told(kind, self._rest, said):
                     continue
                 if kind == "scorer":
                     self._scorers[ref] = said

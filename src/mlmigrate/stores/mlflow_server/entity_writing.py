@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from mlmigrate import entities
 from mlmigrate.contract import Copy, Delivery, Written
+from mlmigrate.entities import HOUSES
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Kind, Note, Ref
 from mlmigrate.stores.mlflow_server.entities import (
@@ -60,6 +61,10 @@ COLUMNS: Mapping[str, frozenset[str]] = {
         ),
         "webhooks": ("name", "description", "url", "status"),
         "webhook_events": ("entity", "action"),
+        # Not `default_artifact_root`: what is copied would come to lie there.
+        "workspaces": (
+            *("description", "trace_archival_location", "trace_archival_retention"),
+        ),
     }.items()
 }
 #: Records, or items of a queue, in one request.
@@ -98,10 +103,12 @@ class _Task:
 class Entities:
     """What a server holds of entities, as far as it was asked for, and writes to it."""
 
-    def __init__(self, rest: Rest) -> None:
+    def __init__(self, rest: Rest, *, fresh: bool) -> None:
         self._rest = rest
         #: (kind, experiment) -> id or address -> what the server told.
         self._known: dict[tuple[Kind, str], dict[str, Json]] = {}
+        if fresh:  # the workspace was made just now: nobody said anything of it
+            self._known.update(((kind, ""), {}) for kind in HOUSES)
 
     def copies(self, origins: Iterable[Ref]) -> dict[Ref, Copy]:
         """Find entities by their addresses, and by their ids among those of the
@@ -362,6 +369,28 @@ def _webhook(task: _Task) -> _Made:
     return task.made("webhooks", "webhook", body), []
 
 
+def _workspace(task: _Task) -> _Made:
+    """It was made when the server was opened."""
+    made = task.standing or task.find()
+    if made is None:
+        raise ItemError("there is no such workspace any more")
+    body: Json = {}
+    for row in task.rows("workspaces"):
+        config = {
+            name.removeprefix("trace_archival_"): value
+            for name, value in row.items()
+            if name.startswith("trace_archival_")
+        }
+        if "description" in row:
+            body["description"] = row["description"]
+        if config:
+            body["trace_archival_config"] = config
+    if body:
+        path = f"{API}/workspaces/{quoted(made['name'])}"
+        task.rest.change("PATCH", path, body)
+    return made, []
+
+
 _WRITERS: Mapping[Kind, Callable[[_Task], _Made]] = {
     "evaluation_dataset": _dataset,
     "scorer": _scorer,
@@ -369,4 +398,5 @@ _WRITERS: Mapping[Kind, Callable[[_Task], _Made]] = {
     "review_queue": _review_queue,
     "issue": _issue,
     "webhook": _webhook,
+    "workspace": _workspace,
 }

@@ -79,6 +79,16 @@ def lacks(release: Release) -> list[str]:
     ]
 
 
+def has_workspaces(rest: Rest) -> bool:
+    """Tell whether a server has workspaces. It says so whatever workspace it is asked
+    in; to ask for them is refused, by one without, like what may be tried again.
+    """
+    try:
+        return bool(rest.get("/api/3.0/mlflow/server-info").get("workspaces_enabled"))
+    except Refused:
+        return False  # MLflow before 3.10
+
+
 #: Where entities of each kind are made.
 _MADE: Mapping[Kind, str] = {
     "evaluation_dataset": "/api/3.0/mlflow/datasets/create",

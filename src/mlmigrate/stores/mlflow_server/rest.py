@@ -25,6 +25,7 @@ from mlmigrate.errors import ItemError, LocationError, StoreError
 from mlmigrate.stores.mlflow_server.access import access_to
 from mlmigrate.stores.mlflow_server.connections import quicken
 from mlmigrate.stores.mlflow_server.streams import Body, downloaded
+from mlmigrate.workspaces import DEFAULT
 
 Json: TypeAlias = dict[str, Any]
 
@@ -67,21 +68,30 @@ class Ambiguous(Exception):
 
 
 class Rest:
-    """The documented REST API of one server. Safe to use from many threads.
+    """The documented REST API of one server, in one of its workspaces. Safe to use from
+    many threads.
 
     Raises:
         LocationError: the location is no URL of a server.
         StoreError: the login or the certificates that are set cannot be used.
     """
 
-    def __init__(self, location: str, *, timeout: float, retries: int) -> None:
+    def __init__(
+        self,
+        location: str,
+        *,
+        timeout: float,
+        retries: int,
+        workspace: str | None = None,
+    ) -> None:
         parts = _parsed(location)
         host = parts.netloc.rpartition("@")[2]
         self.base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         self.host = parts.hostname or ""
         self._timeout = timeout
         self._retries = retries
-        self._access = access_to(parts)
+        self._access = access_to(parts, workspace=workspace)
+        self.workspace = workspace or DEFAULT
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()

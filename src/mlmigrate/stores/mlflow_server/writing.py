@@ -74,6 +74,7 @@ class Writer:
         threads: int,
         maps: Sequence[tuple[str, str]],
         fire_webhooks: bool,
+        fresh: bool,
     ) -> None:
         self._rest = rest
         self._reader = reader
@@ -88,7 +89,7 @@ class Writer:
         self._traces = Traces(
             rest, reader, self._experiments, self._uploads, self._pool
         )
-        self.entities = Entities(rest)
+        self.entities = Entities(rest, fresh=fresh)
         self._registry = Registry(rest, reader, fire_webhooks=fire_webhooks)
 
     def close(self) -> None:

@@ -1,0 +1,112 @@
+"""Workspaces of a server: which there are, and one that is still to come.
+
+Each request bears the header ``X-MLFLOW-WORKSPACE``, by which a server answers as if it
+had no other (``server/workspace_helpers.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO, Literal
+
+from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.errors import ItemError, StoreError, StoreNotFound
+from mlmigrate.model import Failed, Finding, Item, Ref
+from mlmigrate.stores.mlflow_server.entities import API
+from mlmigrate.stores.mlflow_server.release import has_workspaces
+from mlmigrate.stores.mlflow_server.rest import Refused, Rest
+from mlmigrate.workspaces import DEFAULT
+
+
+def names(rest: Rest) -> list[str]:
+    """Return the workspaces that this user may see; none of a server without any.
+
+    Raises:
+        StoreError: the server does not tell, or has not that which it is asked in.
+    """
+    if not has_workspaces(rest):
+        return []
+    try:
+        answer = rest.get(f"{API}/workspaces")
+    except Refused as refusal:
+        if refusal.absent:
+            what = f"{rest.base} has no workspace {rest.workspace!r}"
+            raise StoreNotFound(what) from refusal
+        raise StoreError(f"{rest.base}: workspaces: {refusal}") from refusal
+    return sorted(str(each.get("name")) for each in answer.get("workspaces") or ())
+
+
+def check(rest: Rest, workspace: str) -> None:
+    """Look whether a server has a workspace.
+
+    Raises:
+        StoreError: it has none.
+    """
+    known = names(rest)
+    if workspace in known or workspace == DEFAULT:
+        return
+    if not known:
+        raise StoreError(
+            f"{rest.base} has no workspaces: leave out the option workspace (or the"
+            " variable MLFLOW_WORKSPACE), or start it with --enable-workspaces"
+        )
+    raise StoreNotFound(
+        f"{rest.base} has no workspace {workspace!r}; it has: {', '.join(known)}"
+    )
+
+
+def make(rest: Rest, workspace: str) -> None:
+    """Make a workspace.
+
+    Raises:
+        StoreError: the server refuses.
+    """
+    try:
+        rest.post(f"{API}/workspaces", {"name": workspace})
+    except Refused as refusal:
+        if not refusal.exists:
+            what = f"{rest.base}: workspace {workspace!r} cannot be made: {refusal}"
+            raise StoreError(what) from refusal
+
+
+class ToCome:
+    """A workspace that a copy would make: what a plan finds in it."""
+
+    parallel: Literal["process", "thread"] = "thread"
+
+    def __init__(self, location: str, capabilities: Capabilities) -> None:
+        self.location = location
+        self.capabilities = capabilities
+
+    def refs(self, selection: Selection) -> Iterator[Ref]:
+        """See `mlmigrate.contract.Source.refs`."""
+        return iter(())
+
+    def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
+        """See `mlmigrate.contract.Source.read`."""
+        return (
+            Failed(ref, f"{self.location} holds no such {ref.kind}") for ref in refs
+        )
+
+    def open(self, ref: Ref, path: str) -> BinaryIO:
+        """See `mlmigrate.contract.Source.open`."""
+        raise ItemError(f"{self.location} holds no such {ref.kind}")
+
+    def findings(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Source.findings`."""
+        return ()
+
+    def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
+        """See `mlmigrate.contract.Sink.copies`."""
+        return {}
+
+    def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
+        """See `mlmigrate.contract.Sink.write`: a plan writes nothing."""
+        return [Failed(each.item.ref, "only planned") for each in deliveries]
+
+    def finish(self) -> Iterable[Finding]:
+        """See `mlmigrate.contract.Sink.finish`."""
+        return ()
+
+    def close(self) -> None:
+        """See `mlmigrate.contract.Source.close`."""

@@ -1,0 +1,336 @@
+"""Stores of several workspaces, made by MLflow itself, to and fro."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import housed, postgres, servers
+
+import mlmigrate
+from mlmigrate import entities
+from mlmigrate.errors import StoreError, StoreNotFound, UsageError
+from mlmigrate.model import Ref
+from mlmigrate.stores.archive import open_source, place_of
+from mlmigrate.stores.archive.checking import check
+from mlmigrate.stores.archive.manifest import iso
+from mlmigrate.testing.entity_items import workspace
+from mlmigrate.testing.items import OTHER, experiment, run
+from mlmigrate.testing.suite import MemorySources
+from mlmigrate.testing.workspaces import housed as two_workspaces
+
+ENABLED = {"MLFLOW_ENABLE_WORKSPACES": "true"}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite of MLflow's with three workspaces."""
+    folder = tmp_path_factory.mktemp("housed")
+    housed.make(servers.fresh_database(folder / "mlflow.db"), folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def expected(database: Path) -> dict[str, Any]:
+    """What MLflow tells of it."""
+    told = housed.shown(f"sqlite:///{database}", database.parent)
+    assert list(told) == list(housed.WORKSPACES)
+    for name, inside in told.items():
+        assert inside["prompt"] == f"Hello {{{{ who }}}} of {name}"
+        assert inside["note"] == f"of {name}"
+    return told
+
+
+@pytest.fixture
+def enabled(tmp_path: Path) -> Iterator[str]:
+    """A server with workspaces, of which there is the default one."""
+    with servers.mlflow_server(tmp_path / "server", env=ENABLED) as url:
+        yield url
+
+
+def is_equal(source: str, sink: str, *options: str) -> bool:
+    """Verify, and tell whether nothing differs."""
+    found = mlmigrate.verify([source], sink, sink_options=options)
+    assert (found.different, found.missing, list(found.problems)) == ([], [], [])
+    assert not found.extra
+    return found.same["workspace"] == 2
+
+
+def rows(path: Path, query: str) -> list[Any]:
+    """Ask a SQLite."""
+    with closing(sqlite3.connect(path)) as held:
+        return held.execute(query).fetchall()
+
+
+def test_from_sqlite_to_sqlite(
+    database: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """MLflow shows the same in each, and artifacts lie where it would put them."""
+    sink = tmp_path / "sink.db"
+    planned = mlmigrate.plan([str(database)], str(sink))
+    assert not sink.exists()
+    report = mlmigrate.copy([str(database)], str(sink))
+
+    assert report.copied == planned.copied
+    assert report.copied["workspace"] == 2
+    assert report.copied["registered_model"] == 6
+    assert (report.failed, report.losses, list(report.problems)) == ([], [], [])
+    assert is_equal(str(database), str(sink))
+    assert housed.shown(f"sqlite:///{sink}", tmp_path) == expected
+    again = mlmigrate.copy([str(database)], str(sink))
+    assert not again.copied | again.updated
+    places = rows(
+        sink, "select experiment_id, workspace, artifact_location from experiments"
+    )
+    root = tmp_path / "mlartifacts"
+    for id, name, place in places:
+        inner = root if name == "default" else root / "workspaces" / name
+        assert place == str(inner / str(id))
+
+
+def test_through_an_archive(
+    database: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each workspace is an archive of its own in that; a check looks at all."""
+    backup, sink = tmp_path / "backup", tmp_path / "sink.db"
+    mlmigrate.copy([str(database)], f"archive:{backup}")
+    assert is_equal(str(database), f"archive:{backup}")
+    told = mlmigrate.inspect(str(backup))
+    assert told["workspaces"] == 2
+    assert told["runs"]["active"] == 3
+    mlmigrate.copy([str(backup)], str(sink))
+    assert is_equal(str(database), str(sink))
+    assert housed.shown(f"sqlite:///{sink}", tmp_path) == expected
+
+    whole = check(place_of(str(backup)))
+    assert (whole.damaged, whole.notes) == ([], [])
+    (blob,) = (backup / "workspaces" / "team-b" / "blobs").rglob("*/*")
+    blob.write_bytes(b"of team-c")
+    (backup / "workspaces" / "team-a" / "stray").touch()
+    (backup / "workspaces" / "Not One").mkdir()
+    (backup / "workspaces" / "Not One" / "stray").touch()
+    found = check(place_of(str(backup)))
+    assert found.files == whole.files - 1
+    (damage,) = found.damaged
+    assert (
+        damage.where
+        == f"workspaces/team-b/{blob.relative_to(backup / 'workspaces/team-b')}"
+    )
+    assert [ref.kind for ref in damage.hurts] == ["run"]
+    assert sorted(found.notes) == [
+        "'workspaces/Not One/stray' does not belong to the archive",
+        "workspaces/team-a: 'stray' does not belong to the archive",
+    ]
+
+
+def test_states_of_an_archive(sources: MemorySources, tmp_path: Path) -> None:
+    """Of an early time there are the workspaces that were archived by then."""
+    origin, backup = sources(experiment(), run()), f"archive:{tmp_path / 'backup'}"
+    mlmigrate.copy([origin], backup)
+    with closing(open_source(backup, {})) as source:
+        first = iso(source.manifest.segments[-1].time)
+    team = (workspace(), experiment("2"), run(OTHER, "2"))
+    sources.put(origin, *team, workspace="team-a")
+    mlmigrate.copy([origin], backup)
+    for when, count in ((), 1), ([f"as-of={first}"], 0):
+        told = mlmigrate.inspect(backup, *when)
+        assert told["workspaces"] == count
+        assert told["runs"]["active"] == 1 + count
+
+
+def test_no_link_leads_out_of_an_archive(
+    sources: MemorySources, tmp_path: Path
+) -> None:
+    """A workspace that is a link is none."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    mlmigrate.copy([sources(experiment(), run())], f"archive:{one}")
+    mlmigrate.copy([sources(experiment(), run(OTHER))], f"archive:{other}")
+    (one / "workspaces").mkdir()
+    (one / "workspaces" / "team-a").symlink_to(other)
+    assert mlmigrate.inspect(str(one))["runs"]["active"] == 1
+    with pytest.raises(StoreError, match="link out of the archive"):
+        mlmigrate.inspect(str(one), "workspace=team-a")
+
+
+def test_into_a_server_and_out_again(
+    database: Path, expected: dict[str, Any], enabled: str, tmp_path: Path
+) -> None:
+    """It makes the workspaces; MLflow shows the same there, and in what comes back."""
+    planned = mlmigrate.plan([str(database)], enabled)
+    report = mlmigrate.copy([str(database)], enabled)
+
+    assert report.failed == []
+    assert report.copied == planned.copied
+    assert report.copied["workspace"] == 2
+    assert planned.losses == report.losses
+    assert is_equal(str(database), enabled)
+    assert housed.shown(enabled, tmp_path) == expected
+    again = mlmigrate.copy([str(database)], enabled)
+    assert not again.copied | again.updated
+    assert mlmigrate.inspect(enabled)["registered_models"] == 6
+
+    back = tmp_path / "back.db"
+    mlmigrate.copy([enabled], str(back))
+    assert is_equal(enabled, str(back))
+    assert housed.shown(f"sqlite:///{back}", tmp_path) == expected
+
+
+def test_from_sqlite_to_postgresql(
+    database: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    if not postgres.available():
+        pytest.skip("no PostgreSQL here")
+    with postgres.postgres_database() as sink:
+        root = f"artifact-root={tmp_path / 'artifacts'}"
+        mlmigrate.copy([str(database)], sink, sink_options=[root])
+        assert is_equal(str(database), sink, root)
+        mlmigrate.copy([sink], str(tmp_path / "back.db"))
+    assert is_equal(str(database), str(tmp_path / "back.db"))
+    back = f"sqlite:///{tmp_path / 'back.db'}"
+    assert housed.shown(back, tmp_path) == expected
+
+
+# -- chosen ---------------------------------------------------------------------------
+
+
+def test_one_alone(database: Path, tmp_path: Path) -> None:
+    """It comes into that of its name."""
+    sink = tmp_path / "sink.db"
+    chosen = ["workspace=team-a"]
+    report = mlmigrate.copy([str(database)], str(sink), source_options=chosen)
+
+    assert report.copied["run"] == report.copied["workspace"] == 1
+    assert rows(sink, "select name, workspace from experiments") == [
+        ("vision", "team-a")
+    ]
+    assert mlmigrate.inspect(str(database), *chosen)["runs"]["active"] == 1
+    found = mlmigrate.verify([str(database)], str(sink), source_options=chosen)
+    assert found.exit_code == 0
+
+
+def test_all_into_one(database: Path, tmp_path: Path) -> None:
+    """Of equal names one is made, as of those of several stores."""
+    sink, chosen = tmp_path / "sink.db", ["workspace=team-c"]
+    report = mlmigrate.copy([str(database)], str(sink), sink_options=chosen)
+
+    assert report.failed == []
+    assert report.copied["run"] == 3
+    assert report.copied["workspace"] == 0
+    assert set(rows(sink, "select workspace from experiments")) == {("team-c",)}
+    assert rows(sink, "select name from workspaces where name like 'team-_'") == [
+        ("team-c",)
+    ]
+    assert rows(sink, "select count(*) from model_versions where name = 'cat'") == [
+        (3,)
+    ]
+    found = mlmigrate.verify([str(database)], str(sink), sink_options=chosen)
+    assert (found.different, found.missing, found.extra) == ([], [], {})
+    again = mlmigrate.copy([str(database)], str(sink), sink_options=chosen)
+    assert not again.copied | again.updated
+
+
+def test_a_store_without_any_into_one(sources: MemorySources, tmp_path: Path) -> None:
+    """A team's old folders come to what it has now."""
+    sink, chosen = tmp_path / "sink.db", ["workspace=team-c"]
+    mlmigrate.copy([sources(experiment(), run())], str(sink), sink_options=chosen)
+    assert rows(sink, "select workspace from experiments") == [("team-c",)]
+    known = "select description from workspaces where name = 'team-c'"
+    assert rows(sink, known) == [(None,)]
+
+
+def test_names_tell_workspaces_apart(sources: MemorySources, tmp_path: Path) -> None:
+    """Where all come into one, a template may keep their names apart."""
+    sink = tmp_path / "sink.db"
+    mlmigrate.copy(
+        [two_workspaces(sources)],
+        str(sink),
+        mlmigrate.Options(experiment_name="{workspace}/{name}"),
+        sink_options=["workspace=team-c"],
+    )
+    found = rows(sink, "select name from experiments order by name")
+    assert found == [("default/churn",), ("team-a/churn",)]
+
+
+def test_what_the_environment_chooses(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's variable chooses at servers alone, and an option comes before it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(database, home / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team-b")
+    assert mlmigrate.inspect(str(database))["runs"]["active"] == 3
+    with servers.mlflow_server(home, env=ENABLED) as url:
+        report = mlmigrate.copy([url], str(tmp_path / "sink.db"))
+        assert report.copied["run"] == 1
+        found = rows(tmp_path / "sink.db", "select distinct workspace from experiments")
+        assert found == [("team-b",)]
+        told = mlmigrate.inspect(url, "workspace=default")
+        assert (told["runs"]["active"], told["experiments"]["active"]) == (1, 2)
+        with pytest.raises(StoreNotFound, match="no workspace 'nowhere'"):
+            mlmigrate.inspect(url, "workspace=nowhere")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "größe…")
+    with pytest.raises(UsageError, match="MLFLOW_WORKSPACE: 'größe…' is wrong"):
+        mlmigrate.inspect("http://127.0.0.1:9")
+
+
+def test_a_server_without_any(server: str, sources: MemorySources) -> None:
+    """It says so, whether it is read or written."""
+    with pytest.raises(StoreError, match=f"{server} has no workspaces"):
+        mlmigrate.inspect(server, "workspace=team-a")
+    origin = sources(experiment(), run())
+    with pytest.raises(StoreError, match=f"{server} has no workspaces"):
+        mlmigrate.copy([origin], server, sink_options=["workspace=team-a"])
+    report = mlmigrate.copy([origin], server, sink_options=["workspace=default"])
+    assert report.copied["run"] == 1
+
+
+# -- what is said of a workspace ------------------------------------------------------
+
+ROOT = "s3://bucket/team-a"
+
+
+def test_what_is_said_of_the_default_one(database: Path, tmp_path: Path) -> None:
+    """MLflow's own words count as none."""
+    source, sink = tmp_path / "source.db", tmp_path / "sink.db"
+    shutil.copy(database, source)
+    with closing(sqlite3.connect(source)) as held:
+        held.execute(
+            "update workspaces set description = 'ours', default_artifact_root = ?"
+            " where name = 'default'",
+            (ROOT,),
+        )
+        held.commit()
+    report = mlmigrate.copy([str(source)], str(sink))
+    assert report.updated["workspace"] == 1
+    said = "select description, default_artifact_root from workspaces"
+    assert rows(sink, f"{said} where name = 'default'") == [("ours", ROOT)]
+    found = mlmigrate.verify([str(source)], str(sink))
+    assert found.same["workspace"] == 3
+
+
+def test_a_root_of_artifacts_stays_at_the_source(
+    sources: MemorySources, enabled: str
+) -> None:
+    """At a server what is copied would come to lie there: a plan foretells the loss."""
+    origin = sources(experiment(), run())
+    retention = {"trace_archival_retention": "30d"}
+    columns = {"description": "a's", "default_artifact_root": ROOT}
+    team = workspace("team-a", **columns, **retention)
+    sources.put(origin, team, experiment("2"), workspace="team-a")
+    planned = mlmigrate.plan([origin], enabled)
+    report = mlmigrate.copy([origin], enabled)
+
+    assert report.failed == []
+    assert planned.losses == report.losses
+    (loss,) = [each for each in report.losses if each.ref == Ref("workspace", "team-a")]
+    assert loss.what == "workspaces: default_artifact_root is the sink's own"
+    (told,) = mlmigrate.open_store(enabled, "workspace=team-a").read([team.ref])
+    assert entities.values(told.rows[0]) == {"description": "a's", **retention}  # type: ignore[union-attr]
+    found = mlmigrate.verify([origin], enabled)
+    assert (found.different, found.missing) == ([], [])
