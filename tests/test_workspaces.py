@@ -14,7 +14,10 @@ from support import housed, postgres, servers
 
 import mlmigrate
 from mlmigrate import entities
+from mlmigrate.discover import overlaps
 from mlmigrate.errors import StoreError, StoreNotFound, UsageError
+from mlmigrate.filters import Filters
+from mlmigrate.locations import resolve
 from mlmigrate.model import Ref
 from mlmigrate.stores.archive import open_source, place_of
 from mlmigrate.stores.archive.checking import check
@@ -334,3 +337,47 @@ def test_a_root_of_artifacts_stays_at_the_source(
     assert entities.values(told.rows[0]) == {"description": "a's", **retention}  # type: ignore[union-attr]
     found = mlmigrate.verify([origin], enabled)
     assert (found.different, found.missing) == ([], [])
+
+
+# -- what is not wanted, and what cannot be -------------------------------------------
+
+
+def test_workspaces_of_which_nothing_is_wanted(
+    sources: MemorySources, enabled: str
+) -> None:
+    """They are not made."""
+    origin = sources(experiment(), run())
+    team = (workspace(), experiment("2", "other"), run(OTHER, "2"))
+    sources.put(origin, *team, workspace="team-a")
+    only = mlmigrate.Options(filters=Filters(experiments=("churn",)))
+    report = mlmigrate.copy([origin], enabled, only)
+    assert report.copied["run"] == 1
+    assert mlmigrate.inspect(enabled)["workspaces"] == 0
+    found = mlmigrate.verify([origin], enabled, only)
+    assert (found.different, found.missing) == ([], [])
+
+
+def test_a_run_that_another_workspace_has(
+    sources: MemorySources, tmp_path: Path
+) -> None:
+    """An id is in a database once: that it cannot come is told, time and again."""
+    origin, sink = sources(experiment(), run()), tmp_path / "sink.db"
+    mlmigrate.copy([origin], str(sink))
+    for _ in range(2):
+        chosen = ["workspace=team-a"]
+        report = mlmigrate.copy([origin], str(sink), sink_options=chosen)
+        (failed,) = report.failed
+        assert "it is in another workspace of the sink" in failed.why
+    assert rows(sink, "select count(*) from runs") == [(1,)]
+
+
+def test_stores_that_share_runs(database: Path, tmp_path: Path) -> None:
+    """They do in any workspace; an archive's are no archives of their own."""
+    folder = tmp_path / "stores"
+    folder.mkdir()
+    shutil.copy(database, folder / "one.db")
+    mlmigrate.copy([str(database)], f"archive:{folder / 'two'}")
+    found = mlmigrate.scan(str(folder))
+    assert found == [str(folder / "one.db"), str(folder / "two")]
+    (overlap,) = overlaps([resolve(place) for place in found])
+    assert overlap["runs"] == 3

@@ -14,7 +14,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from mlmigrate.contract import Selection
 from mlmigrate.errors import StoreError, StoreNotFound
 from mlmigrate.locations import MANIFESTS, Opened
 from mlmigrate.model import Problem
+from mlmigrate.pipeline.workspaces import each_workspace
 from mlmigrate.stores.mlflow_db.snapshot import open_readonly
 from mlmigrate.stores.mlflow_files.layout import RECORDS, RUN_ID, read_meta_file
 from mlmigrate.stores.neptune_export import PREFIX as EXPORT
@@ -41,7 +42,8 @@ _SYSTEM = frozenset({"/proc", "/sys", "/dev"})
 _SQLITE = b"SQLite format 3\0"
 _SMALLEST_PAGE = 512  # a SQLite file is a whole number of pages
 #: An archive's own folders, in which no other store is looked for.
-_OF_ARCHIVES = {"blobs", "segments", "partial"}
+_OF_ARCHIVES = {"blobs", "segments", "partial", "workspaces"}
+_RUNS = Selection("run")
 _TABLES = {"experiments", "runs"}
 _PREFIXES = (WANDB, NEPTUNE, EXPORT)
 _VERSION = re.compile(r"version-\d+$")
@@ -267,17 +269,12 @@ def overlaps(stores: Sequence[Opened]) -> list[dict[str, Any]]:
     sets: dict[frozenset[int], frozenset[int]] = {}  # equal sets are one object
     holders: dict[str, frozenset[int]] = {}
     for at, opened in enumerate(stores):
-        try:
-            source = opened.source()
-        except StoreError:
-            continue  # who inspects the store is told
-        try:
-            for ref in source.refs(Selection("run")):
+        with suppress(StoreError), closing(each_workspace(opened)) as each:
+            # Who inspects the store is told of what cannot be read.
+            for ref in (ref for _, store in each for ref in store.refs(_RUNS)):
                 id = ref.id.split("~")[0]  # a second one in the same store
                 held = holders.get(id, frozenset()) | {at}
                 holders[id] = sets.setdefault(held, held)
-        finally:
-            source.close()
     shared = Counter(held for held in holders.values() if len(held) > 1)
     return [
         {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mlmigrate.ahead import batches
 from mlmigrate.contract import Glance, Glancing, Selection
+from mlmigrate.entities import HOUSES
 from mlmigrate.model import TERMINAL, Kind, Ref, Skipped
 from mlmigrate.pipeline.experiments import Groups
 from mlmigrate.pipeline.job import Job
@@ -16,7 +17,10 @@ _GLANCES = 500
 
 def wanted(job: Job, groups: Groups, kind: Kind) -> list[list[Ref]]:
     """Return the refs of each source's items of a kind in these experiments."""
-    if not job.options.filters.takes(kind):
+    filters = job.options.filters
+    # Nothing wanted is in the workspace.
+    empty = kind in HOUSES and filters.narrow and not groups
+    if not filters.takes(kind) or empty:
         return [[] for _ in job.sources]
     ids: list[set[str]] = [set() for _ in job.sources]
     for members in groups.values():

@@ -163,6 +163,38 @@ def model_copies(
     return {ref: Copy(ref, None) for ref in found if ref.id in names}
 
 
+def others(connection: sa.Connection, tables: Tables, workspace: str) -> list[int]:
+    """Return the ids of the experiments of other workspaces."""
+    table = tables["experiments"]
+    if COLUMN not in table.c:
+        return []
+    query = sa.select(table.c.experiment_id)
+    elsewhere = sa.not_(is_in(table.c[COLUMN], workspace))
+    return list(connection.scalars(query.where(elsewhere)))
+
+
+def in_others(
+    connection: sa.Connection,
+    tables: Tables,
+    refs: Sequence[Ref],
+    homes: Collection[int],
+) -> set[Ref]:
+    """Return which runs, logged models or traces these experiments have."""
+    table, id = {
+        "run": (tables["runs"], "run_uuid"),
+        "logged_model": (tables["logged_models"], "model_id"),
+        "trace": (tables["trace_info"], "request_id"),
+    }[refs[0].kind]
+    query = sa.select(table.c[id], table.c.experiment_id).where(
+        table.c[id].in_([ref.id for ref in refs])
+    )
+    return {
+        Ref(refs[0].kind, found)
+        for found, home in connection.execute(query)
+        if home in homes
+    }
+
+
 def _of(table: sa.Table, query: sa.Select[Any], workspace: str) -> sa.Select[Any]:
     if COLUMN not in table.c:
         return query

@@ -98,12 +98,13 @@ class DbReader:
         self._place_of = lru_cache(maxsize=64)(self._find_place)
 
     def _check_workspace(self) -> None:
-        wanted, known = self._tables.workspace, self.workspaces()
-        if wanted not in (DEFAULT, *known):
-            named = ", ".join(known) or DEFAULT
-            raise StoreNotFound(
-                f"{self.location} has no workspace {wanted!r}; it has: {named}"
-            )
+        wanted = self._tables.workspace
+        if wanted == DEFAULT or wanted in (known := self.workspaces()):
+            return
+        named = ", ".join(known) or DEFAULT
+        raise StoreNotFound(
+            f"{self.location} has no workspace {wanted!r}; it has: {named}"
+        )
 
     def workspaces(self) -> Sequence[str]:
         """See `mlmigrate.contract.Housing.workspaces`."""

@@ -157,6 +157,10 @@ class DbSink:
         self._making = schema.begin(place)
         #: Origin -> id of the items whose ids are not their origins, by kind.
         self._renamed: dict[Kind, dict[str, str]] = {}
+        #: The experiments of other workspaces, once looked up.
+        self._others: frozenset[int] | None = None
+        #: What was asked for, and is in one of them.
+        self._elsewhere: set[Ref] = set()
 
     @cached_property
     def _made(self) -> bool:
@@ -316,19 +320,16 @@ class DbSink:
                 if refs and kind not in self._renamed:
                     self._renamed[kind] = copies.renamed(connection, tables, place)
                 for at in range(0, len(refs), _IDS):
-                    found.update(
-                        copies.marked_copies(
-                            connection,
-                            tables,
-                            place,
-                            refs[at : at + _IDS],
-                            self._renamed[kind],
-                        )
+                    part = refs[at : at + _IDS]
+                    marked = copies.marked_copies(
+                        connection, tables, place, part, self._renamed[kind]
                     )
+                    found.update(self._at_home(connection, marked))
             traces = wanted["trace"]
             for at in range(0, len(traces), _IDS):
                 part = traces[at : at + _IDS]
-                found.update(copies.trace_copies(connection, tables, part))
+                there = copies.trace_copies(connection, tables, part)
+                found.update(self._at_home(connection, there))
             for kind in _entities():
                 if refs := wanted[kind]:
                     found.update(
@@ -341,6 +342,21 @@ class DbSink:
                     copies.model_copies(connection, tables, models, self._workspace)
                 )
         return found
+
+    def _at_home(
+        self, connection: sa.Connection, found: Mapping[Ref, Copy]
+    ) -> dict[Ref, Copy]:
+        """Return those copies that are in the workspace; note which are in others."""
+        if self._others is None:
+            others = copies.others(connection, self._tables, self._workspace)
+            self._others = frozenset(others)
+        if not self._others or not found:
+            return dict(found)
+        refs = [copy.ref for copy in found.values()]
+        away = copies.in_others(connection, self._tables, refs, self._others)
+        here = {origin: copy for origin, copy in found.items() if copy.ref not in away}
+        self._elsewhere |= found.keys() - here.keys()
+        return here
 
     # -- writing ----------------------------------------------------------------
 
@@ -437,7 +453,11 @@ class DbSink:
 
     def _store(self, deliveries: Sequence[Delivery]) -> list[Stored | Failed]:
         def store_one(delivery: Delivery) -> Stored | Failed:
-            limit = self._longest_uri(delivery.item.ref.kind)
+            item = delivery.item
+            if Ref(item.ref.kind, item.origin) in self._elsewhere:
+                what = "is in another workspace of the sink, and its id is there once"
+                return Failed(item.ref, f"not written: it {what}")
+            limit = self._longest_uri(item.ref.kind)
             return store(delivery, self._root, limit)
 
         if not any(delivery.item.artifacts for delivery in deliveries):

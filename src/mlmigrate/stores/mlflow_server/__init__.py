@@ -137,7 +137,7 @@ def open_source(location: str, options: Mapping[str, Any]) -> Server:
 
 def open_sink(location: str, options: Mapping[str, Any]) -> Server | ToCome:
     """Open the server at *location* for writing, and for reading back. A workspace that
-    it has not is made.
+    it lacks is made when there is something to write.
 
     Raises:
         LocationError: it is no URL of a server.
@@ -145,16 +145,19 @@ def open_sink(location: str, options: Mapping[str, Any]) -> Server | ToCome:
             no workspaces, and one was chosen.
     """
     workspace = options.get("workspace") or DEFAULT
-    fresh = False
-    if workspace != DEFAULT:
-        elsewhere = {**options, "workspace": DEFAULT}
-        with closing(_sink(location, elsewhere)) as server:
-            fresh = server.lacks(workspace)
-            if fresh and options.get("dry"):
-                return ToCome(server.location, server.capabilities)
-            if fresh:
-                server.make(workspace)
-    return _sink(location, options, fresh=fresh)
+    if workspace == DEFAULT:
+        return _sink(location, options)
+    with closing(_sink(location, {**options, "workspace": DEFAULT})) as server:
+        if not server.lacks(workspace):
+            return _sink(location, options)
+        place, capabilities = server.location, server.capabilities
+
+    def make() -> Server:
+        with closing(_sink(location, {**options, "workspace": DEFAULT})) as server:
+            server.make(workspace)
+        return _sink(location, options, fresh=True)
+
+    return ToCome(place, capabilities, make)
 
 
 def _sink(location: str, options: Mapping[str, Any], *, fresh: bool = False) -> Server:

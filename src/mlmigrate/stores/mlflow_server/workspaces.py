@@ -1,4 +1,4 @@
-"""Workspaces of a server: which there are, and one that is still to come.
+"""Workspaces of a server: which there are, and one that is still to be made.
 
 Each request bears the header ``X-MLFLOW-WORKSPACE``, by which a server answers as if it
 had no other (``server/workspace_helpers.py``).
@@ -6,10 +6,10 @@ had no other (``server/workspace_helpers.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Literal
 
-from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Written
+from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Sink, Written
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound
 from mlmigrate.model import Failed, Finding, Item, Ref
 from mlmigrate.stores.mlflow_server.entities import API
@@ -70,43 +70,57 @@ def make(rest: Rest, workspace: str) -> None:
 
 
 class ToCome:
-    """A workspace that a copy would make: what a plan finds in it."""
+    """A workspace that is made when there is something to write: until then it is
+    empty. See `mlmigrate.contract.Sink`.
+    """
 
     parallel: Literal["process", "thread"] = "thread"
 
-    def __init__(self, location: str, capabilities: Capabilities) -> None:
+    def __init__(
+        self, location: str, capabilities: Capabilities, make: Callable[[], Sink]
+    ) -> None:
         self.location = location
         self.capabilities = capabilities
+        self._make = make
+        self._made: Sink | None = None
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
-        return iter(())
+        return self._made.refs(selection) if self._made else iter(())
 
     def read(self, refs: Sequence[Ref]) -> Iterator[Item | Failed]:
         """See `mlmigrate.contract.Source.read`."""
-        return (
-            Failed(ref, f"{self.location} holds no such {ref.kind}") for ref in refs
-        )
+        if self._made:
+            return self._made.read(refs)
+        return (Failed(ref, f"{self.location} holds none yet") for ref in refs)
 
     def open(self, ref: Ref, path: str) -> BinaryIO:
         """See `mlmigrate.contract.Source.open`."""
+        if self._made:
+            return self._made.open(ref, path)
         raise ItemError(f"{self.location} holds no such {ref.kind}")
 
     def findings(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Source.findings`."""
-        return ()
+        return self._made.findings() if self._made else ()
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
-        return {}
+        return self._made.copies(origins) if self._made else {}
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
-        """See `mlmigrate.contract.Sink.write`: a plan writes nothing."""
-        return [Failed(each.item.ref, "only planned") for each in deliveries]
+        """See `mlmigrate.contract.Sink.write`."""
+        if not deliveries:
+            return []
+        if self._made is None:
+            self._made = self._make()
+        return self._made.write(deliveries)
 
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`."""
-        return ()
+        return self._made.finish() if self._made else ()
 
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
+        if self._made is not None:
+            self._made.close()
