@@ -22,6 +22,7 @@ from mlmigrate.model import Artifact, Ref
 from mlmigrate.stores import memory
 from mlmigrate.stores.archive.remote import Remote
 from mlmigrate.testing.suite import MemorySources, everything, experiment, run
+from mlmigrate.testing.workspaces import housed
 
 
 @pytest.fixture(params=["arrow", "s3fs"])
@@ -70,6 +71,20 @@ def test_there_and_back(
     assert digests_at(source) == digests_at(place)
     names = [path for path, _ in Remote(archive).files()]
     assert not [path for path in names if "partial" in path or "lock" in path]
+
+
+def test_workspaces(bucket: str, sources: MemorySources, cli: Cli) -> None:
+    """Each is an archive of its own, below the default one's."""
+    source, place = housed(sources), f"archive:{bucket}/archive"
+    code, said = cli("export", source, place, "--verify", "--json")
+    assert (0, 2, {}) == (code, said["copied"]["run"], said["verify"]["extra"])
+    assert ["team-a"] == Remote(f"{bucket}/archive").folders("workspaces")
+    assert 2 == mlmigrate.inspect(place)["runs"]["active"]
+    assert 1 == mlmigrate.inspect(place, "workspace=team-a")["runs"]["active"]
+    code, said = cli("check", place, "--json")
+    assert (0, [], []) == (code, said["damaged"], said["notes"])
+    _, again = cli("export", source, place, "--json")
+    assert ({}, {}) == (again["copied"], again["updated"])
 
 
 def test_damage(bucket: str, sources: MemorySources, cli: Cli) -> None:

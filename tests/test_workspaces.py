@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import housed, postgres, servers
+from support import faults, housed, postgres, servers
 
 import mlmigrate
 from mlmigrate import entities
@@ -144,6 +144,19 @@ def test_states_of_an_archive(sources: MemorySources, tmp_path: Path) -> None:
         told = mlmigrate.inspect(backup, *when)
         assert told["workspaces"] == count
         assert told["runs"]["active"] == 1 + count
+
+
+def test_an_archive_of_others_alone(sources: MemorySources, tmp_path: Path) -> None:
+    """It says what it has."""
+    origin, backup = two_workspaces(sources), f"archive:{tmp_path / 'backup'}"
+    chosen = ["workspace=team-a"]
+    mlmigrate.copy([origin], backup, source_options=chosen)
+    with pytest.raises(StoreNotFound, match="give -i workspace=NAME, of team-a"):
+        mlmigrate.inspect(backup)
+    report = mlmigrate.copy([backup], str(tmp_path / "sink.db"), source_options=chosen)
+    assert report.copied["run"] == 1
+    mlmigrate.copy([origin], backup)
+    assert mlmigrate.inspect(backup)["runs"]["active"] == 2
 
 
 def test_no_link_leads_out_of_an_archive(
@@ -381,3 +394,20 @@ def test_stores_that_share_runs(database: Path, tmp_path: Path) -> None:
     assert found == [str(folder / "one.db"), str(folder / "two")]
     (overlap,) = overlaps([resolve(place) for place in found])
     assert overlap["runs"] == 3
+
+
+def test_a_server_that_makes_none(sources: MemorySources, enabled: str) -> None:
+    """What is in others comes nevertheless."""
+    origin = two_workspaces(sources)
+
+    def denied(method: str, path: str, n: int) -> faults.Fault | None:
+        makes = (method, path) == ("POST", "/api/3.0/mlflow/workspaces")
+        return faults.refuse(403) if makes else None
+
+    with faults.fault_proxy(enabled, denied) as proxy:
+        report = mlmigrate.copy([origin], proxy.url)
+    assert report.copied["run"] == 1
+    whys = {each.ref.kind: each.why for each in report.failed}
+    assert {"workspace", "experiment", "run"} <= whys.keys()
+    assert "workspace 'team-a' cannot be made" in whys["workspace"]
+    assert mlmigrate.copy([origin], enabled).copied["run"] == 1

@@ -197,7 +197,9 @@ class Housing(Protocol):
     """
 
     def workspaces(self) -> Sequence[str]:
-        """Return the names of all workspaces that hold something, or are known of."""
+        """Return the names of all workspaces that hold something, or are known of; the
+        default one may be left out.
+        """
 
 
 @runtime_checkable

@@ -37,6 +37,8 @@ class Table:
     """The column with the time of the last change, in milliseconds."""
     always: Mapping[str, str] = field(default_factory=dict)
     """What columns hold in rows that are the entity's; others are not carried."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """What MLflow by itself writes into columns: they say nothing then."""
     numbered: bool = False
     """Rows are versions, never changed: of two with one number, the later arrival gets
     the next one that is free."""
@@ -68,7 +70,16 @@ ENTITIES: dict[Kind, Description] = {
     each.kind: each
     for each in (
         Description(
-            "workspace", ("name",), (Table("workspaces", "name"),), houses=True
+            "workspace",
+            ("name",),
+            (
+                Table(
+                    "workspaces",
+                    "name",
+                    given={"description": "Default workspace for legacy resources"},
+                ),
+            ),
+            houses=True,
         ),
         Description(
             "evaluation_dataset",
@@ -254,6 +265,15 @@ def key(table: Table, said: Values) -> tuple[Any, ...]:
 def label(table: Table, said: Values) -> str:
     """Name a row for people."""
     return " ".join(map(str, (table.name, *key(table, said))))
+
+
+def said_by_others(table: Table, columns: Values) -> dict[str, Any]:
+    """Return the columns of a row without what MLflow wrote there by itself."""
+    return {
+        name: value
+        for name, value in columns.items()
+        if name not in table.given or value != table.given[name]
+    }
 
 
 def by_place(kind: Kind, rows: Iterable[Row]) -> dict[tuple[str, Any], Row]:

@@ -11,8 +11,6 @@ import re
 
 #: That of a store of which nobody chooses one, and of all that MLflow before 3.10 made.
 DEFAULT = "default"
-#: What MLflow by itself says of that.
-DESCRIPTION = "Default workspace for legacy resources"
 #: The column that tells in which one a row stands, in MLflow's tables.
 COLUMN = "workspace"
 #: What MLflow takes for a name: ``WorkspaceNameValidator``.

@@ -79,7 +79,8 @@ _OPTIONS = (
     click.option(
         "--experiment-name",
         metavar="TEMPLATE",
-        help="Names at the sink, such as '{store}/{name}', which keeps stores apart.",
+        help="Names at the sink, such as '{store}/{name}', which keeps stores apart;"
+        " {workspace} is the workspace's.",
     ),
     click.option(
         "--on-conflict",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mlmigrate.artifacts import is_local, local_path
-from mlmigrate.errors import LocationError, StoreError, UnsafePath
+from mlmigrate.errors import LocationError, StoreError, StoreNotFound, UnsafePath
 from mlmigrate.stores.archive.local import Local
 from mlmigrate.stores.archive.place import Place
 from mlmigrate.stores.archive.reading import ArchiveSource
-from mlmigrate.stores.archive.workspaces import folder_of
+from mlmigrate.stores.archive.workspaces import folder_of, names
 from mlmigrate.stores.archive.writing import ArchiveSink
 from mlmigrate.workspaces import DEFAULT
 
@@ -55,7 +55,16 @@ def open_source(location: str, options: Mapping[str, Any]) -> ArchiveSource:
         StoreNotFound: there is none.
         StoreError: it is damaged beyond reading, or of a later format.
     """
-    return ArchiveSource(place_of(location, options.get("workspace")), options)
+    place = place_of(location, options.get("workspace"))
+    try:
+        return ArchiveSource(place, options)
+    except StoreNotFound as error:
+        if held := names(place):
+            raise StoreNotFound(
+                f"{error} of the default workspace: give -i workspace=NAME, of"
+                f" {', '.join(held)}"
+            ) from error
+        raise
 
 
 def open_sink(location: str, options: Mapping[str, Any]) -> ArchiveSink:

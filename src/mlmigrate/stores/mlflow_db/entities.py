@@ -122,10 +122,8 @@ def _rows(
     in_json = tables.json_columns(table.name)
     order = [table.owner, *(name for name in table.key if name in have)]
     for id, *values in tables.fetch(query.order_by(*map(sa.column, order))):
-        said = dict(zip(columns, values, strict=True))
-        if table.name == ENTITIES["workspace"].own.name:
-            given = (name for name in said if workspaces.is_given(name, said[name]))
-            said.update(dict.fromkeys(given))
+        row = dict(zip(columns, values, strict=True))
+        said = entities.said_by_others(table, row)
         for name in in_json & said.keys():
             # SQLite takes a column of the type JSON for one of numbers.
             if isinstance(said[name], int | float) and not isinstance(said[name], bool):

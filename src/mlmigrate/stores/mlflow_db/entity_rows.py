@@ -86,7 +86,7 @@ def copies(
     return {ref: Copy(there[ref], None) for ref in wanted if ref in there}
 
 
-def found_workspace(transaction: Transaction) -> None:
+def make_known(transaction: Transaction) -> None:
     """Let MLflow know the workspace that is written to, if it does not yet."""
     own = ENTITIES["workspace"].own
     if transaction.workspace == DEFAULT or own.name not in transaction.tables:

@@ -137,7 +137,8 @@ class Tables:
             return
         at: Any = sa.column(key)
         query = wanted = self.select(table, key, *others)
-        rest = keys = self.select(table, key)
+        # Of a damaged row nobody knows the workspace: its key is in the index alone.
+        rest = keys = sa.select(at).select_from(sa.table(table))
         while True:
             try:
                 rows = self.fetch(query.order_by(at).limit(_PAGE))

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from mlmigrate import entities
 from mlmigrate.entities import ENTITIES
-from mlmigrate.workspaces import COLUMN, DEFAULT, DESCRIPTION
+from mlmigrate.workspaces import COLUMN, DEFAULT
 
 if TYPE_CHECKING:
     from mlmigrate.stores.mlflow_db.tables import Tables
 
-_CATALOG = "workspaces"
+_OWN = ENTITIES["workspace"].own
+_CATALOG = _OWN.name
 #: The tables whose rows everything else in a workspace belongs to.
 _ROOTS = (
     "experiments",
@@ -54,10 +56,5 @@ def ids(tables: Tables) -> Iterator[str]:
     others = sorted(tables.columns.get(_CATALOG, set()) - {"name"})
     for _, *said in tables.rows(_CATALOG, "name", *others, where={"name": DEFAULT}):
         row = dict(zip(others, said, strict=True))
-        if any(value and not is_given(name, value) for name, value in row.items()):
+        if any(entities.said_by_others(_OWN, row).values()):
             yield DEFAULT
-
-
-def is_given(column: str, value: Any) -> bool:
-    """Tell whether a column holds what MLflow writes by itself."""
-    return column == "description" and value == DESCRIPTION

@@ -422,7 +422,7 @@ class DbSink:
     ) -> Iterator[Written]:
         transaction = Transaction(connection, self._tables, self._workspace)
         if any(delivery.item.ref.kind != "workspace" for delivery, _ in sound):
-            entity_rows.found_workspace(transaction)
+            entity_rows.make_known(transaction)
         limit = self.capabilities.max_experiment_id or 2**63 - 1
         kept = experiment_ids(transaction, [delivery for delivery, _ in sound], limit)
         refs: list[Ref] = []

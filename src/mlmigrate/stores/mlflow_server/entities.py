@@ -17,7 +17,7 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Item, Kind, Note, Ref, Row
 from mlmigrate.stores.mlflow_server.release import has_workspaces
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, quoted
-from mlmigrate.workspaces import DEFAULT, DESCRIPTION
+from mlmigrate.workspaces import DEFAULT
 
 #: Below this are the endpoints of all entities but webhooks.
 API = "/api/3.0/mlflow"
@@ -313,13 +313,12 @@ def _webhook_rows(_: Rest, said: Json) -> Iterator[Row]:
 
 def _workspace_rows(_: Rest, said: Json) -> Iterator[Row]:
     own = _columns(said, ("description", "default_artifact_root"), ())
-    if own.get("description") == DESCRIPTION:
-        del own["description"]
     config = said.get("trace_archival_config") or {}
     for name in ("location", "retention"):
         if config.get(name):
             own[f"trace_archival_{name}"] = str(config[name])
-    yield entities.row("workspaces", own)
+    table = ENTITIES["workspace"].own
+    yield entities.row(table.name, entities.said_by_others(table, own))
 
 
 def is_told(kind: Kind, rest: Rest, said: Json) -> bool:

@@ -59,14 +59,14 @@ def make(rest: Rest, workspace: str) -> None:
     """Make a workspace.
 
     Raises:
-        StoreError: the server refuses.
+        ItemError: the server refuses.
     """
     try:
         rest.post(f"{API}/workspaces", {"name": workspace})
     except Refused as refusal:
         if not refusal.exists:
             what = f"{rest.base}: workspace {workspace!r} cannot be made: {refusal}"
-            raise StoreError(what) from refusal
+            raise ItemError(what) from refusal
 
 
 class ToCome:
@@ -83,6 +83,7 @@ class ToCome:
         self.capabilities = capabilities
         self._make = make
         self._made: Sink | None = None
+        self._refusal: str | None = None
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -112,8 +113,13 @@ class ToCome:
         """See `mlmigrate.contract.Sink.write`."""
         if not deliveries:
             return []
+        if self._made is None and self._refusal is None:
+            try:
+                self._made = self._make()
+            except ItemError as error:
+                self._refusal = str(error)
         if self._made is None:
-            self._made = self._make()
+            return [Failed(each.item.ref, f"{self._refusal}") for each in deliveries]
         return self._made.write(deliveries)
 
     def finish(self) -> Iterable[Finding]:
