@@ -37,6 +37,10 @@ class Table:
     """The column with the time of the last change, in milliseconds."""
     always: Mapping[str, str] = field(default_factory=dict)
     """What columns hold in rows that are the entity's; others are not carried."""
+    derived: tuple[str, ...] = ()
+    """Columns that say nothing but what others do."""
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    """What columns hold in rows that MLflow has deleted, and shows to nobody."""
     given: Mapping[str, str] = field(default_factory=dict)
     """What MLflow by itself writes into columns: they say nothing then."""
     numbered: bool = False
@@ -194,6 +198,11 @@ ENTITIES: dict[Kind, Description] = {
                     "name",
                     ("version",),
                     updated="last_updated_at",
+                    derived=(
+                        *("version_major", "version_minor", "version_patch"),
+                        "version_prerelease_sort_key",
+                    ),
+                    hidden={"status": "deleted"},
                 ),
                 Table("mcp_server_version_tags", "name", ("version", "key")),
                 Table("mcp_server_aliases", "name", ("alias",)),
@@ -257,9 +266,16 @@ def changed(row_: Row, **columns: Any) -> Row:
     return row(row_.table, {**values(row_), **columns})
 
 
-def key(table: Table, said: Values) -> tuple[Any, ...]:
-    """Return what tells a row among those of its entity."""
-    return tuple(said.get(name) for name in table.key)
+def key(
+    table: Table, said: Values, columns: Mapping[str, frozenset[str]] | None = None
+) -> tuple[Any, ...]:
+    """Return what tells a row among those of its entity; of a sink that gives the keys
+    itself (`mlmigrate.contract.Capabilities.columns`), all that it holds of the row.
+    """
+    kept = None if columns is None else columns.get(table.name)
+    if kept is None or kept.issuperset(table.key):
+        return tuple(said.get(name) for name in table.key)
+    return tuple(sorted((name, said[name]) for name in said.keys() & kept))
 
 
 def label(table: Table, said: Values) -> str:

@@ -104,14 +104,37 @@ def _write(uri: str) -> None:
         description="starts a deployment",
         secret="s3cret",
     )
-    store.create_mcp_server("io.example/weather", description="tells the weather")
-    store.create_mcp_server_version(
-        {"name": "io.example/weather", "version": "1.0.0", "description": "weather"},
-    )
-    store.set_mcp_server_tag("io.example/weather", "team", "nlp")
+    _mcp_servers(store)
 
     for home in homes:
         store.list_label_schemas(home)  # by which MLflow makes the default one
+
+
+def _mcp_servers(store: Any) -> None:
+    from mlflow.entities.mcp_server import MCPStatus, MCPTool
+    from mlflow.entities.mcp_server_version import ConnectOptionSettings
+
+    name = "io.example/weather"
+    icon = {"src": "https://93.184.215.14/i.png", "sizes": ["48x48"], "x": 1}
+    store.create_mcp_server(name, description="tells the weather", icons=[icon])
+    store.update_mcp_server(name, display_name="Weather")
+    for version, status in (
+        ("1.0.0", MCPStatus.ACTIVE),
+        ("1.1.0-beta.2", MCPStatus.DRAFT),
+        ("1.1.0-beta.10", None),
+    ):
+        made = {"name": name, "version": version, "description": "weather", "_meta": {}}
+        store.create_mcp_server_version(made, source="ours", status=status)
+    tool = MCPTool("ask", description="asks", input_schema={"type": "object"})
+    held = {"tools": [tool], "connect_options": {"npm": ConnectOptionSettings(True)}}
+    store.update_mcp_server_version(name, "1.0.0", **held)
+    store.update_mcp_server_version(name, "1.0.0", status=MCPStatus.DEPRECATED)
+    store.set_mcp_server_tag(name, "team", "nlp")
+    store.set_mcp_server_version_tag(name, "1.0.0", "a/b", "c")
+    store.set_mcp_server_alias(name, "live", "1.1.0-beta.2")
+    for target in ({"server_alias": "live"}, {"server_version": "1.0.0"}):
+        store.create_mcp_access_endpoint(name, "https://93.184.215.14/mcp", **target)
+    store.create_mcp_server("io.example/bare")
 
 
 def _datasets(store: Any, homes: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,10 +24,28 @@ def fitted_entity(item: Item, sink: Capabilities) -> tuple[Item, tuple[Loss, ...
     address for whatever happens to the copy.
     """
     fitting = Fitting(item, sink)
-    rows = tuple(_fitted(row, fitting) for row in item.rows)
+    rows = tuple(_fitted(row, fitting) for row in _shown(item, fitting))
     fitting.losses += _given(item, sink)
     losses = tuple(Loss(item.ref, what, carried=False) for what in fitting.losses)
     return replace(item, rows=rows), losses
+
+
+def _shown(item: Item, fitting: Fitting) -> Iterator[Row]:
+    """Yield the rows that a sink can show: all of a database; of a server those that
+    are not deleted, and that refer to none which is.
+    """
+    gone: dict[str, set[Any]] = defaultdict(set)
+    for row in item.rows if fitting.sink.columns is not None else ():
+        table, said = entities.table_of(item.ref.kind, row), entities.values(row)
+        if table.hidden and table.hidden.items() <= said.items():
+            label = entities.label(table, said)
+            fitting.losses.append(f"{label} is deleted: the sink has no place for it")
+            for name in table.key:
+                gone[name].add(said[name])
+    for row in item.rows:
+        said = entities.values(row)
+        if not any(said.get(name) in held for name, held in gone.items()):
+            yield row
 
 
 def switched(item: Item, held: Item, sink: Capabilities) -> Item:
@@ -64,7 +83,8 @@ def _given(item: Item, sink: Capabilities) -> Iterator[str]:
         if rows and held is None:
             yield f"{table.name}: the sink has no place for its rows"
         elif held is not None:
-            given = {name for row in rows for name in row} - held - {table.minted}
+            repeated = {table.minted, *table.key, *table.derived}
+            given = {name for row in rows for name in row} - held - repeated
             if given:
                 yield f"{table.name}: {', '.join(sorted(given))} is the sink's own"
 

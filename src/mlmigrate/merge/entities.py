@@ -50,8 +50,8 @@ def entity_additions(
         if columns is not None and table.name not in columns:
             continue
         kept = columns[table.name] if columns is not None else None
-        standing = _of(table, held.rows)
-        wanted = _of(table, incoming.rows)
+        standing = _of(table, held.rows, columns)
+        wanted = _of(table, incoming.rows, columns)
         if table.numbered:
             for row, renumbered in _versions(table, wanted, standing, kept):
                 rows.append(row)
@@ -76,21 +76,18 @@ def entity_additions(
                 (_time(table, each), age)
                 for each, age in zip((said, own), ages, strict=True)
             )
+            agree = all(new[name] == old[name] for name in new.keys() & old.keys())
+            if agree and new.keys() <= old.keys() and (kept or mine <= theirs):
+                continue  # all is there; what it says no more, only a database takes
             if mine > theirs:
                 rows.append(_in_its_place(table, row, own))
-            elif mine == theirs and not _contradict(new, old):
-                if new.keys() - old.keys():
-                    rows.append(entities.row(table.name, {**said, **own}))
+            elif mine == theirs and agree:
+                rows.append(entities.row(table.name, {**said, **own}))
             elif mine == theirs:
                 refused.append(row)
             else:
                 older.append(row)
     return Lacking(tuple(rows), tuple(refused), tuple(older), tuple(notes))
-
-
-def _contradict(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Tell whether two rows say something of which one alone can hold."""
-    return any(new[name] != old[name] for name in new.keys() & old.keys())
 
 
 def with_rows(held: Item, rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -104,14 +101,18 @@ def with_rows(held: Item, rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(grown)
 
 
-def _of(table: Table, rows: Sequence[Row]) -> dict[_Key, _Said]:
+def _of(
+    table: Table,
+    rows: Sequence[Row],
+    columns: Mapping[str, frozenset[str]] | None = None,
+) -> dict[_Key, _Said]:
     """Return the rows of one table, by key."""
     found: dict[_Key, _Said] = {}
     for row in rows:
         if row.table == table.name:
             said = entities.values(row)
             try:
-                found[entities.key(table, said)] = row, said
+                found[entities.key(table, said, columns)] = row, said
             except TypeError as error:
                 raise ItemError(f"{table.name}: a key is no single value") from error
     return found

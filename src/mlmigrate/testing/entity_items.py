@@ -212,30 +212,57 @@ def webhook(
 def mcp_server(name: str = "io.example/weather", endpoint: str = "e-1") -> Item:
     """Return an MCP server with one version and one endpoint."""
     times = {"created_at": NOW, "last_updated_at": NOW}
-    version = {
-        "version": "1.0.0",
-        "version_major": 1,
-        "version_minor": 0,
-        "version_patch": 0,
-        "version_prerelease_sort_key": "~",
-        "server_json": json.dumps({"name": name, "version": "1.0.0"}),
-        "status": "active",
-        **times,
-    }
     rows = [
         entities.row("mcp_servers", {"description": "tells the weather", **times}),
         entities.row("mcp_server_tags", {"key": "team", "value": "nlp"}),
-        entities.row("mcp_server_versions", version),
+        mcp_version(name=name),
         entities.row(
             "mcp_server_version_tags", {"version": "1.0.0", "key": "k", "value": "v"}
         ),
         entities.row("mcp_server_aliases", {"alias": "live", "version": "1.0.0"}),
-        entities.row(
-            "mcp_access_endpoints",
-            {"id": endpoint, "url": "https://x", "transport_type": "sse", **times},
-        ),
+        mcp_endpoint(endpoint),
     ]
     return entity("mcp_server", name, rows, name=name)
+
+
+def mcp_version(
+    version: str = "1.0.0",
+    name: str = "io.example/weather",
+    title: str | None = None,
+    **more: Any,
+) -> Row:
+    """Return a version of an MCP server; keywords are columns."""
+    told = {"name": name, "version": version, **({"title": title} if title else {})}
+    numbers = ("version_major", "version_minor", "version_patch")
+    parts = map(int, version.partition("-")[0].split("."))
+    return entities.row(
+        "mcp_server_versions",
+        {
+            "version": version,
+            **dict(zip(numbers, parts, strict=True)),
+            "version_prerelease_sort_key": "2",
+            "server_json": json.dumps(told),
+            "status": "active",
+            "created_at": NOW,
+            "last_updated_at": NOW,
+            **more,
+        },
+    )
+
+
+def mcp_endpoint(id: str = "e-1", **target: str) -> Row:
+    """Return an endpoint of an MCP server, by default of its alias ``live``."""
+    return entities.row(
+        "mcp_access_endpoints",
+        {
+            "id": id,
+            "url": "https://93.184.215.14/mcp",
+            "transport_type": "sse",
+            "created_at": NOW,
+            "last_updated_at": NOW,
+            **(target or {"server_alias": "live"}),
+        },
+    )
 
 
 def with_entities() -> tuple[Item, ...]:

@@ -105,6 +105,10 @@ CAPABILITIES = Capabilities(
         "trace_metadata.value": SHOWN_METADATA,
         "assessment.name": 250,
         "assessment.source_id": 250,
+        "mcp_servers.display_name": 256,
+        "mcp_server_tags.value": 5000,
+        "mcp_server_versions.source": 512,
+        "mcp_server_version_tags.value": 5000,
     },
     logged_models=ModelFacts(
         nan="left out",

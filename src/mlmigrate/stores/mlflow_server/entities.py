@@ -15,6 +15,7 @@ from mlmigrate import entities
 from mlmigrate.entities import ENTITIES, HOUSES
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Item, Kind, Note, Ref, Row
+from mlmigrate.stores.mlflow_server import mcp_servers
 from mlmigrate.stores.mlflow_server.release import has_workspaces
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, quoted
 from mlmigrate.workspaces import DEFAULT
@@ -41,6 +42,7 @@ _GOT: Mapping[Kind, tuple[str, str, str]] = {
     "review_queue": (f"{API}/review-queues/get", "queue_id", "review_queue"),
     "issue": (f"{API}/issues/", "", "issue"),
     "webhook": ("webhooks/", "", "webhook"),
+    "mcp_server": (f"{mcp_servers.PATH}/", "", ""),
     "workspace": (f"{API}/workspaces/", "", "workspace"),
 }
 
@@ -120,7 +122,7 @@ def item_of(rest: Rest, ref: Ref, said: Json | None) -> Item:
 def _got(rest: Rest, ref: Ref) -> Json:
     path, key, field = _GOT[ref.kind]
     answer = rest.get(path, **{key: ref.id}) if key else rest.get(path + quoted(ref.id))
-    return cast(Json, answer[field])
+    return cast(Json, answer[field] if field else answer)
 
 
 # -- lists ------------------------------------------------------------------------
@@ -172,6 +174,7 @@ _LISTED: Mapping[Kind, Callable[[Rest, str], Iterator[Json]]] = {
     "review_queue": _review_queues,
     "issue": _issues,
     "webhook": _webhooks,
+    "mcp_server": mcp_servers.listed,
     "workspace": _workspaces,
 }
 #: The kinds that a server tells of.
@@ -336,6 +339,7 @@ _ROWS: Mapping[Kind, Callable[[Rest, Json], Iterator[Row]]] = {
     "review_queue": _review_queue_rows,
     "issue": _issue_rows,
     "webhook": _webhook_rows,
+    "mcp_server": mcp_servers.rows,
     "workspace": _workspace_rows,
 }
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from mlmigrate import entities
 from mlmigrate.contract import Copy, Delivery, Written
-from mlmigrate.entities import HOUSES
+from mlmigrate.entities import ENTITIES, HOUSES
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Kind, Note, Ref
+from mlmigrate.stores.mlflow_server import mcp_servers
 from mlmigrate.stores.mlflow_server.entities import (
     API,
     WRAPPED,
@@ -24,6 +24,7 @@ from mlmigrate.stores.mlflow_server.entities import (
     listed,
     seeds_schemas,
 )
+from mlmigrate.stores.mlflow_server.entity_task import Task
 from mlmigrate.stores.mlflow_server.rest import (
     Json,
     Refused,
@@ -61,6 +62,17 @@ COLUMNS: Mapping[str, frozenset[str]] = {
         ),
         "webhooks": ("name", "description", "url", "status"),
         "webhook_events": ("entity", "action"),
+        "mcp_servers": ("display_name", "description", "icons"),
+        "mcp_server_tags": ("key", "value"),
+        "mcp_server_versions": (
+            *("version", "server_json", "status", "tools", "source"),
+            "connect_options",
+        ),
+        "mcp_server_version_tags": ("version", "key", "value"),
+        "mcp_server_aliases": ("alias", "version"),
+        "mcp_access_endpoints": (
+            *("server_version", "server_alias", "url", "transport_type"),
+        ),
         # Not `default_artifact_root`: what is copied would come to lie there.
         "workspaces": (
             *("description", "trace_archival_location", "trace_archival_retention"),
@@ -69,35 +81,6 @@ COLUMNS: Mapping[str, frozenset[str]] = {
 }
 #: Records, or items of a queue, in one request.
 _A_BATCH = 500
-
-#: The rows to write, by table, each as its columns.
-_Said: TypeAlias = "Mapping[str, Sequence[Mapping[str, Any]]]"
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """An entity to be made, or one that stands and lacks some rows."""
-
-    rest: Rest
-    home: str
-    said: _Said
-    standing: Json | None
-    find: Callable[[], Json | None]
-
-    def rows(self, table: str) -> Sequence[Mapping[str, Any]]:
-        return self.said.get(table, ())
-
-    def made(self, path: str, field: str, body: Json) -> Json:
-        """Return the server's answer on the entity, which is created if need be."""
-        if self.standing is not None:
-            return self.standing
-
-        def create() -> Json:
-            answer = self.rest.create(path, body)
-            found: Json = answer[field] if field else answer
-            return found
-
-        return creating(create, self.find)
 
 
 class Entities:
@@ -116,9 +99,7 @@ class Entities:
         """
         wanted = list(origins)
         found: dict[Ref, Copy] = {}
-        for kind, place in {
-            (ref.kind, ref.id.partition("/")[0]) for ref in wanted if "/" in ref.id
-        }:
+        for kind, place in {(ref.kind, _place(ref)) for ref in wanted if "/" in ref.id}:
             known = self._of(kind, place)
             for ref in wanted:
                 if kind == "label_schema" == ref.kind and "/" in ref.id:
@@ -178,7 +159,8 @@ class Entities:
             return self._list(kind, place).get(address)
 
         standing = self._of(kind, place)[delivery.into.id] if delivery.into else None
-        task = _Task(self._rest, place, said, standing, find)
+        name = item.header.name
+        task = Task(self._rest, name, place, said, standing, find)
         try:
             made, notes = _WRITERS[kind](task)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -196,10 +178,16 @@ def _note(known: dict[str, Json], kind: Kind, place: str, said: Json) -> None:
 
 
 #: What the server says of the entity, and what is to be noted.
+def _place(address: Ref) -> str:
+    """Return the experiment that an address names; empty of what has none."""
+    of_experiment = ENTITIES[address.kind].of_experiment
+    return address.id.partition("/")[0] if of_experiment else ""
+
+
 _Made: TypeAlias = "tuple[Json, list[str]]"
 
 
-def _dataset(task: _Task) -> _Made:
+def _dataset(task: Task) -> _Made:
     tags = {
         row["key"]: row.get("value") for row in task.rows("evaluation_dataset_tags")
     }
@@ -235,7 +223,7 @@ def _record(row: Mapping[str, Any]) -> Json:
     return record
 
 
-def _scorer(task: _Task) -> _Made:
+def _scorer(task: Task) -> _Made:
     made, notes = task.standing, []
     for row in sorted(
         task.rows("scorer_versions"), key=lambda row: int(row["scorer_version"])
@@ -267,7 +255,7 @@ def _scorer(task: _Task) -> _Made:
     return made, notes
 
 
-def _label_schema(task: _Task) -> _Made:
+def _label_schema(task: Task) -> _Made:
     (row,) = task.rows("label_schemas")
     if task.standing is None and row.get("is_default"):
         made = task.find()  # to list them makes it
@@ -289,7 +277,7 @@ def _label_schema(task: _Task) -> _Made:
     return task.made(f"{API}/label-schemas/create", "label_schema", body), []
 
 
-def _review_queue(task: _Task) -> _Made:
+def _review_queue(task: Task) -> _Made:
     users = [row["user_id"] for row in task.rows("review_queue_users")]
     schemas = [row["schema_id"] for row in task.rows("review_queue_label_schemas")]
     if task.standing is None:
@@ -335,7 +323,7 @@ def _union(held: Any, more: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*(held or ()), *more]))
 
 
-def _issue(task: _Task) -> _Made:
+def _issue(task: Task) -> _Made:
     (row,) = task.rows("issues")
     names = ("name", "description", "status", "severity")
     body: Json = {name: row[name] for name in names if name in row}
@@ -350,7 +338,7 @@ def _issue(task: _Task) -> _Made:
     return task.made(f"{API}/issues", "issue", body), []
 
 
-def _webhook(task: _Task) -> _Made:
+def _webhook(task: Task) -> _Made:
     events = [
         {name: str(row[name]).upper() for name in ("entity", "action")}
         for row in task.rows("webhook_events")
@@ -369,7 +357,7 @@ def _webhook(task: _Task) -> _Made:
     return task.made("webhooks", "webhook", body), []
 
 
-def _workspace(task: _Task) -> _Made:
+def _workspace(task: Task) -> _Made:
     """It was made when the server was opened."""
     made = task.standing or task.find()
     if made is None:
@@ -391,12 +379,13 @@ def _workspace(task: _Task) -> _Made:
     return made, []
 
 
-_WRITERS: Mapping[Kind, Callable[[_Task], _Made]] = {
+_WRITERS: Mapping[Kind, Callable[[Task], _Made]] = {
     "evaluation_dataset": _dataset,
     "scorer": _scorer,
     "label_schema": _label_schema,
     "review_queue": _review_queue,
     "issue": _issue,
     "webhook": _webhook,
+    "mcp_server": mcp_servers.write,
     "workspace": _workspace,
 }

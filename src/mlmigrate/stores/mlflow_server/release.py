@@ -97,6 +97,7 @@ _MADE: Mapping[Kind, str] = {
     "review_queue": "/api/3.0/mlflow/review-queues/create",
     "issue": "/api/3.0/mlflow/issues",
     "webhook": "webhooks",
+    "mcp_server": "/api/3.0/mlflow/mcp-servers",
 }
 
 
