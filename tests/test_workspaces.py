@@ -22,7 +22,7 @@ from mlmigrate.model import Ref
 from mlmigrate.stores.archive import open_source, place_of
 from mlmigrate.stores.archive.checking import check
 from mlmigrate.stores.archive.manifest import iso
-from mlmigrate.testing.entity_items import workspace
+from mlmigrate.testing.entity_items import label_schema, with_entities, workspace
 from mlmigrate.testing.items import OTHER, experiment, run
 from mlmigrate.testing.suite import MemorySources
 from mlmigrate.testing.workspaces import housed as two_workspaces
@@ -153,6 +153,9 @@ def test_an_archive_of_others_alone(sources: MemorySources, tmp_path: Path) -> N
     mlmigrate.copy([origin], backup, source_options=chosen)
     with pytest.raises(StoreNotFound, match="give -i workspace=NAME, of team-a"):
         mlmigrate.inspect(backup)
+    found = check(place_of(backup))
+    assert found.damaged == []
+    assert found.notes == ["nothing of the default workspace is here"]
     report = mlmigrate.copy([backup], str(tmp_path / "sink.db"), source_options=chosen)
     assert report.copied["run"] == 1
     mlmigrate.copy([origin], backup)
@@ -411,3 +414,172 @@ def test_a_server_that_makes_none(sources: MemorySources, enabled: str) -> None:
     assert {"workspace", "experiment", "run"} <= whys.keys()
     assert "workspace 'team-a' cannot be made" in whys["workspace"]
     assert mlmigrate.copy([origin], enabled).copied["run"] == 1
+
+
+# -- damage, and what nobody foresaw --------------------------------------------------
+
+
+def altered(database: Path, tmp_path: Path, script: str) -> Path:
+    """Return a copy of a database on which a script was run."""
+    path = tmp_path / "altered.db"
+    shutil.copy(database, path)
+    with closing(sqlite3.connect(path)) as held:
+        held.executescript(script)
+    return path
+
+
+def everything_came(source: str, sink: Path) -> list[str]:
+    """Copy, check that three runs came and nothing differs, and return the problems."""
+    report = mlmigrate.copy([source], str(sink))
+    assert (report.failed, report.copied["run"]) == ([], 3)
+    found = mlmigrate.verify([source], str(sink))
+    assert (found.different, found.missing) == ([], [])
+    again = mlmigrate.copy([source], str(sink))
+    assert not again.copied | again.updated
+    return [problem.what for problem in report.problems]
+
+
+@pytest.mark.parametrize(
+    ("script", "workspaces"),
+    [
+        ("drop table workspaces", 2),
+        ("drop table workspaces; create table workspaces (id integer)", 2),
+        ("insert into workspaces (name) values ('')", 2),
+        ("update model_versions set workspace = '' where workspace = 'default'", 2),
+        ("update experiments set workspace = null where workspace = 'default'", 2),
+        ("update experiments set workspace = cast('team-a' as blob) where name ="
+         " 'vision' and workspace = 'team-a'", 2),
+        ("update experiments set workspace = cast(x'746561ff' as text) where name ="
+         " 'vision' and workspace = 'team-a'", 2),
+        ("delete from workspaces where name = 'team-a'", 2),
+    ],
+)  # fmt: skip
+def test_workspaces_that_are_written_differently(
+    database: Path, tmp_path: Path, script: str, workspaces: int
+) -> None:
+    """Whatever stands there, all comes."""
+    loose = script.replace("null", "''")  # MLflow's own column takes no NULL
+    source = altered(database, tmp_path, f"pragma foreign_keys = off; {loose}")
+    assert everything_came(str(source), tmp_path / "sink.db") == []
+    assert mlmigrate.inspect(str(source))["workspaces"] == workspaces
+
+
+def test_what_is_told_of_one_alone(database: Path, tmp_path: Path) -> None:
+    """Rows of it without owner; those of others are others'."""
+    source = altered(
+        database,
+        tmp_path,
+        "delete from registered_models where name = 'cat' and workspace = 'team-a';"
+        "insert into secrets (secret_id, secret_name, encrypted_value, wrapped_dek,"
+        " kek_version, masked_value, created_at, last_updated_at, workspace) values"
+        " ('s-1', 's', x'00', x'00', 1, '*', 1, 1, 'team-b')",
+    )
+    lost = "table model_versions: 1 rows belong to no model: not copied"
+    secret = "table secrets: 1 rows are not carried over"
+    whole = {each["what"] for each in mlmigrate.inspect(str(source))["problems"]}
+    assert {lost, secret} <= whole
+    for name, own in ("team-a", lost), ("team-b", secret):
+        told = mlmigrate.inspect(str(source), f"workspace={name}")["problems"]
+        found = {each["what"] for each in told}
+        assert own in found
+        assert not {lost, secret} - {own} & found
+
+
+def test_a_damaged_table_of_workspaces(database: Path, tmp_path: Path) -> None:
+    """What is in them comes; what is said of them is a problem."""
+    source = altered(database, tmp_path, "vacuum")
+    query = "select rootpage from sqlite_schema where name = 'workspaces'"
+    ((page,),) = rows(source, query)
+    ((size,),) = rows(source, "pragma page_size")
+    with source.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    sink = tmp_path / "sink.db"
+    report = mlmigrate.copy([str(source)], str(sink))
+    assert report.copied["run"] == 3
+    assert {name for (name,) in rows(sink, "select workspace from experiments")} == {
+        *housed.WORKSPACES
+    }
+    whats = [problem.what for problem in report.problems]
+    assert any("table workspaces: what is said there is not copied" in w for w in whats)
+
+
+def test_entities_that_another_workspace_has(
+    sources: MemorySources, tmp_path: Path
+) -> None:
+    """None is moved, nor changed there."""
+    sink = tmp_path / "sink.db"
+    mlmigrate.copy([sources(*with_entities())], str(sink))
+    before = rows(sink, "select experiment_id, instruction from label_schemas")
+    changed = [
+        label_schema(instruction="Well?", last_update_time=4_000_000_000_000)
+        if item.ref.kind == "label_schema"
+        else item
+        for item in with_entities()
+    ]
+    origin, chosen = sources(*changed), ["workspace=team-a"]
+    report = mlmigrate.copy([origin], str(sink), sink_options=chosen)
+    kinds = {each.ref.kind for each in report.failed}
+    assert {"label_schema", "scorer", "review_queue", "issue"} <= kinds
+    assert {"evaluation_dataset", "webhook"} <= kinds
+    # An MCP server may be in both, but an endpoint of it has an id.
+    whys = [each.why for each in report.failed if each.ref.kind != "mcp_server"]
+    assert all("in another workspace" in why for why in whys)
+    assert rows(sink, "select experiment_id, instruction from label_schemas") == before
+    found = mlmigrate.verify([origin], str(sink), sink_options=chosen)
+    assert {ref.kind for ref in found.missing} == kinds
+
+
+def test_one_store_in_two_workspaces_of_a_server(
+    sources: MemorySources, enabled: str
+) -> None:
+    """Each has its own copies, which a repeat finds, in its database as well."""
+    origin = sources(experiment(), run())
+    place = ["workspace=team-a"]
+    mlmigrate.copy([origin], enabled)
+    assert mlmigrate.copy([origin], enabled, sink_options=place).copied["run"] == 1
+    for sink_options in [], place:
+        again = mlmigrate.copy([origin], enabled, sink_options=sink_options)
+        assert not again.copied | again.updated
+
+
+def test_a_workspace_of_an_archive_that_is_damaged(
+    sources: MemorySources, tmp_path: Path
+) -> None:
+    """It costs the others nothing, wherever it is met; and is never passed over."""
+    origin, backup = two_workspaces(sources), tmp_path / "backup"
+    sources.put(origin, experiment("3"), run("3" * 32, "3"), workspace="team-b")
+    mlmigrate.copy([origin], f"archive:{backup}")
+    for name in ("mlmigrate.json", "mlmigrate.spare.json"):
+        (backup / "workspaces" / "team-a" / name).write_text("junk")
+    _check_damaged(origin, backup, tmp_path / "one.db")
+    for name in ("mlmigrate.json", "mlmigrate.spare.json"):
+        (backup / "workspaces" / "team-a" / name).unlink()
+    _check_damaged(origin, backup, tmp_path / "two.db")
+
+
+def _check_damaged(origin: str, backup: Path, sink: Path) -> None:
+    assert any("team-a" in each.where for each in check(place_of(str(backup))).damaged)
+    report = mlmigrate.copy([str(backup)], str(sink))
+    assert report.copied["run"] == 2
+    (problem,) = report.problems
+    assert problem.where == f"{backup} workspace team-a"
+    told = mlmigrate.inspect(str(backup))
+    assert told["runs"]["active"] == 2
+    assert [each["where"] for each in told["problems"]] == [problem.where]
+    report = mlmigrate.copy([origin], f"archive:{backup}")
+    assert report.skipped["run"] == 2
+    assert report.exit_code == 3
+
+
+def test_a_workspace_of_an_archive_is_no_sink_of_it(
+    sources: MemorySources, tmp_path: Path
+) -> None:
+    """Whichever way it is named."""
+    backup = f"archive:{tmp_path / 'backup'}"
+    mlmigrate.copy([two_workspaces(sources)], backup)
+    inner = f"{backup}/workspaces/team-a"
+    with pytest.raises(UsageError, match="both a source and the sink"):
+        mlmigrate.copy([backup], inner)
+    with pytest.raises(UsageError, match="both a source and the sink"):
+        mlmigrate.copy([inner], backup, sink_options=["workspace=team-a"])

@@ -269,7 +269,7 @@ def overlaps(stores: Sequence[Opened]) -> list[dict[str, Any]]:
     sets: dict[frozenset[int], frozenset[int]] = {}  # equal sets are one object
     holders: dict[str, frozenset[int]] = {}
     for at, opened in enumerate(stores):
-        with suppress(StoreError), closing(each_workspace(opened)) as each:
+        with suppress(StoreError), closing(each_workspace(opened, [])) as each:
             # Who inspects the store is told of what cannot be read.
             for ref in (ref for _, store in each for ref in store.refs(_RUNS)):
                 id = ref.id.split("~")[0]  # a second one in the same store

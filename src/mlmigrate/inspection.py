@@ -160,9 +160,11 @@ def inspect(
         StoreError: the store cannot be opened at all.
     """
     found = Inspection(redact(opened.location), opened.adapter.name)
-    with closing(each_workspace(opened)) as each:
+    problems: list[Problem] = []
+    with closing(each_workspace(opened, problems)) as each:
         for place, source in each:
             _inspect(found, place, source, workers, kinds)
+    found.add_findings(problems)
     return found.data()
 
 

@@ -607,9 +607,12 @@ def identity(opened: Opened) -> str:
     if opened.adapter.name == "archive":
         location = location.removeprefix("archive:")
         remote = "://" in location and not location.startswith("file:")
-        return (
+        root = (
             location.rstrip("/") if remote else os.path.realpath(local_path(location))
         )
+        # A workspace of an archive is an archive, too.
+        inner = chosen_workspace(opened) or workspaces.DEFAULT
+        return root if inner == workspaces.DEFAULT else f"{root}/workspaces/{inner}"
     if opened.adapter.name in ("wandb_offline", "neptune_export"):
         return os.path.realpath(location.partition(":")[2])
     if opened.adapter.name == "neptune_offline":

@@ -89,6 +89,9 @@ def verify(
     """
     with closing(passes(sources, sink)) as each:
         for one in each:
+            if isinstance(one, Problem):
+                yield one
+                continue
             yield from one.problems
             yield from _Verification(one, options).verdicts()
 
@@ -106,7 +109,9 @@ class _Verification:
         self._sources = one.sources
         self._sink = one.sink
         self._options = options
-        self._job = Job(self._sources, self._sink, options, False, one.workspace)
+        self._job = Job(
+            self._sources, self._sink, options, dry=False, workspace=one.workspace
+        )
         self._seen: dict[Kind, set[Ref]] = defaultdict(set)
         self._several: set[str] = set()
 

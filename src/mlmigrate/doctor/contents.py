@@ -14,9 +14,9 @@ from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection, Source
 from mlmigrate.doctor.check import Check, listed, many
 from mlmigrate.doctor.places import shown_of
-from mlmigrate.errors import MlmigrateError
+from mlmigrate.errors import MlmigrateError, StoreError
 from mlmigrate.locations import Opened
-from mlmigrate.model import KINDS, Failed, Item, Kind
+from mlmigrate.model import KINDS, Failed, Item, Kind, Problem
 from mlmigrate.pipeline.workspaces import each_workspace
 from mlmigrate.redaction import bears_credential
 
@@ -89,12 +89,14 @@ def _bearers(item: Item) -> set[str]:
 def diagnose_contents(opened: Opened) -> Iterator[Check]:
     """Read a whole store: its items, where their artifacts are, their credentials."""
     shown = shown_of(opened.location)
-    found = _Contents()
+    found, problems = _Contents(), list[Problem]()
     try:
-        with closing(each_workspace(opened)) as each:
+        with closing(each_workspace(opened, problems)) as each:
             for place, source in each:
                 for item in _items(place, source):
                     found.add(item)
+        for problem in problems:
+            raise StoreError(f"{problem.where} {problem.what}")
     except MlmigrateError as error:
         fix = "put right what the message says"
         yield Check("contents", False, str(error), fix)

@@ -14,7 +14,7 @@ from mlmigrate.ahead import reading
 from mlmigrate.contract import Recording
 from mlmigrate.entities import HOUSED, HOUSES
 from mlmigrate.locations import Opened
-from mlmigrate.model import Finding
+from mlmigrate.model import Finding, Problem
 from mlmigrate.pipeline.deciding import copy_items
 from mlmigrate.pipeline.entities import copy_entities
 from mlmigrate.pipeline.experiments import copy_experiments, read_experiments
@@ -46,7 +46,10 @@ def copy(
     """
     with closing(passes(sources, sink)) as each:
         for one in each:
-            yield from _copy(one, options, dry=dry)
+            if isinstance(one, Problem):
+                yield one
+            else:
+                yield from _copy(one, options, dry=dry)
 
 
 def _copy(one: Pass, options: Options, *, dry: bool) -> Generator[Event, None, None]:

@@ -139,11 +139,7 @@ def open_stores(sources: Sequence[Opened], sink: Opened) -> Iterator[Stores]:
         StoreError: the sink cannot be opened at all, nor can any source; or nothing is
             where one should be.
     """
-    for source in sources:
-        if identity(source) == identity(sink):
-            raise UsageError(
-                f"{redact(sink.location)} is both a source and the sink: nothing to do"
-            )
+    keep_apart(sources, sink)
     with ExitStack() as stack:
         found: list[tuple[Opened, Source]] = []
         bad: list[Problem] = []
@@ -157,6 +153,17 @@ def open_stores(sources: Sequence[Opened], sink: Opened) -> Iterator[Stores]:
                     raise
                 bad.append(unusable(source, error))
         yield Stores(found, stack.enter_context(closing(sink.sink())), bad)
+
+
+def keep_apart(sources: Sequence[Opened], sink: Opened) -> None:
+    """Refuse to copy a store into itself.
+
+    Raises:
+        UsageError: the sink is also a source.
+    """
+    if any(identity(source) == identity(sink) for source in sources):
+        what = "is both a source and the sink: nothing to do"
+        raise UsageError(f"{redact(sink.location)} {what}")
 
 
 def unusable(source: Opened, error: StoreError) -> Problem:

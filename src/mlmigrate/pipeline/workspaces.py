@@ -13,7 +13,7 @@ from mlmigrate.entities import HOUSES
 from mlmigrate.errors import StoreError
 from mlmigrate.locations import Opened, chosen_workspace, shown, within
 from mlmigrate.model import Problem
-from mlmigrate.pipeline.job import open_stores, unusable
+from mlmigrate.pipeline.job import keep_apart, open_stores, unusable
 from mlmigrate.workspaces import DEFAULT, is_name
 
 
@@ -35,9 +35,11 @@ class _Plan:
     problems: list[Problem] = field(default_factory=list)
 
 
-def passes(sources: Sequence[Opened], sink: Opened) -> Generator[Pass, None, None]:
+def passes(
+    sources: Sequence[Opened], sink: Opened
+) -> Generator[Pass | Problem, None, None]:
     """Yield a pass for each workspace of the sink that something goes into; each is
-    over when the next is asked for.
+    over when the next is asked for. One that cannot be opened is a problem.
 
     What a sink has no workspaces for goes into the one place that it has, like what
     comes from several stores.
@@ -49,8 +51,10 @@ def passes(sources: Sequence[Opened], sink: Opened) -> Generator[Pass, None, Non
     home, keeps = chosen_workspace(sink) or DEFAULT, chosen_workspace(sink) is None
     with open_stores(sources, sink) as stores, ExitStack() as stack:
         plans = _plans(stores.sources, home, stores.sink if keeps else None)
-        for first in list(plans.values())[:1]:
-            first.problems[:0] = stores.unusable
+        views = [view for plan in plans.values() for view in plan.views]
+        for name in plans:
+            keep_apart(views, sink if name == home else within(sink, name))
+        yield from stores.unusable
         if home in plans:
             plan = plans.pop(home)
             known = {id(opened): source for opened, source in stores.sources}
@@ -59,8 +63,14 @@ def passes(sources: Sequence[Opened], sink: Opened) -> Generator[Pass, None, Non
     for name, plan in plans.items():
         with ExitStack() as stack:
             found = _opened(plan, stack, {})
-            place = stack.enter_context(closing(within(sink, name).sink()))
-            yield Pass(name, found, place, plan.problems)
+            place = within(sink, name)
+            try:
+                opened = stack.enter_context(closing(place.sink()))
+            except StoreError as error:
+                what = f"cannot be opened, nothing was written there: {error}"
+                yield Problem(shown(place), what)
+                continue
+            yield Pass(name, found, opened, plan.problems)
 
 
 def _plans(
@@ -78,7 +88,13 @@ def _plans(
     """
     plans: dict[str, _Plan] = {}
     for given, source in sources:
-        views = [given, *(within(given, name) for name in others(given, source))]
+        views = [given]
+        try:
+            views += (within(given, name) for name in others(given, source))
+        except StoreError as error:
+            what = f"its workspaces are not told, and one alone is read: {error}"
+            plan = plans.setdefault(home, _Plan())
+            plan.problems.append(Problem(shown(given), what))
         for view in views:
             name = chosen_workspace(view) or DEFAULT
             named = name == home or is_name(name)
@@ -89,7 +105,7 @@ def _plans(
             plan = plans.setdefault(name if own else home, _Plan())
             plan.views.append(view)
             if not named:
-                what = "is no name that MLflow takes: what is there comes into another"
+                what = f"is no name that MLflow takes: what is there comes into {home}"
                 plan.problems.append(Problem(shown(view), what))
     return plans
 
@@ -118,10 +134,10 @@ def others(opened: Opened, source: Source) -> list[str]:
 
 
 def each_workspace(
-    opened: Opened,
+    opened: Opened, problems: list[Problem]
 ) -> Generator[tuple[Opened, Source], None, None]:
     """Yield a store for reading, in each of its workspaces; it is closed when the next
-    is asked for.
+    is asked for. What cannot be opened but the first is noted in *problems*.
 
     Raises:
         StoreError: it cannot be opened.
@@ -131,5 +147,10 @@ def each_workspace(
         yield opened, source
     for name in names:
         place = within(opened, name)
-        with closing(place.source()) as source:
+        try:
+            source = place.source()
+        except StoreError as error:
+            problems.append(unusable(place, error))
+            continue
+        with closing(source):
             yield place, source

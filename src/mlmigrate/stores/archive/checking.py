@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from mlmigrate.codec import COUNTED
-from mlmigrate.errors import ItemError
+from mlmigrate.errors import ItemError, StoreNotFound
 from mlmigrate.model import KINDS, Failed, Ref
 from mlmigrate.stores.archive import lock, manifest, workspaces
 from mlmigrate.stores.archive.blobs import Blobs
@@ -85,12 +85,21 @@ def check(
         StoreNotFound: there is no archive.
         StoreError: a later version of mlmigrate wrote it.
     """
-    found = _checked(place, share, observe)
-    for name in workspaces.names(place):
+    names = workspaces.names(place)
+    try:
+        found = _checked(place, share, observe)
+    except StoreNotFound:
+        if not names:
+            raise
+        found = Checked(notes=["nothing of the default workspace is here"])
+    for name in names:
         folder = workspaces.folder_of(name)
         inner = place.below(folder)
         try:
             found.add(_checked(inner, share, observe), folder)
+        except StoreNotFound:
+            where = f"{folder}/{manifest.NAME}"
+            found.damaged.append(Damage(where, "is missing, and so is its spare"))
         finally:
             inner.close()
     return found

@@ -54,6 +54,15 @@ def check_free(place: Place) -> None:
             f"{place.location} holds other files ({strange[0]!a}): give a new or an"
             " empty folder for an archive"
         )
+    _check_no_segments(place)
+
+
+def _check_no_segments(place: Place) -> None:
+    if next(place.files("segments"), None) is not None:
+        raise StoreError(
+            f"{place.location} holds segments, but no {manifest.NAME} nor its"
+            f" spare, {manifest.SPARE}: bring one of them back from a copy"
+        )
 
 
 def locked(place: Place) -> tuple[lock.Lock, str | None]:
@@ -77,11 +86,7 @@ def begin(place: Place) -> Manifest:
     try:
         found = manifest.read(place)
     except StoreNotFound:
-        if next(place.files("segments"), None) is not None:
-            raise StoreError(
-                f"{place.location} holds segments, but no {manifest.NAME} nor its"
-                f" spare, {manifest.SPARE}: bring one of them back from a copy"
-            ) from None
+        _check_no_segments(place)
         now = _now()
         empty = Manifest(File(0, ""), created=now, updated=now, tool=_tool())
         return publish(place, empty, Index(newest([])))

@@ -29,7 +29,10 @@ def _was_there(place: Place, as_of: int | None) -> bool:
     try:
         segments = manifest.read(place).manifest.segments
     except StoreNotFound:
-        return False  # an export was stopped before it completed anything
+        # An export may have been stopped before it completed anything.
+        return place.size(manifest.CURRENT) is not None or bool(
+            place.folders("segments")
+        )
     except StoreError:
         return True
     finally:

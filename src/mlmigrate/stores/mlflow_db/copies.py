@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from mlmigrate import marks
 from mlmigrate.contract import Copy
+from mlmigrate.entities import ENTITIES
 from mlmigrate.merge import origins_of
 from mlmigrate.mlflow_traces import trace_id
-from mlmigrate.model import Ref
+from mlmigrate.model import Kind, Ref
 from mlmigrate.stores.mlflow_db.workspaces import is_in
 from mlmigrate.workspaces import COLUMN
 
@@ -142,14 +143,22 @@ def trace_copies(
     }
 
 
-def renamed(connection: sa.Connection, tables: Tables, place: Marked) -> dict[str, str]:
-    """Return origin -> id for the runs or logged models that bear another id than their
-    origin: those that a server once minted an id for.
+def renamed(
+    connection: sa.Connection, tables: Tables, place: Marked, workspace: str
+) -> dict[str, str]:
+    """Return origin -> id for those runs or logged models of a workspace that bear
+    another id than their origin: a server once minted it.
     """
     tags = tables[place.tags]
     query = sa.select(tags.c[place.value], tags.c[place.id]).where(
         tags.c[place.key] == marks.ORIGIN, tags.c[place.value] != tags.c[place.id]
     )
+    items, homes = tables[place.table], tables["experiments"]
+    if COLUMN in homes.c:
+        query = query.join(items, items.c[place.id] == tags.c[place.id]).join(
+            homes, homes.c.experiment_id == items.c.experiment_id
+        )
+        query = query.where(is_in(homes.c[COLUMN], workspace))
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
@@ -163,36 +172,40 @@ def model_copies(
     return {ref: Copy(ref, None) for ref in found if ref.id in names}
 
 
-def others(connection: sa.Connection, tables: Tables, workspace: str) -> list[int]:
-    """Return the ids of the experiments of other workspaces."""
-    table = tables["experiments"]
-    if COLUMN not in table.c:
-        return []
-    query = sa.select(table.c.experiment_id)
-    elsewhere = sa.not_(is_in(table.c[COLUMN], workspace))
-    return list(connection.scalars(query.where(elsewhere)))
-
-
-def in_others(
+def elsewhere(
     connection: sa.Connection,
     tables: Tables,
-    refs: Sequence[Ref],
-    homes: Collection[int],
-) -> set[Ref]:
-    """Return which runs, logged models or traces these experiments have."""
-    table, id = {
-        "run": (tables["runs"], "run_uuid"),
-        "logged_model": (tables["logged_models"], "model_id"),
-        "trace": (tables["trace_info"], "request_id"),
-    }[refs[0].kind]
-    query = sa.select(table.c[id], table.c.experiment_id).where(
-        table.c[id].in_([ref.id for ref in refs])
-    )
-    return {
-        Ref(refs[0].kind, found)
-        for found, home in connection.execute(query)
-        if home in homes
-    }
+    kind: Kind,
+    ids: Sequence[str],
+    workspace: str,
+) -> set[str]:
+    """Return which items of a kind are in other workspaces, whose ids are there once:
+    none of those that are known by their names.
+    """
+    table, id = _home_of(tables, kind)
+    if id in (ENTITIES[kind].names if kind in ENTITIES else ()):
+        return set()
+    homes = tables["experiments"]
+    query: Any = sa.select(table.c[id]).where(table.c[id].in_(list(ids)))
+    if "experiment_id" in table.c and COLUMN in homes.c:
+        same = homes.c.experiment_id == table.c.experiment_id
+        query = query.join(homes, same).where(~is_in(homes.c[COLUMN], workspace))
+    elif COLUMN in table.c:
+        query = query.where(~is_in(table.c[COLUMN], workspace))
+    else:
+        return set()
+    return {str(found) for found in connection.scalars(query)}
+
+
+def _home_of(tables: Tables, kind: Kind) -> tuple[sa.Table, str]:
+    """Return the table of the items of a kind, and the column of their ids."""
+    if kind in ENTITIES:
+        own = ENTITIES[kind].own
+        return tables[own.name], own.owner
+    if kind == "trace":
+        return tables["trace_info"], "request_id"
+    place = RUNS if kind == "run" else LOGGED_MODELS
+    return tables[place.table], place.id
 
 
 def _of(table: sa.Table, query: sa.Select[Any], workspace: str) -> sa.Select[Any]:

@@ -13,7 +13,7 @@ from mlmigrate.errors import StoreError
 from mlmigrate.model import Finding, Problem
 from mlmigrate.stores.mlflow_db.links import ENDS
 from mlmigrate.stores.mlflow_db.tables import Tables
-from mlmigrate.workspaces import COLUMN
+from mlmigrate.workspaces import COLUMN, DEFAULT
 
 #: Tables that are carried over, or that only repeat what others say.
 CARRIED = {
@@ -120,8 +120,12 @@ def findings(tables: Tables) -> Iterator[Finding]:
     """
     for look in (_uncarried, _linked, _orphans):
         for name, query, what in look(tables):
+            # What stands in no workspace is told with the default one.
+            here = tables.is_here(name)
+            if here is None and tables.workspace != DEFAULT:
+                continue
             try:
-                count = tables.fetch(query)[0][0]
+                count = tables.fetch(query if here is None else query.where(here))[0][0]
             except StoreError as error:
                 if not tables.is_file:
                     raise
@@ -213,7 +217,9 @@ def _orphans(tables: Tables) -> Iterator[_Look]:
         keys = {**named, **{each: each for each in held}}
         rows = sa.table(name, *map(sa.column, keys))
         owners = sa.table(owner, *map(sa.column, keys.values()))
-        same = (owners.c[whole] == rows.c[key] for key, whole in keys.items())
+        same = (
+            _plain(owners, whole) == _plain(rows, key) for key, whole in keys.items()
+        )
         # Unlike NOT IN, this holds for NULL, too.
         lost: Any = ~sa.exists().where(*same).correlate(rows)
         if not set(keys.values()) <= tables.columns.get(owner, set()):
@@ -224,3 +230,11 @@ def _orphans(tables: Tables) -> Iterator[_Look]:
             lost = sa.and_(lost, _OF_TRACE)
         what = f"rows belong to no {title}: not copied"
         yield name, _count(rows, lost), what
+
+
+def _plain(table: sa.TableClause, name: str) -> sa.ColumnElement[Any]:
+    """Return a column; of that of workspaces, the default one in one form."""
+    column: sa.ColumnElement[Any] = table.c[name]
+    if name != COLUMN:
+        return column
+    return sa.func.coalesce(sa.func.nullif(column, ""), DEFAULT)

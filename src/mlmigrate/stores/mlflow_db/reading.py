@@ -109,7 +109,7 @@ class DbReader:
     def workspaces(self) -> Sequence[str]:
         """See `mlmigrate.contract.Housing.workspaces`."""
         with self._tables.lock:
-            return workspaces.names(self._tables)
+            return self._tables.workspaces
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -214,14 +214,16 @@ class DbReader:
         with self._tables.lock:
             if self._connection is not None:
                 snapshot.check_unchanged(self._shared)
-            if self._tables.workspace != DEFAULT:
-                return []  # what belongs to nothing is in the default one
-            return [*self._shortage(), *leftovers.findings(self._tables)]
+            return [
+                *self._shortage(),
+                *workspaces.findings(self._tables),
+                *leftovers.findings(self._tables),
+            ]
 
     @cached_property
     def _is_part(self) -> bool:
         """Whether there are other workspaces than that which is read."""
-        return bool({*self.workspaces()} - {self._tables.workspace})
+        return bool({*self._tables.workspaces} - {self._tables.workspace})
 
     def _shortage(self) -> Iterator[Finding]:
         missing = snapshot.missing_bytes(self._path) if self._path else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import cached_property
 from importlib import import_module
 from threading import RLock
 from typing import Any, TypeAlias, TypeVar
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from mlmigrate.artifacts import short
 from mlmigrate.errors import StoreError
+from mlmigrate.stores.mlflow_db import workspaces
 from mlmigrate.stores.mlflow_db.values import decoded
 from mlmigrate.stores.mlflow_db.workspaces import is_in
 from mlmigrate.workspaces import COLUMN, DEFAULT
@@ -104,9 +106,24 @@ class Tables:
             for name in columns
         ]
         query = sa.select(*wanted).select_from(sa.table(table))
-        if COLUMN not in have:
-            return query
-        return query.where(is_in(sa.column(COLUMN), self.workspace))
+        here = self.is_here(table)
+        return query if here is None else query.where(here)
+
+    def is_here(self, table: str) -> sa.ColumnElement[bool] | None:
+        """Tell the rows of a table that stand in the workspace; None where all do."""
+        if COLUMN not in self.columns.get(table, ()):
+            return None
+        column: Any = sa.column(COLUMN)
+        if self.workspace != DEFAULT:
+            return is_in(column, self.workspace)
+        others = [name for name in self.workspaces if name != DEFAULT]
+        # What no name reads, nobody else does.
+        return sa.or_(column.is_(None), column.not_in(others)) if others else None
+
+    @cached_property
+    def workspaces(self) -> list[str]:
+        """The names of all workspaces."""
+        return workspaces.names(self)
 
     def rows(
         self, table: str, *columns: str, where: Mapping[str, Any] | None = None

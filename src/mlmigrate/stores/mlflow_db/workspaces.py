@@ -11,10 +11,12 @@ import sqlalchemy as sa
 
 from mlmigrate import entities
 from mlmigrate.entities import ENTITIES
+from mlmigrate.errors import StoreError
+from mlmigrate.model import Finding, Problem
 from mlmigrate.workspaces import COLUMN, DEFAULT
 
 if TYPE_CHECKING:
-    from mlmigrate.stores.mlflow_db.tables import Tables
+    from mlmigrate.stores.mlflow_db.tables import Rows, Tables
 
 _OWN = ENTITIES["workspace"].own
 _CATALOG = _OWN.name
@@ -36,14 +38,45 @@ def is_in(column: Any, workspace: str) -> sa.ColumnElement[bool]:
 
 def names(tables: Tables) -> list[str]:
     """Return the names of all workspaces: of those that hold something, and of those
-    that the catalog knows.
+    that the catalog knows. What cannot be read of them tells none.
     """
-    found = {str(row[0]) for row in tables.rows(_CATALOG, "name")}
-    for table in _ROOTS:
-        if COLUMN in tables.columns.get(table, ()):
-            query: Any = sa.select(sa.column(COLUMN)).select_from(sa.table(table))
-            found |= {str(row[0] or DEFAULT) for row in tables.fetch(query.distinct())}
+    found = {DEFAULT}
+    for table, column in ((_CATALOG, "name"), *((each, COLUMN) for each in _ROOTS)):
+        if column not in tables.columns.get(table, ()):
+            continue
+        query: Any = sa.select(sa.column(column)).select_from(sa.table(table))
+        try:
+            rows = tables.fetch(query.distinct())
+        except StoreError:
+            if not tables.is_file:
+                raise
+            continue  # a damaged page; `findings` tells of it
+        names = (row[0] for row in rows)
+        found |= {each for each in names if each and type(each) is str}
     return sorted(found)
+
+
+def findings(tables: Tables) -> Iterator[Finding]:
+    """Tell if what is said of workspaces cannot be read.
+
+    Raises:
+        StoreError: a server does not answer.
+    """
+    if _CATALOG not in tables.columns:
+        return
+    try:
+        tables.rows(_CATALOG, *sorted(tables.columns[_CATALOG]))
+    except StoreError as error:
+        if not tables.is_file:
+            raise
+        what = f"table {_CATALOG}: what is said there is not copied: {error}"
+        yield Problem(tables.location, what)
+
+
+def _rows_of_default(tables: Tables, columns: list[str]) -> Rows:
+    if "name" not in tables.columns.get(_CATALOG, ()):
+        return []
+    return tables.rows(_CATALOG, "name", *columns, where={"name": DEFAULT})
 
 
 def ids(tables: Tables) -> Iterator[str]:
@@ -54,7 +87,13 @@ def ids(tables: Tables) -> Iterator[str]:
         yield tables.workspace
         return
     others = sorted(tables.columns.get(_CATALOG, set()) - {"name"})
-    for _, *said in tables.rows(_CATALOG, "name", *others, where={"name": DEFAULT}):
+    try:
+        rows = _rows_of_default(tables, others)
+    except StoreError:
+        if not tables.is_file:
+            raise
+        return  # `findings` tells of it
+    for _, *said in rows:
         row = dict(zip(others, said, strict=True))
         if any(entities.said_by_others(_OWN, row).values()):
             yield DEFAULT

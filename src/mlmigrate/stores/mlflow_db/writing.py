@@ -157,9 +157,7 @@ class DbSink:
         self._making = schema.begin(place)
         #: Origin -> id of the items whose ids are not their origins, by kind.
         self._renamed: dict[Kind, dict[str, str]] = {}
-        #: The experiments of other workspaces, once looked up.
-        self._others: frozenset[int] | None = None
-        #: What was asked for, and is in one of them.
+        #: What was asked for, and is in another workspace.
         self._elsewhere: set[Ref] = set()
 
     @cached_property
@@ -310,6 +308,7 @@ class DbSink:
             wanted[ref.kind].append(ref)
         tables = self._tables
         found: dict[Ref, Copy] = {}
+        _ = self._shared  # asked by another connection, which may have to wait
         with self._engine.connect() as connection:
             if refs := wanted["experiment"]:
                 found.update(
@@ -318,25 +317,26 @@ class DbSink:
             for kind, place in _MARKED.items():
                 refs = wanted[kind]
                 if refs and kind not in self._renamed:
-                    self._renamed[kind] = copies.renamed(connection, tables, place)
+                    self._renamed[kind] = copies.renamed(
+                        connection, tables, place, self._workspace
+                    )
                 for at in range(0, len(refs), _IDS):
                     part = refs[at : at + _IDS]
                     marked = copies.marked_copies(
                         connection, tables, place, part, self._renamed[kind]
                     )
-                    found.update(self._at_home(connection, marked))
+                    found.update(self._at_home(connection, part, marked))
             traces = wanted["trace"]
             for at in range(0, len(traces), _IDS):
                 part = traces[at : at + _IDS]
                 there = copies.trace_copies(connection, tables, part)
-                found.update(self._at_home(connection, there))
+                found.update(self._at_home(connection, part, there))
             for kind in _entities():
                 if refs := wanted[kind]:
-                    found.update(
-                        entity_rows.copies(
-                            connection, tables, kind, refs, self._workspace
-                        )
+                    there = entity_rows.copies(
+                        connection, tables, kind, refs, self._workspace
                     )
+                    found.update(self._at_home(connection, refs, there))
             if models := {ref.id for ref in wanted["registered_model"]}:
                 found.update(
                     copies.model_copies(connection, tables, models, self._workspace)
@@ -344,19 +344,24 @@ class DbSink:
         return found
 
     def _at_home(
-        self, connection: sa.Connection, found: Mapping[Ref, Copy]
+        self, connection: sa.Connection, refs: Sequence[Ref], found: Mapping[Ref, Copy]
     ) -> dict[Ref, Copy]:
         """Return those copies that are in the workspace; note which are in others."""
-        if self._others is None:
-            others = copies.others(connection, self._tables, self._workspace)
-            self._others = frozenset(others)
-        if not self._others or not found:
+        if not self._shared or not refs:
             return dict(found)
-        refs = [copy.ref for copy in found.values()]
-        away = copies.in_others(connection, self._tables, refs, self._others)
-        here = {origin: copy for origin, copy in found.items() if copy.ref not in away}
-        self._elsewhere |= found.keys() - here.keys()
-        return here
+        kind = refs[0].kind
+        # What is looked for in one workspace alone may have its id in another.
+        ids = {ref: found[ref].ref.id if ref in found else ref.id for ref in refs}
+        away = copies.elsewhere(
+            connection, self._tables, kind, list(ids.values()), self._workspace
+        )
+        self._elsewhere |= {ref for ref, id in ids.items() if id in away}
+        return {ref: copy for ref, copy in found.items() if ref not in self._elsewhere}
+
+    @cached_property
+    def _shared(self) -> bool:
+        """Whether there are other workspaces."""
+        return bool({*self._reader.workspaces()} - {self._workspace})
 
     # -- writing ----------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from mlmigrate.stores.mlflow_server.entity_writing import COLUMNS
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.release import (
     Release,
+    has_workspaces,
     kinds_of,
     lacks,
     narrowed,
@@ -252,7 +253,7 @@ class Server:
     def capabilities(self) -> Capabilities:
         """See `mlmigrate.contract.Sink.capabilities`."""
         kinds = kinds_of(self._rest)
-        if self.workspaces():
+        if has_workspaces(self._rest):
             kinds |= {*HOUSES}
         return narrowed(CAPABILITIES, self._release, kinds)
 

@@ -358,7 +358,7 @@ def _webhook(task: Task) -> _Made:
 
 
 def _workspace(task: Task) -> _Made:
-    """It was made when the server was opened."""
+    """It was made before anything was written to it: `workspaces.ToCome`."""
     made = task.standing or task.find()
     if made is None:
         raise ItemError("there is no such workspace any more")

@@ -45,7 +45,7 @@ def check(rest: Rest, workspace: str) -> None:
     known = names(rest)
     if workspace in known or workspace == DEFAULT:
         return
-    if not known:
+    if not known and not has_workspaces(rest):
         raise StoreError(
             f"{rest.base} has no workspaces: leave out the option workspace (or the"
             " variable MLFLOW_WORKSPACE), or start it with --enable-workspaces"
