@@ -531,7 +531,7 @@ def test_entities_that_another_workspace_has(
 
 
 def test_one_store_in_two_workspaces_of_a_server(
-    sources: MemorySources, enabled: str
+    sources: MemorySources, enabled: str, tmp_path: Path
 ) -> None:
     """Each has its own copies, which a repeat finds, in its database as well."""
     origin = sources(experiment(), run())
@@ -541,6 +541,18 @@ def test_one_store_in_two_workspaces_of_a_server(
     for sink_options in [], place:
         again = mlmigrate.copy([origin], enabled, sink_options=sink_options)
         assert not again.copied | again.updated
+    sink = tmp_path / "sink.db"
+    for outcome in ("copied", "skipped"):
+        report = mlmigrate.copy([enabled], str(sink))
+        assert report.failed == []
+        assert getattr(report, outcome)["run"] == 2
+        found = mlmigrate.verify([enabled], str(sink))
+        assert (found.different, found.missing) == ([], [])
+    # What is there already is found in its own workspace, also by the origin alone.
+    for name in ("default", "team-a"):
+        options = [f"workspace={name}"]
+        report = mlmigrate.copy([origin], str(sink), sink_options=options)
+        assert (report.failed, report.skipped["run"]) == ([], 1)
 
 
 def test_a_workspace_of_an_archive_that_is_damaged(

@@ -28,7 +28,7 @@ def write_logged_model(
     """Insert a logged model, or what the one that stands lacks, with its mark."""
     item, header = delivery.item, delivery.item.header
     assert isinstance(header, LoggedModel)
-    id = delivery.into.id if delivery.into else model_id(item.origin)
+    id = stored.id
     home = int(header.experiment.id)
     created = header.creation_time or 0
     values = {

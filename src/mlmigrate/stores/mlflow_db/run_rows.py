@@ -26,7 +26,7 @@ def write_run(transaction: Transaction, delivery: Delivery, stored: Stored) -> R
     """Insert a run, or what the one that stands lacks, with its mark."""
     item, header = delivery.item, delivery.item.header
     assert isinstance(header, Run)
-    id = delivery.into.id if delivery.into else run_id(item.origin)
+    id = stored.id
     values = {
         "name": header.name,
         "source_type": header.source_type,

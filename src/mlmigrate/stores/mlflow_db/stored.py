@@ -19,41 +19,57 @@ from mlmigrate.artifacts import (
 from mlmigrate.contract import Delivery
 from mlmigrate.errors import ItemError
 from mlmigrate.mlflow_traces import trace_id
-from mlmigrate.model import Failed, LoggedModel, Run, Trace
+from mlmigrate.model import Failed, Item, LoggedModel, Run, Trace
 from mlmigrate.stores.mlflow_db.copies import model_id, run_id
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An item's artifacts as written: where, and what."""
+    """An item's artifacts as written: where, and what; and the id that it gets."""
 
+    id: str
     uri: str | None
     checksums: str | None
     files: int
     bytes: int
 
 
-def store(delivery: Delivery, root: str | None, limit: int | None) -> Stored | Failed:
+def new_id(item: Item, origin: str) -> str:
+    """Return the id that a new copy gets: one made of its origin."""
+    match item.header:
+        case Run():
+            return run_id(origin)
+        case LoggedModel():
+            return model_id(origin)
+        case Trace():
+            return trace_id(origin)
+        case _:
+            return item.ref.id
+
+
+def store(
+    delivery: Delivery, id: str, root: str | None, limit: int | None
+) -> Stored | Failed:
     """Copy the artifacts of *delivery* below *root*, unless they are linked or skipped.
 
     Args:
         delivery: one item; only runs, logged models and traces have artifacts.
+        id: its id at the sink.
         root: a folder or URL.
         limit: the characters that a URI may have; None for any number.
     """
     item, header = delivery.item, delivery.item.header
-    own = delivery.into.id if delivery.into else None
     match header:
         case Run(artifact_uri=held):
-            below = own or run_id(item.origin)
+            below = id
         case LoggedModel(artifact_location=held):
-            below = f"models/{own or model_id(item.origin)}"
+            below = f"models/{id}"
         case Trace(artifact_location=held):
-            below = f"traces/{own or trace_id(item.origin)}"
+            below = f"traces/{id}"
         case _:
-            return Stored(None, None, 0, 0)
+            return Stored(id, None, None, 0, 0)
     if delivery.open is None or root is None:
-        return Stored(held, None, 0, 0)
+        return Stored(id, held, None, 0, 0)
     uri = f"{root}/{header.experiment.id}/{below}/artifacts"
     if delivery.into is not None and held:
         uri = held
@@ -65,7 +81,7 @@ def store(delivery: Delivery, root: str | None, limit: int | None) -> Stored | F
     except (OSError, ItemError) as error:
         return Failed(item.ref, f"its artifacts could not be copied: {short(error)}")
     combined = combined_checksum(checksums) if not delivery.into else None
-    return Stored(uri, combined, len(checksums), total)
+    return Stored(id, uri, combined, len(checksums), total)
 
 
 def _writer(uri: str) -> Callable[[str, BinaryIO], tuple[str, int]]:

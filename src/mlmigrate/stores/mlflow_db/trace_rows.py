@@ -22,7 +22,6 @@ from mlmigrate.mlflow_traces import (
     attributes_of,
     decoded,
     summed,
-    trace_id,
 )
 from mlmigrate.model import Assessment, Item, Ref, Span, Tag, Trace
 from mlmigrate.stores.mlflow_db import promoted
@@ -42,7 +41,7 @@ def write_trace(transaction: Transaction, delivery: Delivery, stored: Stored) ->
     """Insert a trace, or what the one that stands lacks, with its mark."""
     item, header = delivery.item, delivery.item.header
     assert isinstance(header, Trace)
-    id = delivery.into.id if delivery.into else trace_id(item.origin)
+    id = stored.id
     tables = transaction.tables
     limits = {
         column.name: getattr(column.type, "length", None)

@@ -50,7 +50,7 @@ from mlmigrate.stores.mlflow_db.model_rows import write_model
 from mlmigrate.stores.mlflow_db.reading import DbReader
 from mlmigrate.stores.mlflow_db.run_rows import write_run
 from mlmigrate.stores.mlflow_db.schema import names_table
-from mlmigrate.stores.mlflow_db.stored import Stored, store
+from mlmigrate.stores.mlflow_db.stored import Stored, new_id, store
 from mlmigrate.stores.mlflow_db.trace_rows import write_trace
 from mlmigrate.stores.mlflow_db.transaction import Transaction
 from mlmigrate.workspaces import DEFAULT
@@ -458,17 +458,36 @@ class DbSink:
 
     def _store(self, deliveries: Sequence[Delivery]) -> list[Stored | Failed]:
         def store_one(delivery: Delivery) -> Stored | Failed:
-            item = delivery.item
-            if Ref(item.ref.kind, item.origin) in self._elsewhere:
-                what = "is in another workspace of the sink, and its id is there once"
-                return Failed(item.ref, f"not written: it {what}")
-            limit = self._longest_uri(item.ref.kind)
-            return store(delivery, self._root, limit)
+            id = self._id_of(delivery)
+            if isinstance(id, Failed):
+                return id
+            limit = self._longest_uri(delivery.item.ref.kind)
+            return store(delivery, id, self._root, limit)
 
         if not any(delivery.item.artifacts for delivery in deliveries):
             return list(map(store_one, deliveries))
         with ThreadPoolExecutor(_FILES) as pool:
             return list(pool.map(store_one, deliveries))
+
+    def _id_of(self, delivery: Delivery) -> str | Failed:
+        """Return the id that an item gets. Where another workspace has a copy of the
+        same origin, which has its id, it keeps the one that it has at the source.
+        """
+        item = delivery.item
+        if delivery.into is not None:
+            return delivery.into.id
+        kind, own = item.ref.kind, item.ref.id
+        if Ref(kind, item.origin) not in self._elsewhere:
+            return new_id(item, item.origin)
+        if own != item.origin and kind in _MARKED:
+            with self._engine.connect() as connection:
+                taken = copies.elsewhere(
+                    connection, self._tables, kind, [own], self._workspace
+                )
+            if not taken:
+                return new_id(item, own)
+        what = "is in another workspace of the sink, and its id is there once"
+        return Failed(item.ref, f"not written: it {what}")
 
     def _longest_uri(self, kind: Kind) -> int | None:
         if self._url.get_backend_name() == "sqlite":
