@@ -14,11 +14,13 @@ from support import faults, housed, postgres, servers
 
 import mlmigrate
 from mlmigrate import entities
+from mlmigrate.contract import Selection
 from mlmigrate.discover import overlaps
 from mlmigrate.errors import StoreError, StoreNotFound, UsageError
 from mlmigrate.filters import Filters
-from mlmigrate.locations import resolve
+from mlmigrate.locations import chosen_workspace, resolve
 from mlmigrate.model import Ref
+from mlmigrate.pipeline.workspaces import each_workspace
 from mlmigrate.stores.archive import open_source, place_of
 from mlmigrate.stores.archive.checking import check
 from mlmigrate.stores.archive.manifest import iso
@@ -595,3 +597,24 @@ def test_a_workspace_of_an_archive_is_no_sink_of_it(
         mlmigrate.copy([backup], inner)
     with pytest.raises(UsageError, match="both a source and the sink"):
         mlmigrate.copy([inner], backup, sink_options=["workspace=team-a"])
+
+
+def test_all_workspaces_are_read_from_one_state(database: Path, tmp_path: Path) -> None:
+    """What is logged meanwhile is for the next copy."""
+    source = altered(database, tmp_path, "pragma journal_mode = wal")
+    opened = resolve(str(source))
+    names = {}
+    with (
+        closing(each_workspace(opened, [])) as each,
+        closing(sqlite3.connect(source)) as live,
+    ):
+        for view, store in each:
+            items = store.read(list(store.refs(Selection("experiment"))))
+            found = {item.header.name for item in items}  # type: ignore[union-attr]
+            names[chosen_workspace(view)] = found
+            late = "insert into experiments (name, workspace) values (?, 'team-b')"
+            live.execute(late, (f"late {len(names)}",))
+            live.commit()
+    others = {"team-a": {"vision"}, "team-b": {"vision"}}
+    assert names == {None: {"Default", "vision"}, **others}
+    assert mlmigrate.inspect(str(source))["experiments"]["active"] == 4 + 3

@@ -201,6 +201,11 @@ class Housing(Protocol):
         default one may be left out.
         """
 
+    def view(self, workspace: str) -> Mapping[str, object]:
+        """Return the options that open this same state in another workspace, while this
+        one is open.
+        """
+
 
 @runtime_checkable
 class Source(Protocol):

@@ -118,31 +118,21 @@ class Job:
     versions: dict[tuple[int, str, int], int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What a copy or a comparison works on."""
-
-    sources: list[tuple[Opened, Source]]
-    sink: Sink
-    unusable: list[Problem]  # sources that cannot be opened, of several
-
-
 @contextmanager
-def open_stores(sources: Sequence[Opened], sink: Opened) -> Iterator[Stores]:
-    """Open the sources, then the sink, and close them all in the end.
+def open_sources(
+    sources: Sequence[Opened], bad: list[Problem]
+) -> Iterator[list[tuple[Opened, Source]]]:
+    """Open the sources, and close them all in the end.
 
-    A damaged source, or a server that is down, does not cost the other sources; a
-    location where nothing is stops everything, as it is most likely misspelt.
+    A damaged source, or a server that is down, does not cost the others, and is noted
+    in *bad*; a location where nothing is stops everything, as it is most likely
+    misspelt.
 
     Raises:
-        UsageError: the sink is also a source.
-        StoreError: the sink cannot be opened at all, nor can any source; or nothing is
-            where one should be.
+        StoreError: no source can be opened; or nothing is where one should be.
     """
-    keep_apart(sources, sink)
     with ExitStack() as stack:
         found: list[tuple[Opened, Source]] = []
-        bad: list[Problem] = []
         for source in sources:
             try:
                 found.append((source, stack.enter_context(closing(source.source()))))
@@ -152,7 +142,7 @@ def open_stores(sources: Sequence[Opened], sink: Opened) -> Iterator[Stores]:
                 if len(bad) == len(sources) - 1:
                     raise
                 bad.append(unusable(source, error))
-        yield Stores(found, stack.enter_context(closing(sink.sink())), bad)
+        yield found
 
 
 def keep_apart(sources: Sequence[Opened], sink: Opened) -> None:

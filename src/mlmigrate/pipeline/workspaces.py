@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlmigrate.contract import Housing, Sink, Source
 from mlmigrate.entities import HOUSES
 from mlmigrate.errors import StoreError
 from mlmigrate.locations import Opened, chosen_workspace, shown, within
 from mlmigrate.model import Problem
-from mlmigrate.pipeline.job import keep_apart, open_stores, unusable
+from mlmigrate.pipeline.job import keep_apart, open_sources, unusable
 from mlmigrate.workspaces import DEFAULT, is_name
 
 
@@ -49,28 +49,36 @@ def passes(
         StoreError: a store cannot be opened at all.
     """
     home, keeps = chosen_workspace(sink) or DEFAULT, chosen_workspace(sink) is None
-    with open_stores(sources, sink) as stores, ExitStack() as stack:
-        plans = _plans(stores.sources, home, stores.sink if keeps else None)
-        views = [view for plan in plans.values() for view in plan.views]
-        for name in plans:
-            keep_apart(views, sink if name == home else within(sink, name))
-        yield from stores.unusable
-        if home in plans:
-            plan = plans.pop(home)
-            known = {id(opened): source for opened, source in stores.sources}
-            found = _opened(plan, stack, known)
-            yield Pass(home, found, stores.sink, plan.problems)
-    for name, plan in plans.items():
-        with ExitStack() as stack:
-            found = _opened(plan, stack, {})
-            place = within(sink, name)
-            try:
-                opened = stack.enter_context(closing(place.sink()))
-            except StoreError as error:
-                what = f"cannot be opened, nothing was written there: {error}"
-                yield Problem(shown(place), what)
-                continue
-            yield Pass(name, found, opened, plan.problems)
+    keep_apart(sources, sink)
+    bad: list[Problem] = []
+    with open_sources(sources, bad) as found:
+        known = {id(opened): source for opened, source in found}
+        # The sink is closed before it is opened in another workspace.
+        with closing(sink.sink()) as target, ExitStack() as stack:
+            plans = _plans(found, home, target if keeps else None)
+            views = [view for plan in plans.values() for view in plan.views]
+            for name in plans:
+                keep_apart(views, sink if name == home else within(sink, name))
+            yield from bad
+            if (plan := plans.pop(home, None)) is not None:
+                yield Pass(home, _opened(plan, stack, known), target, plan.problems)
+        for name, plan in plans.items():
+            yield from _elsewhere(name, plan, within(sink, name))
+
+
+def _elsewhere(
+    name: str, plan: _Plan, place: Opened
+) -> Generator[Pass | Problem, None, None]:
+    """Yield the pass into another workspace of the sink, or why there is none."""
+    with ExitStack() as stack:
+        found = _opened(plan, stack, {})
+        try:
+            opened = stack.enter_context(closing(place.sink()))
+        except StoreError as error:
+            what = f"cannot be opened, nothing was written there: {error}"
+            yield Problem(shown(place), what)
+            return
+        yield Pass(name, found, opened, plan.problems)
 
 
 def _plans(
@@ -90,7 +98,7 @@ def _plans(
     for given, source in sources:
         views = [given]
         try:
-            views += (within(given, name) for name in others(given, source))
+            views += others(given, source)
         except StoreError as error:
             what = f"its workspaces are not told, and one alone is read: {error}"
             plan = plans.setdefault(home, _Plan())
@@ -126,11 +134,15 @@ def _opened(
     return found
 
 
-def others(opened: Opened, source: Source) -> list[str]:
-    """Return the workspaces of a source beside the default one, where nobody chose."""
+def others(opened: Opened, source: Source) -> list[Opened]:
+    """Return a source's workspaces beside the default one, where nobody chose."""
     if chosen_workspace(opened) is not None or not isinstance(source, Housing):
         return []
-    return [name for name in source.workspaces() if name != DEFAULT]
+    return [
+        replace(opened, options={**opened.options, **source.view(name)})
+        for name in source.workspaces()
+        if name != DEFAULT
+    ]
 
 
 def each_workspace(
@@ -143,14 +155,13 @@ def each_workspace(
         StoreError: it cannot be opened.
     """
     with closing(opened.source()) as source:
-        names = others(opened, source)
+        views = others(opened, source)
         yield opened, source
-    for name in names:
-        place = within(opened, name)
-        try:
-            source = place.source()
-        except StoreError as error:
-            problems.append(unusable(place, error))
-            continue
-        with closing(source):
-            yield place, source
+        for view in views:
+            try:
+                held = view.source()
+            except StoreError as error:
+                problems.append(unusable(view, error))
+                continue
+            with closing(held):
+                yield view, held

@@ -101,6 +101,10 @@ class MemoryStore:
         """See `mlmigrate.contract.Housing.workspaces`."""
         return _workspaces(self.location)
 
+    def view(self, workspace: str) -> Mapping[str, object]:
+        """See `mlmigrate.contract.Housing.view`."""
+        return {"workspace": workspace}
+
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
         for ref, item in list(self._held.items.items()):

@@ -185,6 +185,10 @@ class ArchiveSource:
         """See `mlmigrate.contract.Housing.workspaces`."""
         return workspaces.names(self._place, self._as_of)
 
+    def view(self, workspace: str) -> Mapping[str, object]:
+        """See `mlmigrate.contract.Housing.view`."""
+        return {"workspace": workspace}
+
     @property
     def manifest(self) -> Manifest:
         """The state that is read."""

@@ -111,6 +111,10 @@ class DbReader:
         with self._tables.lock:
             return self._tables.workspaces
 
+    def view(self, workspace: str) -> Mapping[str, object]:
+        """See `mlmigrate.contract.Housing.view`."""
+        return {"workspace": workspace, "snapshot": self._shared or None}
+
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
         homes = selection.experiments

@@ -213,6 +213,10 @@ class Server:
         """See `mlmigrate.contract.Housing.workspaces`."""
         return workspaces.names(self._rest)
 
+    def view(self, workspace: str) -> Mapping[str, object]:
+        """See `mlmigrate.contract.Housing.view`."""
+        return {"workspace": workspace}
+
     def lacks(self, workspace: str) -> bool:
         """Tell whether it has another workspace.
 
