@@ -65,7 +65,7 @@ def digests(place: Opened) -> dict[tuple[str | None, Ref], str]:
     experiments.
     """
     found = {}
-    with closing(each_workspace(place)) as each:
+    with closing(each_workspace(place, [])) as each:
         for view, store in each:
             for kind in (kind for kind in KINDS if kind != "experiment"):
                 for item in store.read(list(store.refs(Selection(kind)))):
