@@ -74,17 +74,24 @@ def digests(place: Opened) -> dict[tuple[str | None, Ref], str]:
     return found
 
 
+WHENS: tuple[When, ...] = ("before", "half", "after")
 #: PostgreSQL takes its time, and goes the ways that SQLite does.
-CASES: list[tuple[str, When]] = [("postgresql", "half")]
-CASES += [
-    (kind, when)
-    for kind in ("memory", "sqlite", "archive")
-    for when in ("before", "half", "after")
+CASES: list[tuple[str, str, When]] = [
+    *(
+        (what, kind, when)
+        for what in ("traces", "entities")
+        for kind in ("memory", "sqlite", "archive")
+        for when in WHENS
+    ),
+    ("traces", "postgresql", "half"),
+    ("entities", "postgresql", "half"),
+    # Of many more calls, each as it is without workspaces.
+    *(("workspaces", kind, when) for kind in ("memory", "archive") for when in WHENS),
+    ("workspaces", "sqlite", "half"),
 ]
 
 
-@pytest.mark.parametrize(("places", "when"), CASES, indirect=["places"])
-@pytest.mark.parametrize("what", ["traces", "entities", "workspaces"])
+@pytest.mark.parametrize(("what", "places", "when"), CASES, indirect=["places"])
 def test_at_every_call(
     what: str, when: When, places: Places, sources: MemorySources
 ) -> None:

@@ -282,7 +282,7 @@ def test_server_errors_bear_no_password() -> None:
 
 def test_over_an_engine_sees_what_is_new(store: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{store}")
-    reader = DbReader.over(engine, "here", "default")
+    reader = DbReader.over(engine, "here")
     assert len(items(reader, "run")) == 2
     change(store, f"INSERT INTO runs (run_uuid, experiment_id) VALUES ('{RUN}', 0)")
     assert len(items(reader, "run")) == 3
@@ -294,7 +294,7 @@ def test_over_an_engine_in_autocommit(postgres_mlflow_uri: str) -> None:
     fill(postgres_mlflow_uri)
     engine = sa.create_engine(postgres_mlflow_uri)
     for one in (engine, engine.execution_options(isolation_level="AUTOCOMMIT")):
-        found = items(DbReader.over(one, "here", "default"), "run")
+        found = items(DbReader.over(one, "here"), "run")
         assert sum(len(m.steps) for i in found.values() for m in i.metrics) == 52
     engine.dispose()
 

@@ -16,7 +16,7 @@ from mlmigrate.entities import ENTITIES
 from mlmigrate.merge import origins_of
 from mlmigrate.mlflow_traces import trace_id
 from mlmigrate.model import Kind, Ref
-from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.stores.mlflow_db.workspaces import ROOTS, is_in
 from mlmigrate.workspaces import COLUMN
 
 Tables: TypeAlias = Mapping[str, sa.Table]
@@ -170,6 +170,21 @@ def model_copies(
     query = _of(table, sa.select(table.c.name), workspace)
     found = (Ref("registered_model", name) for name in connection.scalars(query))
     return {ref: Copy(ref, None) for ref in found if ref.id in names}
+
+
+def others(connection: sa.Connection, tables: Tables, workspace: str) -> bool:
+    """Tell whether anything is in other workspaces."""
+    held = (tables[name] for name in ROOTS if name in tables)
+    return any(
+        connection.execute(
+            sa.select(sa.literal(1))
+            .select_from(table)
+            .where(~is_in(table.c[COLUMN], workspace))
+            .limit(1)
+        ).first()
+        for table in held
+        if COLUMN in table.c
+    )
 
 
 def elsewhere(

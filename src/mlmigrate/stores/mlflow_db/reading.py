@@ -78,7 +78,13 @@ class DbReader:
         return self._shared
 
     @classmethod
-    def over(cls, engine: sa.Engine, location: str, workspace: str) -> DbReader:
+    def over(
+        cls,
+        engine: sa.Engine,
+        location: str,
+        workspace: str = DEFAULT,
+        known: Mapping[str, sa.Table] | None = None,
+    ) -> DbReader:
         """Read back a workspace by an engine that someone else opens and closes."""
         reader = cls.__new__(cls)
         reader._connection = None
@@ -88,13 +94,21 @@ class DbReader:
         database = engine.url.database or ""
         is_file = engine.dialect.name == "sqlite"
         around = Around(Path(database).parent if is_file else None)
-        reader._set_up(location, around, workspace)
+        reader._set_up(location, around, workspace, known)
         return reader
 
-    def _set_up(self, location: str, around: Around, workspace: str) -> None:
+    def _set_up(
+        self,
+        location: str,
+        around: Around,
+        workspace: str,
+        known: Mapping[str, sa.Table] | None = None,
+    ) -> None:
         self.location = location
         self._around = around
-        self._tables = Tables(self._engine, self._connection, location, workspace)
+        self._tables = Tables(
+            self._engine, self._connection, location, workspace, known
+        )
         self._place_of = lru_cache(maxsize=64)(self._find_place)
 
     def _check_workspace(self) -> None:

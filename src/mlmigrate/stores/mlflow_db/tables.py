@@ -46,6 +46,7 @@ class Tables:
         held: sa.Connection | None,
         location: str,
         workspace: str = DEFAULT,
+        known: Mapping[str, sa.Table] | None = None,
     ) -> None:
         """Look what tables and columns there are.
 
@@ -54,6 +55,7 @@ class Tables:
             held: the one connection to use instead, which sees one snapshot.
             location: what to call the database; bears no secrets.
             workspace: the one of which rows are selected.
+            known: the tables, where somebody has looked already.
 
         Raises:
             StoreError: it cannot be read, or is not MLflow's.
@@ -65,16 +67,7 @@ class Tables:
         self._engine = engine
         self._held = held
         self._sorted: dict[str, str] = {}
-        metadata = sa.MetaData()
-        with self.lock, self._connected() as connection:
-            try:
-                # The table that a foreign key names may be gone.
-                metadata.reflect(connection, resolve_fks=False)
-            except sa.exc.SQLAlchemyError as error:
-                raise StoreError(
-                    f"{location} cannot be read: {short(error)}"
-                ) from error
-        self._tables = metadata.tables
+        self._tables = self._looked() if known is None else known
         #: All tables, sorted.
         self.names = tuple(sorted(self._tables))
         #: The names of the columns of each table.
@@ -85,6 +78,18 @@ class Tables:
             raise StoreError(
                 f"{location} holds no tables of MLflow's; is it the right database?"
             )
+
+    def _looked(self) -> Mapping[str, sa.Table]:
+        metadata = sa.MetaData()
+        with self.lock, self._connected() as connection:
+            try:
+                # The table that a foreign key names may be gone.
+                metadata.reflect(connection, resolve_fks=False)
+            except sa.exc.SQLAlchemyError as error:
+                raise StoreError(
+                    f"{self.location} cannot be read: {short(error)}"
+                ) from error
+        return metadata.tables
 
     def json_columns(self, table: str) -> set[str]:
         """Return which columns of a table that is there hold JSON."""

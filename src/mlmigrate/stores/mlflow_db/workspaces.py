@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OWN = ENTITIES["workspace"].own
 _CATALOG = _OWN.name
 #: The tables whose rows everything else in a workspace belongs to.
-_ROOTS = (
+ROOTS = (
     "experiments",
     "registered_models",
     *(each.own.name for each in ENTITIES.values() if not each.of_experiment),
@@ -41,7 +41,7 @@ def names(tables: Tables) -> list[str]:
     that the catalog knows. What cannot be read of them tells none.
     """
     found = {DEFAULT}
-    for table, column in ((_CATALOG, "name"), *((each, COLUMN) for each in _ROOTS)):
+    for table, column in ((_CATALOG, "name"), *((each, COLUMN) for each in ROOTS)):
         if column not in tables.columns.get(table, ()):
             continue
         query: Any = sa.select(sa.column(column)).select_from(sa.table(table))

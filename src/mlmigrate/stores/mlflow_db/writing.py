@@ -157,7 +157,9 @@ class DbSink:
         self._making = schema.begin(place)
         #: Origin -> id of the items whose ids are not their origins, by kind.
         self._renamed: dict[Kind, dict[str, str]] = {}
-        #: What was asked for, and is in another workspace.
+        #: Whether something is in other workspaces, once looked up.
+        self._shared: bool | None = None
+        #: What was asked for, and is there.
         self._elsewhere: set[Ref] = set()
 
     @cached_property
@@ -194,7 +196,7 @@ class DbSink:
 
     @cached_property
     def _reader(self) -> DbReader:
-        return DbReader.over(self._engine, self.location, self._workspace)
+        return DbReader.over(self._engine, self.location, self._workspace, self._tables)
 
     # -- the source half --------------------------------------------------------
 
@@ -308,7 +310,6 @@ class DbSink:
             wanted[ref.kind].append(ref)
         tables = self._tables
         found: dict[Ref, Copy] = {}
-        _ = self._shared  # asked by another connection, which may have to wait
         with self._engine.connect() as connection:
             if refs := wanted["experiment"]:
                 found.update(
@@ -347,6 +348,8 @@ class DbSink:
         self, connection: sa.Connection, refs: Sequence[Ref], found: Mapping[Ref, Copy]
     ) -> dict[Ref, Copy]:
         """Return those copies that are in the workspace; note which are in others."""
+        if self._shared is None:
+            self._shared = copies.others(connection, self._tables, self._workspace)
         if not self._shared or not refs:
             return dict(found)
         kind = refs[0].kind
@@ -357,11 +360,6 @@ class DbSink:
         )
         self._elsewhere |= {ref for ref, id in ids.items() if id in away}
         return {ref: copy for ref, copy in found.items() if ref not in self._elsewhere}
-
-    @cached_property
-    def _shared(self) -> bool:
-        """Whether there are other workspaces."""
-        return bool({*self._reader.workspaces()} - {self._workspace})
 
     # -- writing ----------------------------------------------------------------
 
