@@ -1,7 +1,7 @@
 """What an adapter must do: the whole contract between the core and a store.
 
 An adapter is a function ``open(location, options) -> Source | Sink`` and a table of
-its options (see `mlmigrate.locations`). A store is opened from its location and its
+its options (see `mlmigrate.adapters`). A store is opened from its location and its
 options alone, so any process can open it. What happens between a source and a sink
 (merge, fit, digest, resume, verify, report) is the core's: no adapter knows of
 another, and none decides what is copied.
