@@ -19,7 +19,7 @@ from mlmigrate.discover import overlaps
 from mlmigrate.errors import StoreError, StoreNotFound, UsageError
 from mlmigrate.filters import Filters
 from mlmigrate.locations import chosen_workspace, resolve
-from mlmigrate.model import Ref
+from mlmigrate.model import Experiment, Item, Ref
 from mlmigrate.pipeline.workspaces import each_workspace
 from mlmigrate.stores.archive import open_source, place_of
 from mlmigrate.stores.archive.checking import check
@@ -352,7 +352,8 @@ def test_a_root_of_artifacts_stays_at_the_source(
     (loss,) = [each for each in report.losses if each.ref == Ref("workspace", "team-a")]
     assert loss.what == "workspaces: default_artifact_root is the sink's own"
     (told,) = mlmigrate.open_store(enabled, "workspace=team-a").read([team.ref])
-    assert entities.values(told.rows[0]) == {"description": "a's", **retention}  # type: ignore[union-attr]
+    assert isinstance(told, Item)
+    assert entities.values(told.rows[0]) == {"description": "a's", **retention}
     found = mlmigrate.verify([origin], enabled)
     assert (found.different, found.missing) == ([], [])
 
@@ -609,8 +610,10 @@ def test_all_workspaces_are_read_from_one_state(database: Path, tmp_path: Path) 
         closing(sqlite3.connect(source)) as live,
     ):
         for view, store in each:
-            items = store.read(list(store.refs(Selection("experiment"))))
-            found = {item.header.name for item in items}  # type: ignore[union-attr]
+            items = list(store.read(list(store.refs(Selection("experiment")))))
+            headers = [item.header for item in items if isinstance(item, Item)]
+            found = {each.name for each in headers if isinstance(each, Experiment)}
+            assert len(found) == len(items)
             names[chosen_workspace(view)] = found
             late = "insert into experiments (name, workspace) values (?, 'team-b')"
             live.execute(late, (f"late {len(names)}",))
