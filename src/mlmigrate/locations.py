@@ -27,6 +27,7 @@ __all__ = [
     "resolve",
     "shown",
     "within",
+    "workspace_of",
 ]
 
 
@@ -134,6 +135,11 @@ def chosen_workspace(opened: Opened) -> str | None:
     return chosen
 
 
+def workspace_of(opened: Opened) -> str:
+    """Return the workspace that a store is opened in."""
+    return chosen_workspace(opened) or workspaces.DEFAULT
+
+
 def within(opened: Opened, workspace: str) -> Opened:
     """Return a store opened in one of its workspaces."""
     return replace(opened, options={**opened.options, WORKSPACE.name: workspace})
@@ -142,10 +148,8 @@ def within(opened: Opened, workspace: str) -> Opened:
 def shown(opened: Opened) -> str:
     """Name a store for people, with the workspace if that is not the default one."""
     place = redact(opened.location)
-    workspace = chosen_workspace(opened)
-    if workspace in (None, workspaces.DEFAULT):
-        return place
-    return f"{place} workspace {workspace}"
+    name = workspace_of(opened)
+    return place if name == workspaces.DEFAULT else f"{place} workspace {name}"
 
 
 # -- which store ----------------------------------------------------------------------
@@ -161,7 +165,7 @@ def identity(opened: Opened) -> str:
             location.rstrip("/") if remote else os.path.realpath(local_path(location))
         )
         # A workspace of an archive is an archive, too.
-        inner = chosen_workspace(opened) or workspaces.DEFAULT
+        inner = workspace_of(opened)
         return root if inner == workspaces.DEFAULT else f"{root}/workspaces/{inner}"
     if opened.adapter.name in ("wandb_offline", "neptune_export"):
         return os.path.realpath(location.partition(":")[2])

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TypeAlias
 
-from mlmigrate import marks, merge, workspaces
+from mlmigrate import marks, merge
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Copy, Delivery, Selection, Sink, Source, Written
 from mlmigrate.digest import digest
-from mlmigrate.locations import Opened, chosen_workspace
+from mlmigrate.locations import Opened, workspace_of
 from mlmigrate.model import (
     Copied,
     Experiment,
@@ -41,9 +41,9 @@ def target_name(template: str, opened: Opened, name: str) -> str:
     """
     store = PurePath(redact(opened.location).rstrip("/"))
     label = store.parent.name if store.name in ("mlruns", "mlflow.db") else store.name
-    workspace = chosen_workspace(opened) or workspaces.DEFAULT
     template = template.replace("{store}", label or store.name)
-    return template.replace("{workspace}", workspace).replace("{name}", name)
+    template = template.replace("{workspace}", workspace_of(opened))
+    return template.replace("{name}", name)
 
 
 #: Name at the sink -> the experiments that bear it, each with its source's place.

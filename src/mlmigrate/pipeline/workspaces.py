@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from mlmigrate.contract import Housing, Sink, Source
 from mlmigrate.entities import HOUSES
 from mlmigrate.errors import StoreError
-from mlmigrate.locations import Opened, chosen_workspace, shown, within
+from mlmigrate.locations import Opened, chosen_workspace, shown, within, workspace_of
 from mlmigrate.model import Problem
 from mlmigrate.pipeline.job import keep_apart, open_sources, unusable
 from mlmigrate.workspaces import DEFAULT, is_name
@@ -29,9 +29,11 @@ class Pass:
 
 @dataclass(slots=True)
 class _Plan:
-    """The views of the sources that go into one workspace of the sink."""
+    """The views of the sources that go into one workspace of the sink; with what is
+    open already.
+    """
 
-    views: list[Opened] = field(default_factory=list)
+    views: list[tuple[Opened, Source | None]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -48,20 +50,19 @@ def passes(
         UsageError: the sink is a source, too.
         StoreError: a store cannot be opened at all.
     """
-    home, keeps = chosen_workspace(sink) or DEFAULT, chosen_workspace(sink) is None
+    home, keeps = workspace_of(sink), chosen_workspace(sink) is None
     keep_apart(sources, sink)
     bad: list[Problem] = []
     with open_sources(sources, bad) as found:
-        known = {id(opened): source for opened, source in found}
         # The sink is closed before it is opened in another workspace.
         with closing(sink.sink()) as target, ExitStack() as stack:
             plans = _plans(found, home, target if keeps else None)
-            views = [view for plan in plans.values() for view in plan.views]
+            views = [view for plan in plans.values() for view, _ in plan.views]
             for name in plans:
                 keep_apart(views, sink if name == home else within(sink, name))
             yield from bad
             if (plan := plans.pop(home, None)) is not None:
-                yield Pass(home, _opened(plan, stack, known), target, plan.problems)
+                yield Pass(home, _opened(plan, stack), target, plan.problems)
         for name, plan in plans.items():
             yield from _elsewhere(name, plan, within(sink, name))
 
@@ -71,7 +72,7 @@ def _elsewhere(
 ) -> Generator[Pass | Problem, None, None]:
     """Yield the pass into another workspace of the sink, or why there is none."""
     with ExitStack() as stack:
-        found = _opened(plan, stack, {})
+        found = _opened(plan, stack)
         try:
             opened = stack.enter_context(closing(place.sink()))
         except StoreError as error:
@@ -96,41 +97,42 @@ def _plans(
     """
     plans: dict[str, _Plan] = {}
     for given, source in sources:
-        views = [given]
+        views: list[tuple[Opened, Source | None]] = [(given, source)]
         try:
-            views += others(given, source)
+            views += ((view, None) for view in others(given, source))
         except StoreError as error:
             what = f"its workspaces are not told, and one alone is read: {error}"
             plan = plans.setdefault(home, _Plan())
             plan.problems.append(Problem(shown(given), what))
-        for view in views:
-            name = chosen_workspace(view) or DEFAULT
-            named = name == home or is_name(name)
-            own = named and name != home and keeper is not None
-            # Asked only if it must be: to tell takes some sinks their time.
-            if own and keeper is not None:
-                own = keeper.capabilities.entities.issuperset(HOUSES)
-            plan = plans.setdefault(name if own else home, _Plan())
-            plan.views.append(view)
-            if not named:
+        for view, opened in views:
+            name, problems = workspace_of(view), []
+            if name != home and not is_name(name):
                 what = f"is no name that MLflow takes: what is there comes into {home}"
-                plan.problems.append(Problem(shown(view), what))
+                problems.append(Problem(shown(view), what))
+                name = home
+            # Asked only if it must be: to tell takes some sinks their time.
+            elif name != home and not (keeper and _has_workspaces(keeper)):
+                name = home
+            plan = plans.setdefault(name, _Plan())
+            plan.views.append((view, opened))
+            plan.problems += problems
     return plans
 
 
-def _opened(
-    plan: _Plan, stack: ExitStack, known: dict[int, Source]
-) -> list[tuple[Opened, Source]]:
+def _has_workspaces(sink: Sink) -> bool:
+    return sink.capabilities.entities.issuperset(HOUSES)
+
+
+def _opened(plan: _Plan, stack: ExitStack) -> list[tuple[Opened, Source]]:
     """Open the views that are not open yet; note those that cannot be opened."""
     found = []
-    for view in plan.views:
-        source = known.get(id(view))
+    for view, source in plan.views:
         try:
-            source = source or stack.enter_context(closing(view.source()))
+            opened = source or stack.enter_context(closing(view.source()))
         except StoreError as error:
             plan.problems.append(unusable(view, error))
-            continue
-        found.append((view, source))
+        else:
+            found.append((view, opened))
     return found
 
 

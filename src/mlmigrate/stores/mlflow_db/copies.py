@@ -16,8 +16,7 @@ from mlmigrate.entities import ENTITIES
 from mlmigrate.merge import origins_of
 from mlmigrate.mlflow_traces import trace_id
 from mlmigrate.model import Kind, Ref
-from mlmigrate.stores.mlflow_db.workspaces import ROOTS, is_in
-from mlmigrate.workspaces import COLUMN
+from mlmigrate.stores.mlflow_db.workspaces import ROOTS, is_home
 
 Tables: TypeAlias = Mapping[str, sa.Table]
 
@@ -72,8 +71,10 @@ def experiment_copies(
     table, tags = tables["experiments"], tables["experiment_tags"]
     by_name: dict[str, Any] = {}
     by_id: dict[int, Any] = {}
-    query = sa.select(table.c.experiment_id, table.c.name, table.c.lifecycle_stage)
-    for standing in connection.execute(_of(table, query, workspace)):
+    query = sa.select(
+        table.c.experiment_id, table.c.name, table.c.lifecycle_stage
+    ).where(is_home(table, workspace))
+    for standing in connection.execute(query):
         by_name[standing.name] = by_id[standing.experiment_id] = standing
     bearing: dict[str, int] = {}
     marked: dict[int, str] = {}
@@ -154,11 +155,10 @@ def renamed(
         tags.c[place.key] == marks.ORIGIN, tags.c[place.value] != tags.c[place.id]
     )
     items, homes = tables[place.table], tables["experiments"]
-    if COLUMN in homes.c:
-        query = query.join(items, items.c[place.id] == tags.c[place.id]).join(
-            homes, homes.c.experiment_id == items.c.experiment_id
-        )
-        query = query.where(is_in(homes.c[COLUMN], workspace))
+    query = query.join(items, items.c[place.id] == tags.c[place.id]).join(
+        homes, homes.c.experiment_id == items.c.experiment_id
+    )
+    query = query.where(is_home(homes, workspace))
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
@@ -167,7 +167,7 @@ def model_copies(
 ) -> dict[Ref, Copy]:
     """Find the registered models of a workspace that have these names."""
     table = tables["registered_models"]
-    query = _of(table, sa.select(table.c.name), workspace)
+    query = sa.select(table.c.name).where(is_home(table, workspace))
     found = (Ref("registered_model", name) for name in connection.scalars(query))
     return {ref: Copy(ref, None) for ref in found if ref.id in names}
 
@@ -179,11 +179,10 @@ def others(connection: sa.Connection, tables: Tables, workspace: str) -> bool:
         connection.execute(
             sa.select(sa.literal(1))
             .select_from(table)
-            .where(~is_in(table.c[COLUMN], workspace))
+            .where(~is_home(table, workspace))
             .limit(1)
         ).first()
         for table in held
-        if COLUMN in table.c
     )
 
 
@@ -202,13 +201,11 @@ def elsewhere(
         return set()
     homes = tables["experiments"]
     query: Any = sa.select(table.c[id]).where(table.c[id].in_(list(ids)))
-    if "experiment_id" in table.c and COLUMN in homes.c:
-        same = homes.c.experiment_id == table.c.experiment_id
-        query = query.join(homes, same).where(~is_in(homes.c[COLUMN], workspace))
-    elif COLUMN in table.c:
-        query = query.where(~is_in(table.c[COLUMN], workspace))
+    if "experiment_id" in table.c:
+        query = query.join(homes, homes.c.experiment_id == table.c.experiment_id)
+        query = query.where(~is_home(homes, workspace))
     else:
-        return set()
+        query = query.where(~is_home(table, workspace))
     return {str(found) for found in connection.scalars(query)}
 
 
@@ -221,9 +218,3 @@ def _home_of(tables: Tables, kind: Kind) -> tuple[sa.Table, str]:
         return tables["trace_info"], "request_id"
     place = RUNS if kind == "run" else LOGGED_MODELS
     return tables[place.table], place.id
-
-
-def _of(table: sa.Table, query: sa.Select[Any], workspace: str) -> sa.Select[Any]:
-    if COLUMN not in table.c:
-        return query
-    return query.where(is_in(table.c[COLUMN], workspace))

@@ -15,7 +15,7 @@ from mlmigrate.errors import ItemError
 from mlmigrate.model import Entity, Kind, Ref, Row
 from mlmigrate.stores.mlflow_db.copies import Tables
 from mlmigrate.stores.mlflow_db.transaction import Transaction
-from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.stores.mlflow_db.workspaces import is_home
 from mlmigrate.workspaces import COLUMN, DEFAULT
 
 _HOME = "experiment_id"
@@ -69,10 +69,8 @@ def copies(
     if description.of_experiment:
         named &= table.c[_HOME].in_([int(each) for each in homes if each.isdecimal()])
     query = sa.select(table.c[own.owner], home, *names).where(
-        table.c[own.owner].in_(ids) | named
+        table.c[own.owner].in_(ids) | named, is_home(table, workspace)
     )
-    if COLUMN in table.c:
-        query = query.where(is_in(table.c[COLUMN], workspace))
     for id, experiment, *said in sorted(
         connection.execute(query), key=lambda row: str(row[0])
     ):

@@ -23,7 +23,7 @@ def ids(tables: Tables) -> Iterator[str]:
     yield from known
     if tables.workspace != DEFAULT:
         return
-    if "experiments" in tables.columns:
+    if tables.is_here("experiments") is not None:  # some are in other workspaces
         all_of_them: Any = sa.select(sa.column("experiment_id"))
         rows = tables.fetch(all_of_them.select_from(sa.table("experiments")))
         known += (str(row[0]) for row in rows)

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlmigrate.stores.mlflow_db import bulk
-from mlmigrate.stores.mlflow_db.workspaces import is_in
+from mlmigrate.stores.mlflow_db.workspaces import is_home
 from mlmigrate.workspaces import COLUMN, DEFAULT
 
 #: Each after what it refers to.
@@ -61,10 +61,7 @@ class Transaction:
 
     def is_home(self, table: str) -> sa.ColumnElement[bool]:
         """Tell the rows of a table that stand there."""
-        held = self.tables[table]
-        if COLUMN not in held.c:
-            return sa.true()
-        return is_in(held.c[COLUMN], self.workspace)
+        return is_home(self.tables[table], self.workspace)
 
     def add(self, table: str, row: dict[str, Any]) -> None:
         """Let a row wait for `flush`."""

@@ -36,6 +36,11 @@ def is_in(column: Any, workspace: str) -> sa.ColumnElement[bool]:
     return same
 
 
+def is_home(table: sa.Table, workspace: str) -> sa.ColumnElement[bool]:
+    """Tell the rows of a table that stand in a workspace: all, where none does."""
+    return is_in(table.c[COLUMN], workspace) if COLUMN in table.c else sa.true()
+
+
 def names(tables: Tables) -> list[str]:
     """Return the names of all workspaces: of those that hold something, and of those
     that the catalog knows. What cannot be read of them tells none.
