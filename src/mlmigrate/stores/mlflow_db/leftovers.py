@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -135,15 +135,6 @@ def findings(tables: Tables) -> Iterator[Finding]:
             if count:
                 problem = f"table {name}: {count} {what}"
                 yield Problem(tables.location, problem)
-
-
-def counts(tables: Tables) -> Mapping[str, int]:
-    """Count what `mlmigrate.inspection` names of the kinds that are not carried."""
-    kinds: dict[str, str] = {}
-    return {
-        kind: tables.count(table) if table in tables.columns else 0
-        for kind, table in kinds.items()
-    }
 
 
 def _is_dataset() -> Any:

@@ -249,10 +249,6 @@ class DbReader:
             what = f"its file is cut: the last {missing} bytes are gone with their rows"
             yield Problem(self.location, what)
 
-    def count_uncarried(self) -> Mapping[str, int]:
-        """Count what the store holds of the kinds that are not carried over."""
-        return leftovers.counts(self._tables)
-
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
         if self._connection is not None:

@@ -166,10 +166,6 @@ class FileStore:
         """See `mlmigrate.contract.Source.findings`."""
         return [self._placed(finding) for finding in self._layout.findings]
 
-    def count_uncarried(self) -> Mapping[str, int]:
-        """Count what the store holds of the kinds that are not carried over."""
-        return self._layout.uncarried
-
     def close(self) -> None:
         """See `mlmigrate.contract.Source.close`."""
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 import stat
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,6 @@ class Layout:
     logged_models: dict[str, ItemFolder] = field(default_factory=dict)
     traces: dict[str, ItemFolder] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    uncarried: Counter[str] = field(default_factory=Counter)  # kind -> items
     #: The meta.yaml of the root, where that is an experiment's own folder.
     home: dict[str, Any] = field(default_factory=dict)
 
