@@ -283,7 +283,7 @@ def label(table: Table, said: Values) -> str:
     return " ".join(map(str, (table.name, *key(table, said))))
 
 
-def said_by_others(table: Table, columns: Values) -> dict[str, Any]:
+def without_given(table: Table, columns: Values) -> dict[str, Any]:
     """Return the columns of a row without what MLflow wrote there by itself."""
     return {
         name: value

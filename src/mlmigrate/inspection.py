@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 from mlmigrate.ahead import reading
 from mlmigrate.artifacts import redact
 from mlmigrate.contract import Selection, Source
-from mlmigrate.entities import ENTITIES, HOUSES
+from mlmigrate.entities import ENTITIES
+from mlmigrate.filters import Filters
 from mlmigrate.locations import Opened
 from mlmigrate.model import (
     KINDS,
@@ -175,8 +176,9 @@ def _inspect(
     workers: int | None,
     kinds: Sequence[Kind],
 ) -> None:
+    wanted = Filters(kinds=tuple(kinds))
     for kind in KINDS:
-        if kinds and kind not in ("experiment", *HOUSES, *kinds):
+        if not wanted.takes(kind):
             continue
         refs = list(source.refs(Selection(kind)))
         with reading([(opened, source)], [refs], workers=workers) as read:

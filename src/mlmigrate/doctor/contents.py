@@ -89,14 +89,15 @@ def _bearers(item: Item) -> set[str]:
 def diagnose_contents(opened: Opened) -> Iterator[Check]:
     """Read a whole store: its items, where their artifacts are, their credentials."""
     shown = shown_of(opened.location)
-    found, problems = _Contents(), list[Problem]()
+    found = _Contents()
+    problems: list[Problem] = []
     try:
         with closing(each_workspace(opened, problems)) as each:
             for place, source in each:
                 for item in _items(place, source):
                     found.add(item)
-        for problem in problems:
-            raise StoreError(f"{problem.where} {problem.what}")
+        if problems:
+            raise StoreError(f"{problems[0].where} {problems[0].what}")
     except MlmigrateError as error:
         fix = "put right what the message says"
         yield Check("contents", False, str(error), fix)

@@ -77,8 +77,10 @@ def entity_additions(
                 for each, age in zip((said, own), ages, strict=True)
             )
             agree = all(new[name] == old[name] for name in new.keys() & old.keys())
-            if agree and new.keys() <= old.keys() and (kept or mine <= theirs):
-                continue  # all is there; what it says no more, only a database takes
+            # What a row says no more can be taken from a database alone.
+            stays = columns is not None or mine <= theirs
+            if agree and new.keys() <= old.keys() and stays:
+                continue
             if mine > theirs:
                 rows.append(_in_its_place(table, row, own))
             elif mine == theirs and agree:

@@ -87,7 +87,7 @@ def check(
     """
     names = workspaces.names(place)
     try:
-        found = _checked(place, share, observe)
+        found = _checked(place, names, share, observe)
     except StoreNotFound:
         if not names:
             raise
@@ -96,7 +96,7 @@ def check(
         folder = workspaces.folder_of(name)
         inner = place.below(folder)
         try:
-            found.add(_checked(inner, share, observe), folder)
+            found.add(_checked(inner, [], share, observe), folder)
         except StoreNotFound:
             where = f"{folder}/{manifest.NAME}"
             found.damaged.append(Damage(where, "is missing, and so is its spare"))
@@ -106,9 +106,12 @@ def check(
 
 
 def _checked(
-    place: Place, share: float, observe: Callable[[int], None] | None
+    place: Place,
+    inner: Sequence[str],
+    share: float,
+    observe: Callable[[int], None] | None,
 ) -> Checked:
-    """Check one workspace."""
+    """Check one workspace, in whose folder are those of *inner* ones."""
     found = Checked()
     try:
         reading = Reading(place)
@@ -120,7 +123,7 @@ def _checked(
         _check_manifests(reading, found)
         _check_tables(reading, found, observe)
         _check_blobs(reading, found, share, observe)
-        _look_for_others(reading, found)
+        _look_for_others(reading, inner, found)
     finally:
         reading.close()
     return found
@@ -336,7 +339,7 @@ def plain_columns(
 # -- the rest -------------------------------------------------------------------------
 
 
-def _look_for_others(reading: Reading, found: Checked) -> None:
+def _look_for_others(reading: Reading, inner: Sequence[str], found: Checked) -> None:
     known = {manifest.NAME, manifest.SPARE, CURRENT}
     known |= {
         segment.path(table)
@@ -344,9 +347,7 @@ def _look_for_others(reading: Reading, found: Checked) -> None:
         for table in segment.files
     }
     wanted, told = _wanted(reading)
-    others_of = tuple(
-        f"{workspaces.folder_of(name)}/" for name in workspaces.names(reading.place)
-    )
+    checked = tuple(f"{workspaces.folder_of(name)}/" for name in inner)
     unfinished = unused = 0
     others = []
     for path, _ in reading.place.files():
@@ -358,8 +359,8 @@ def _look_for_others(reading: Reading, found: Checked) -> None:
             unused += told and path.rpartition("/")[2] not in wanted
         elif path.startswith(("partial/", "segments/")):
             unfinished += 1
-        elif path.startswith(others_of):
-            pass  # each is checked by itself
+        elif path.startswith(checked):
+            pass  # by itself
         else:
             others.append(path)
     if unused:

@@ -123,7 +123,7 @@ def _rows(
     order = [table.owner, *(name for name in table.key if name in have)]
     for id, *values in tables.fetch(query.order_by(*map(sa.column, order))):
         row = dict(zip(columns, values, strict=True))
-        said = entities.said_by_others(table, row)
+        said = entities.without_given(table, row)
         for name in in_json & said.keys():
             # SQLite takes a column of the type JSON for one of numbers.
             if isinstance(said[name], int | float) and not isinstance(said[name], bool):

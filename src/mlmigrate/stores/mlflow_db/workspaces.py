@@ -100,5 +100,5 @@ def ids(tables: Tables) -> Iterator[str]:
         return  # `findings` tells of it
     for _, *said in rows:
         row = dict(zip(others, said, strict=True))
-        if any(entities.said_by_others(_OWN, row).values()):
+        if any(entities.without_given(_OWN, row).values()):
             yield DEFAULT

@@ -4,10 +4,10 @@
 ``release`` tells what an older server lacks. ``reading`` is the source half, with
 ``answers``, ``logged_models``, ``traces`` and ``entities`` (their records), ``files``,
 ``trace_files``, ``trace_infos``, ``trace_links`` and ``entity_reading`` beside it;
-``workspaces`` tells which there are;
 ``writing`` is the sink half, with ``index`` (what is there already), ``experiments``,
 ``registry``, ``model_writing``, ``trace_writing`` (with ``otlp``) and
-``entity_writing`` beside it.
+``entity_writing`` (with ``entity_task``) beside it. ``mcp_servers`` is both halves of
+one kind of entity, and ``workspaces`` tells which of these there are.
 """
 
 from __future__ import annotations

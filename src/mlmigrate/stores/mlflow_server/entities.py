@@ -157,12 +157,20 @@ def _webhooks(rest: Rest, _: str) -> Iterator[Json]:
     yield from rest.pages("webhooks", "webhooks", {"max_results": 100})
 
 
+def told_workspaces(rest: Rest) -> list[Json]:
+    """Return what a server tells of its workspaces; nothing of one without any.
+
+    Raises:
+        Refused: it does not tell.
+    """
+    if not has_workspaces(rest):
+        return []
+    return list(rest.get(f"{API}/workspaces").get("workspaces") or ())
+
+
 def _workspaces(rest: Rest, _: str) -> Iterator[Json]:
     """Yield the one that all requests are for."""
-    if not has_workspaces(rest):
-        return
-    answer = rest.get(f"{API}/workspaces")
-    for said in answer.get("workspaces") or ():
+    for said in told_workspaces(rest):
         if said.get("name") == rest.workspace:
             yield said
 
@@ -315,21 +323,24 @@ def _webhook_rows(_: Rest, said: Json) -> Iterator[Row]:
 
 
 def _workspace_rows(_: Rest, said: Json) -> Iterator[Row]:
+    yield _workspace_row(said)
+
+
+def _workspace_row(said: Json) -> Row:
     own = _columns(said, ("description", "default_artifact_root"), ())
     config = said.get("trace_archival_config") or {}
     for name in ("location", "retention"):
         if config.get(name):
             own[f"trace_archival_{name}"] = str(config[name])
     table = ENTITIES["workspace"].own
-    yield entities.row(table.name, entities.said_by_others(table, own))
+    return entities.row(table.name, entities.without_given(table, own))
 
 
-def is_told(kind: Kind, rest: Rest, said: Json) -> bool:
+def is_told(kind: Kind, said: Json) -> bool:
     """Tell whether an entity is one to copy: every server has a default workspace."""
     if kind not in HOUSES or said.get("name") != DEFAULT:
         return True
-    (row,) = _workspace_rows(rest, said)
-    return bool(entities.values(row))
+    return bool(entities.values(_workspace_row(said)))
 
 
 _ROWS: Mapping[Kind, Callable[[Rest, Json], Iterator[Row]]] = {

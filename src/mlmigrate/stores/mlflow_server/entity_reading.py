@@ -40,7 +40,7 @@ class EntityReader:
                     what = f"a {kind.replace('_', ' ')} has no id: {error!r}"
                     self.found.append(Problem(self._rest.base, what))
                     continue
-                if not is_told(kind, self._rest, said):
+                if not is_told(kind, said):
                     continue
                 if kind == "scorer":
                     self._scorers[ref] = said

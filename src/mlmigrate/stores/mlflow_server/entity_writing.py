@@ -177,13 +177,13 @@ def _note(known: dict[str, Json], kind: Kind, place: str, said: Json) -> None:
     known.setdefault(address_of(kind, place, said), said)
 
 
-#: What the server says of the entity, and what is to be noted.
 def _place(address: Ref) -> str:
     """Return the experiment that an address names; empty of what has none."""
     of_experiment = ENTITIES[address.kind].of_experiment
     return address.id.partition("/")[0] if of_experiment else ""
 
 
+#: What the server says of the entity, and what is to be noted.
 _Made: TypeAlias = "tuple[Json, list[str]]"
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 from mlmigrate.contract import Capabilities, Copy, Delivery, Selection, Sink, Written
 from mlmigrate.errors import ItemError, StoreError, StoreNotFound
 from mlmigrate.model import Failed, Finding, Item, Ref
-from mlmigrate.stores.mlflow_server.entities import API
+from mlmigrate.stores.mlflow_server.entities import API, told_workspaces
 from mlmigrate.stores.mlflow_server.release import has_workspaces
 from mlmigrate.stores.mlflow_server.rest import Refused, Rest
 from mlmigrate.workspaces import DEFAULT
@@ -24,16 +24,14 @@ def names(rest: Rest) -> list[str]:
     Raises:
         StoreError: the server does not tell, or has not that which it is asked in.
     """
-    if not has_workspaces(rest):
-        return []
     try:
-        answer = rest.get(f"{API}/workspaces")
+        told = told_workspaces(rest)
     except Refused as refusal:
         if refusal.absent:
             what = f"{rest.base} has no workspace {rest.workspace!r}"
             raise StoreNotFound(what) from refusal
         raise StoreError(f"{rest.base}: workspaces: {refusal}") from refusal
-    return sorted(str(each.get("name")) for each in answer.get("workspaces") or ())
+    return sorted(str(each.get("name")) for each in told)
 
 
 def check(rest: Rest, workspace: str) -> None:
@@ -42,8 +40,10 @@ def check(rest: Rest, workspace: str) -> None:
     Raises:
         StoreError: it has none.
     """
+    if workspace == DEFAULT:  # every server has that
+        return
     known = names(rest)
-    if workspace in known or workspace == DEFAULT:
+    if workspace in known:
         return
     if not known and not has_workspaces(rest):
         raise StoreError(
