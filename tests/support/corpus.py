@@ -17,6 +17,16 @@ class CorpusStore(NamedTuple):
     kind: str
     path: Path
 
+    @property
+    def location(self) -> str:
+        """What `mlmigrate copy` is told; of W&B the folder of the run's folder."""
+        match self.kind:
+            case "wandb":
+                return f"wandb-offline:{self.path.parent}"
+            case "neptune":
+                return f"neptune-offline:{self.path}"
+        return str(self.path)
+
 
 def corpus_stores(kind: str | None = None) -> list[CorpusStore]:
     """
