@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -811,6 +812,21 @@ class TestKilled:
         assert ([], [], {}) == (said["different"], said["missing"], said["extra"])
         assert said["same"]["run"] > 10
         assert [] == list((tmp_path / "wandb").rglob(".mlmigrate-*"))
+
+    def test_what_it_left(self, tmp_path: Path) -> None:
+        """It goes also if nothing is left to do in its folder; what grows stays."""
+        from mlmigrate.api import copy
+
+        source, root = str(FIXTURES / "cluster-2.9" / "mlruns"), tmp_path / "wandb"
+        copy([source], f"wandb-offline:{root}")
+        left, growing, *_ = sorted(root.glob("offline-run-*"))
+        (left / ".mlmigrate-left").write_bytes(b"half of a log")
+        with open(growing / ".mlmigrate-grows", "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            again = copy([source], f"wandb-offline:{root}")
+
+            assert {} == again.copied
+            assert [growing / ".mlmigrate-grows"] == [*root.rglob(".mlmigrate-*")]
 
 
 class TestRoundTrip:

@@ -26,7 +26,7 @@ def appearing(place: Path, workshop: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written.
     """
-    _remove_abandoned(workshop)
+    remove_abandoned(workshop)
     handle, partial = _begin(workshop)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -44,7 +44,7 @@ def appearing_folder(place: Path, workshop: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which then gets the name *place*, where nothing is;
     unless something is raised. See `appearing`.
     """
-    _remove_abandoned(workshop)
+    remove_abandoned(workshop)
     partial = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=workshop))
     handle = None if sys.platform == "win32" else os.open(partial, os.O_RDONLY)
     try:
@@ -61,17 +61,8 @@ def appearing_folder(place: Path, workshop: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def _begin(folder: Path) -> tuple[int, str]:
-    """Create a file that is locked for as long as somebody writes it."""
-    while True:
-        handle, partial = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
-        _lock(handle, wait=True)
-        if os.fstat(handle).st_nlink:
-            return handle, partial
-        os.close(handle)  # it passed for abandoned before it was locked
-
-
-def _remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left in a folder, and nothing that grows there."""
     for partial in folder.glob(f"{_PREFIX}*"):
         try:
             handle = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -86,6 +77,16 @@ def _remove_abandoned(folder: Path) -> None:
                 partial.unlink(missing_ok=True)
         finally:
             os.close(handle)
+
+
+def _begin(folder: Path) -> tuple[int, str]:
+    """Create a file that is locked for as long as somebody writes it."""
+    while True:
+        handle, partial = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+        _lock(handle, wait=True)
+        if os.fstat(handle).st_nlink:
+            return handle, partial
+        os.close(handle)  # it passed for abandoned before it was locked
 
 
 def _lock(handle: int, *, wait: bool) -> bool:

@@ -36,7 +36,7 @@ from mlmigrate.model import (
     Run,
     Tag,
 )
-from mlmigrate.partial_files import appearing
+from mlmigrate.partial_files import appearing, remove_abandoned
 from mlmigrate.stores.wandb_offline.folders import (
     COPIED,
     RunFolders,
@@ -128,6 +128,9 @@ class OfflineSink:
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`: a run learns from those that came after
         it that it has others nested in it, and below which it is itself.
+
+        A process that was killed while a run was to tell of something may have left a
+        file in its folder, which nobody comes back to if another run tells of it now.
         """
         for id, run, group, _ in self._index.misplaced(self._naming):
             if _synced(run):
@@ -136,6 +139,8 @@ class OfflineSink:
             else:
                 self.tell(run, Told())
         yield from telling.tell_of_empty_experiments(self._index, self)
+        for folder in self._root.glob("offline-run-*"):
+            remove_abandoned(folder)
 
     # -- telling: `mlmigrate.wandb_runs.telling.Teller` ---------------------------
 
