@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,17 +26,22 @@ def appearing(place: Path, workshop: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written.
     """
+    with growing(workshop) as (file, partial):
+        yield file
+        file.flush()
+        os.replace(partial, place)
+
+
+@contextmanager
+def growing(workshop: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Give a file to write and its path, which ends with the block. See `appearing`."""
     remove_abandoned(workshop)
-    handle, partial = _begin(workshop)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.chmod(partial, 0o644)
-            os.replace(partial, place)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with _begin(workshop) as file:
+        partial = Path(file.name)
+        try:
+            yield file, partial
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -45,13 +50,13 @@ def appearing_folder(place: Path, workshop: Path) -> Iterator[Path]:
     unless something is raised. See `appearing`.
     """
     remove_abandoned(workshop)
-    partial = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=workshop))
+    partial = _name_in(workshop)
+    partial.mkdir()
     handle = None if sys.platform == "win32" else os.open(partial, os.O_RDONLY)
     try:
         if handle is not None:
             _lock(handle, wait=True)
         yield partial
-        os.chmod(partial, 0o755)
         os.rename(partial, place)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -74,19 +79,25 @@ def remove_abandoned(folder: Path) -> None:
             if partial.is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
             else:
-                partial.unlink(missing_ok=True)
+                with suppress(OSError):  # another user's, say
+                    partial.unlink()
         finally:
             os.close(handle)
 
 
-def _begin(folder: Path) -> tuple[int, str]:
+def _begin(folder: Path) -> BinaryIO:
     """Create a file that is locked for as long as somebody writes it."""
     while True:
-        handle, partial = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
-        _lock(handle, wait=True)
-        if os.fstat(handle).st_nlink:
-            return handle, partial
-        os.close(handle)  # it passed for abandoned before it was locked
+        # Not by tempfile: whom the umask lets read it is to read it.
+        file = _name_in(folder).open("xb")
+        _lock(file.fileno(), wait=True)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # it passed for abandoned before it was locked
+
+
+def _name_in(folder: Path) -> Path:
+    return folder / f"{_PREFIX}{secrets.token_hex(8)}"
 
 
 def _lock(handle: int, *, wait: bool) -> bool:

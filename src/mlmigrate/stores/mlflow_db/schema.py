@@ -18,7 +18,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, copyfileobj
 from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ from platformdirs import user_cache_path
 
 from mlmigrate.artifacts import redact, short
 from mlmigrate.errors import SchemaError, StoreError
+from mlmigrate.partial_files import growing, remove_abandoned
 
 #: Secondary indexes of MLflow's ``metrics`` table, which a bulk load makes last.
 METRIC_INDEXES = {
@@ -136,15 +137,19 @@ def begin(url: sa.URL) -> Making | None:
         SchemaError: it has another revision, or tables that are not MLflow's.
         StoreError: it cannot be reached.
     """
+    sqlite = url.get_backend_name() == "sqlite"
+    path = Path(url.database or "")
+    if sqlite:  # a process killed when the file just had its name leaves another one
+        remove_abandoned(path.parent)
     if exists(url):
         return None
     with ExitStack() as held:
         place, keep = url, _stands
-        if url.get_backend_name() != "sqlite":
+        if not sqlite:
             held.enter_context(_locked(url))
             if exists(url):  # made while this process waited for the lock
                 return None
-        elif not _has_bytes(path := Path(url.database or "")):
+        elif not _has_bytes(path):
             # A SQLite file appears whole: it is made elsewhere.
             kept = kept_copy()
             if _is_newest(kept):
@@ -202,17 +207,16 @@ def _keep(made: Path, kept: Path, path: Path) -> bool:
 def _put(made: Path, path: Path) -> bool:
     """Put a new SQLite file in its place; False where another process was first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.mlmigrate-{os.getpid()}")
-    try:
-        copyfile(made, beside)
+    with made.open("rb") as data, growing(path.parent) as (file, grown):
+        copyfileobj(data, file)
+        file.flush()
         if path.exists() and not path.stat().st_size:
             path.unlink()
-        # A link, unlike a rename, fails where another process was first.
-        os.link(beside, path)
-    except FileExistsError:
-        return False
-    finally:
-        beside.unlink(missing_ok=True)
+        try:
+            # A link, unlike a rename, fails where another process was first.
+            os.link(grown, path)
+        except FileExistsError:
+            return False
     return True
 
 
