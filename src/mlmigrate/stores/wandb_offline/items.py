@@ -54,6 +54,6 @@ def findings(gathered: Gathered, where: str) -> list[Finding]:
     found: list[Finding] = [Problem(where, what) for what in gathered.wrong]
     for what, count in gathered.repairs.items():
         found.append(Note(where, f"{count} {what}"))
-    if gathered.exit is None:
+    if gathered.exit is None and gathered.own is None:
         found.append(Note(where, "no record says how it ended: kept as RUNNING"))
     return found

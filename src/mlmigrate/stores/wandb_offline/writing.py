@@ -195,6 +195,8 @@ class OfflineSink:
         mark = replace(delivery.mark, checksums=combined if files else None)
         if delivery.open is None:
             item = replace(item, artifacts=held.artifacts if held else ())
+        for name, data in record_tables(item, digest=mark.digest, source=source):
+            write_file(folder / RECORD, name, BytesIO(data))
         self._put(item, run, replace(beside, mark=marks.dump(mark)))
         return Written(Ref("run", item.origin), combined, len(files), size)
 
@@ -230,9 +232,6 @@ class OfflineSink:
             nested=self._index.nested_in(item.origin, self._naming),
             told=beside.told.config(),
         )
-        digest = getattr(marks.load(beside.mark), "digest", "")
-        for name, data in record_tables(item, digest=digest, source=beside.source):
-            write_file(folder / RECORD, name, BytesIO(data))
         at = f"{self._synced_at}/{folder.name}"
         artifacts = list(logged_artifacts(run.id, item.artifacts, folder, at))
         with appearing(folder / f"run-{run.id}.wandb", folder) as file:
