@@ -382,11 +382,14 @@ def test_a_run_that_another_workspace_has(
     """An id is in a database once: that it cannot come is told, time and again."""
     origin, sink = sources(experiment(), run()), tmp_path / "sink.db"
     mlmigrate.copy([origin], str(sink))
+    chosen = ["workspace=team-a"]
     for _ in range(2):
-        chosen = ["workspace=team-a"]
+        foretold = mlmigrate.plan([origin], str(sink), sink_options=chosen)
         report = mlmigrate.copy([origin], str(sink), sink_options=chosen)
         (failed,) = report.failed
         assert "it is in another workspace of the sink" in failed.why
+        assert foretold.failed == report.failed
+        assert foretold.copied == report.copied
     assert rows(sink, "select count(*) from runs") == [(1,)]
 
 
@@ -521,13 +524,15 @@ def test_entities_that_another_workspace_has(
         for item in with_entities()
     ]
     origin, chosen = sources(*changed), ["workspace=team-a"]
+    foretold = mlmigrate.plan([origin], str(sink), sink_options=chosen)
     report = mlmigrate.copy([origin], str(sink), sink_options=chosen)
     kinds = {each.ref.kind for each in report.failed}
     assert {"label_schema", "scorer", "review_queue", "issue"} <= kinds
     assert {"evaluation_dataset", "webhook"} <= kinds
     # An MCP server may be in both, but an endpoint of it has an id.
-    whys = [each.why for each in report.failed if each.ref.kind != "mcp_server"]
-    assert all("in another workspace" in why for why in whys)
+    known = [each for each in report.failed if each.ref.kind != "mcp_server"]
+    assert all("in another workspace" in each.why for each in known)
+    assert foretold.failed == known
     assert rows(sink, "select experiment_id, instruction from label_schemas") == before
     found = mlmigrate.verify([origin], str(sink), sink_options=chosen)
     assert {ref.kind for ref in found.missing} == kinds

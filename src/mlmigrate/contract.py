@@ -280,6 +280,18 @@ class Sink(Source, Protocol):
 
 
 @runtime_checkable
+class Foretelling(Protocol):
+    """A sink that can tell, before it is written, what it will refuse because of what
+    it holds.
+    """
+
+    def refusals(self, deliveries: Sequence[Delivery]) -> list[Failed | None]:
+        """Answer for each delivery, in order, why `Sink.write` will refuse it; None
+        where nothing speaks against it. Its origins were asked for by `Sink.copies`.
+        """
+
+
+@runtime_checkable
 class Recording(Protocol):
     """A sink that also keeps what was found in sources beside their items."""
 

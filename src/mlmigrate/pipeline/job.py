@@ -17,6 +17,7 @@ from mlmigrate.contract import (
     Capabilities,
     Copy,
     Delivery,
+    Foretelling,
     Sink,
     Source,
     Written,
@@ -183,13 +184,17 @@ def deliver(job: Job, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
     """Hand *deliveries* to the sink, or only say what would be written."""
     if not job.dry:
         return job.sink.write(deliveries)
+    refused: list[Failed | None] = [None] * len(deliveries)
+    if isinstance(job.sink, Foretelling):
+        refused = job.sink.refusals(deliveries)
     return [
-        Written(
+        failed
+        or Written(
             delivery.into or delivery.item.ref,
             files=len(delivery.item.artifacts),
             bytes=sum(entry.size for entry in delivery.item.artifacts),
         )
-        for delivery in deliveries
+        for delivery, failed in zip(deliveries, refused, strict=True)
     ]
 
 

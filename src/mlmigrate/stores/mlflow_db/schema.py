@@ -26,7 +26,7 @@ from platformdirs import user_cache_path
 
 from mlmigrate.artifacts import redact, short
 from mlmigrate.errors import SchemaError, StoreError
-from mlmigrate.partial_files import growing, remove_abandoned
+from mlmigrate.partial_files import growing
 
 #: Secondary indexes of MLflow's ``metrics`` table, which a bulk load makes last.
 METRIC_INDEXES = {
@@ -137,19 +137,15 @@ def begin(url: sa.URL) -> Making | None:
         SchemaError: it has another revision, or tables that are not MLflow's.
         StoreError: it cannot be reached.
     """
-    sqlite = url.get_backend_name() == "sqlite"
-    path = Path(url.database or "")
-    if sqlite:  # a process killed when the file just had its name leaves another one
-        remove_abandoned(path.parent)
     if exists(url):
         return None
     with ExitStack() as held:
         place, keep = url, _stands
-        if not sqlite:
+        if url.get_backend_name() != "sqlite":
             held.enter_context(_locked(url))
             if exists(url):  # made while this process waited for the lock
                 return None
-        elif not _has_bytes(path):
+        elif not _has_bytes(path := Path(url.database or "")):
             # A SQLite file appears whole: it is made elsewhere.
             kept = kept_copy()
             if _is_newest(kept):

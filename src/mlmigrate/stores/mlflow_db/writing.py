@@ -43,6 +43,7 @@ from mlmigrate.model import (
     Run,
     Trace,
 )
+from mlmigrate.partial_files import remove_abandoned
 from mlmigrate.stores.mlflow_db import copies, entity_rows, schema
 from mlmigrate.stores.mlflow_db.experiment_rows import experiment_ids, write_experiment
 from mlmigrate.stores.mlflow_db.logged_model_rows import write_logged_model
@@ -283,9 +284,12 @@ class DbSink:
         have = self._indexes()
         missing = [name for name in schema.METRIC_INDEXES if name not in have]
         # SQLite takes one after the other; a server makes them at once.
-        at_once = 1 if self._place.get_backend_name() == "sqlite" else len(missing)
-        with ThreadPoolExecutor(at_once or 1) as pool:
+        is_file = self._place.get_backend_name() == "sqlite"
+        with ThreadPoolExecutor(1 if is_file else len(missing) or 1) as pool:
             list(pool.map(self._make_index, missing))
+        if is_file:
+            # One killed when a new file just had its name left it another beside that.
+            remove_abandoned(Path(self._place.database or "").parent)
         return ()
 
     def _indexes(self) -> set[str | None]:
@@ -362,6 +366,11 @@ class DbSink:
         return {ref: copy for ref, copy in found.items() if ref not in self._elsewhere}
 
     # -- writing ----------------------------------------------------------------
+
+    def refusals(self, deliveries: Sequence[Delivery]) -> list[Failed | None]:
+        """See `mlmigrate.contract.Foretelling`."""
+        ids = map(self._id_of, deliveries)
+        return [id if isinstance(id, Failed) else None for id in ids]
 
     def write(self, deliveries: Sequence[Delivery]) -> list[Written | Failed]:
         """See `mlmigrate.contract.Sink.write`."""
