@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -153,6 +154,22 @@ def test_what_grew(server: str, sources: MemorySources) -> None:
     assert len(said(held)["evaluation_dataset_records"]) == 2
     (queue,) = at(server, "review_queue")
     assert said(queue)["review_queue_items"][0]["status"] == "complete"
+
+
+def test_records_with_numbers_that_are_none(
+    server: str, sources: MemorySources, tmp_path: Path
+) -> None:
+    """NaN and the infinities come through messages that are JSON themselves."""
+    odd = '{"a": [NaN, -Infinity], "b": Infinity}'
+    origin = sources(experiment(), dataset(records=[record(1, expectations=odd)]))
+    copied(origin, server)
+    assert differences(origin, server) == []
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+    back = tmp_path / "back.db"
+    assert mlmigrate.copy([server], str(back)).failed == []
+    (held,) = held_at(f"sqlite:///{back}", "evaluation_dataset").values()
+    (told,) = said(held)["evaluation_dataset_records"]
+    assert repr(json.loads(told["expectations"])) == repr(json.loads(odd))
 
 
 def test_numbers_of_scorers_are_the_servers(

@@ -96,6 +96,9 @@ class Capabilities:
     columns: Mapping[str, frozenset[str]] | None = None
     """Of each table of entities that there is a place for, the columns that can be
     set; None where all can."""
+    strict_json: frozenset[str] = frozenset()
+    """The columns of entities, such as ``table.column``, of which the sink takes only
+    what is JSON: NaN and the infinities, which Python writes there, are not."""
     acts: bool = False
     """What stands there acts: an enabled webhook is called."""
     aliases: bool = True

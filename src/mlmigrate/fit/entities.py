@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,8 @@ from mlmigrate.entities import ENTITIES
 from mlmigrate.fit.fitting import Fitting
 from mlmigrate.model import Item, Loss, Row
 
+#: A string, which stays, or a number of Python's that JSON has no word for.
+_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b')
 _DISABLED = "DISABLED"
 _WEBHOOKS = "webhooks"
 
@@ -93,10 +96,33 @@ def _fitted(row: Row, fitting: Fitting) -> Row:
     changed: dict[str, Any] = {}
     for column, value in entities.values(row).items():
         if isinstance(value, str):
-            kind = f"{row.table}.{column}"
-            fits = fitting.text(kind, value, f"{row.table} {column}")
+            kind, label = f"{row.table}.{column}", f"{row.table} {column}"
+            fits = value
+            if kind in fitting.sink.strict_json:
+                fits = _strict(value, fitting, label)
+            fits = fitting.text(kind, fits, label)
             if fits != value:
                 changed[column] = fits
     if fitting.sink.acts and row.table == _WEBHOOKS:
         changed["status"] = _DISABLED
     return entities.changed(row, **changed) if changed else row
+
+
+def _strict(value: str, fitting: Fitting, label: str) -> str:
+    """Return JSON in which what is no number is null; the rest as it is written."""
+    count = 0
+
+    def null(found: re.Match[str]) -> str:
+        nonlocal count
+        if found[0].startswith('"'):
+            return found[0]
+        count += 1
+        return "null"
+
+    strict = _NO_NUMBER.sub(null, value)
+    if count:
+        what = (
+            f"{count} numbers, NaN or infinite, became null: JSON has no word for them"
+        )
+        fitting.losses.append(f"{label}: {what}")
+    return strict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from mlmigrate import entities
@@ -212,6 +213,37 @@ class Entities(NoEntities):
         assert set(self.copy(origin, sink_location).counts(None)) == {"skipped"}
         (back,) = self.read(sink_location, "issue").values()
         assert said(back)["issues"][0]["source_run_id"] == OTHER
+
+    def test_json_with_numbers_that_are_none(
+        self, source: MemorySources, sink_location: str
+    ) -> None:
+        """Python writes NaN into JSON, which has no word for it: where it does not fit,
+        the rest of the dataset arrives.
+        """
+        odd = '{"a": [NaN, -Infinity], "NaN": "not NaN, \\"NaN\\"", "b": Infinity}'
+        rows = [record(1, expectations=odd), record(2)]
+        origin = source(experiment(), dataset(records=rows))
+        result = self.copy(origin, sink_location)
+
+        assert result.counts("evaluation_dataset") == {"copied": 1}
+        assert self.differences(origin, sink_location) == []
+        assert set(self.copy(origin, sink_location).counts(None)) == {"skipped"}
+        (back,) = self.read(sink_location, "evaluation_dataset").values()
+        records = said(back)["evaluation_dataset_records"]
+        assert len(records) == 2
+        (told,) = [
+            each["expectations"] for each in records if "NaN" in each["expectations"]
+        ]
+        words = [each.what for each in result.losses() if "JSON" in each.what]
+        if words:
+            assert "3 numbers" in words[0]
+            assert json.loads(told) == {
+                "a": [None, None],
+                "NaN": 'not NaN, "NaN"',
+                "b": None,
+            }
+        else:
+            assert repr(json.loads(told)) == repr(json.loads(odd))
 
     def test_what_changed_later_stands(
         self, source: MemorySources, sink_location: str

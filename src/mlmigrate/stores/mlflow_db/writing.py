@@ -258,10 +258,13 @@ class DbSink:
             if length is not None:
                 text[name] = length
         entities = _entities()
+        strict_json = set()
         for table in {each.name for kind in entities for each in ENTITIES[kind].tables}:
             for held in self._tables[table].columns if table in self._tables else ():
                 if (length := getattr(held.type, "length", None)) is not None:
                     text[f"{table}.{held.name}"] = length
+                if isinstance(held.type, sa.JSON):
+                    strict_json.add(f"{table}.{held.name}")
         mysql = url.get_backend_name() != "postgresql"
         return Capabilities(
             keeps_ids=True,
@@ -273,6 +276,7 @@ class DbSink:
             one_dataset_a_digest=True,
             traces=TraceFacts(),
             entities=entities,
+            strict_json=frozenset(strict_json),
             acts=True,
             folds_keys=mysql,
             nul=mysql,
