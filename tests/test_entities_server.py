@@ -46,7 +46,7 @@ OWN = (
     *("dataset_record_id", "schema_ids", "source_run_id", "source", "digest"),
     *("created_by", "created_time", "last_update_time", "creation_time", "workspace"),
     *("created_at", "updated_at", "creation_time_ms", "last_update_time_ms"),
-    *("created_timestamp", "last_updated_timestamp"),
+    *("created_timestamp", "last_updated_timestamp", "last_seen_timestamp"),
     *("creation_timestamp", "last_updated_timestamp", "id", "last_updated_by"),
 )
 

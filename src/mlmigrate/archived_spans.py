@@ -15,7 +15,7 @@ from typing import Any
 from mlmigrate.mlflow_traces import span_of
 from mlmigrate.model import Span
 from mlmigrate.protobuf import Messages, decode
-from mlmigrate.span_content import TRACE
+from mlmigrate.span_content import KINDS, TRACE
 
 ARCHIVE_FILE = "traces.pb"
 
@@ -28,6 +28,7 @@ _MESSAGES: Messages = {
         2: ("id", "bytes"),
         4: ("parent", "bytes"),
         5: ("name", "text"),
+        6: ("kind", "int"),
         7: ("start", "fixed"),
         8: ("end", "fixed"),
         9: ("attributes", "KeyValue*"),
@@ -97,6 +98,8 @@ def _content(span: Mapping[str, Any]) -> dict[str, Any]:
         "span_id": _text(span["id"]),
         "parent_span_id": _text(span["parent"]) if span.get("parent") else None,
         "name": span.get("name", ""),
+        # Before 3.18, MLflow wrote no kind.
+        **({"kind": KINDS[span["kind"]]} if span.get("kind") else {}),
         "start_time_unix_nano": span.get("start", 0),
         "end_time_unix_nano": span.get("end") or None,
         "events": [

@@ -20,8 +20,15 @@ from mlmigrate.model import Span
 TYPE = "mlflow.spanType"
 #: The attribute that says which trace a span is of.
 TRACE = "mlflow.traceRequestId"
+#: What OpenTelemetry calls the kinds of spans, by their numbers in its messages.
+KINDS = (
+    *("SPAN_KIND_UNSPECIFIED", "SPAN_KIND_INTERNAL", "SPAN_KIND_SERVER"),
+    *("SPAN_KIND_CLIENT", "SPAN_KIND_PRODUCER", "SPAN_KIND_CONSUMER"),
+)
+#: What MLflow takes a span for of which no kind is said, as before 3.18.
+INTERNAL = KINDS.index("SPAN_KIND_INTERNAL")
 _KEYS = {
-    *("trace_id", "span_id", "parent_span_id", "name", "status", "attributes"),
+    *("trace_id", "span_id", "parent_span_id", "name", "status", "attributes", "kind"),
     *("start_time_unix_nano", "end_time_unix_nano", "events", "links"),
 }
 _HEX = re.compile(r"(?:0x)?([0-9a-f]{1,16})$")
@@ -36,6 +43,7 @@ class Meaning:
     id: str  # 16 hex digits
     parent: str | None
     name: str
+    kind: int  # the place in `KINDS`
     start: int  # nanoseconds
     end: int | None  # nanoseconds
     status: str
@@ -49,7 +57,7 @@ class Meaning:
 
 
 _COMPARED = (
-    *("trace", "id", "parent", "name", "start", "end", "status", "message"),
+    *("trace", "id", "parent", "name", "kind", "start", "end", "status", "message"),
     *("events", "links"),
 )
 
@@ -97,6 +105,7 @@ def meaning(content: str) -> Meaning | None:
             id=span_id(said["span_id"]),
             parent=span_id(parent) if parent else None,
             name=_text(said["name"]),
+            kind=KINDS.index(said.get("kind") or KINDS[0]) or INTERNAL,
             start=int(said["start_time_unix_nano"]),
             end=int(end) if end else None,
             status=_text(said["status"]["code"]).removeprefix("STATUS_CODE_"),

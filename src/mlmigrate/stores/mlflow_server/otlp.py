@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mlmigrate.mlflow_messages import DEEPEST
@@ -21,7 +21,7 @@ from mlmigrate.protobuf import (
     text_field,
     whole_field,
 )
-from mlmigrate.span_content import TRACE, Meaning, meaning
+from mlmigrate.span_content import INTERNAL, TRACE, Meaning, meaning
 
 PATH = "/v1/traces"
 #: The header that says which experiment new traces are of.
@@ -42,15 +42,19 @@ def request(spans: Iterable[bytes]) -> bytes:
     return bytes_field(1, bytes_field(2, of_scope))
 
 
-def message(span: Span, trace: str) -> bytes | None:
+def message(span: Span, trace: str, keeps_kinds: Callable[[], bool]) -> bytes | None:
     """Return a span as a message; None where a server would not store what it means.
 
     Args:
         span: the span.
         trace: the id that its trace has at the server, which makes it of the message.
+        keeps_kinds: asked only where it matters, tells whether the server keeps the
+            kinds of spans, as those since 3.18 do; to others, all are internal.
     """
     said, digits = meaning(span.content), _TRACE_ID.match(trace)
     if said is None or digits is None or not _is_kept(said, span, digits[1]):
+        return None
+    if said.kind != INTERNAL and not keeps_kinds():
         return None
     try:
         return b"".join(
@@ -59,6 +63,7 @@ def message(span: Span, trace: str) -> bytes | None:
                 bytes_field(2, bytes.fromhex(said.id)),
                 bytes_field(4, bytes.fromhex(said.parent)) if said.parent else b"",
                 text_field(5, said.name),
+                whole_field(6, said.kind),
                 fixed_field(7, said.start),
                 fixed_field(8, said.end or 0),
                 _pairs(9, said.values),

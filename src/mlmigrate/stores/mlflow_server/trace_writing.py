@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import BinaryIO
 
 from mlmigrate import marks
@@ -67,6 +69,11 @@ _TRACES_A_BATCH = 100
 _NOT_IMPLEMENTED = 501
 
 
+#: The release since which servers keep the kinds of spans, and how many bytes hold one.
+_KINDS_SINCE = (3, 18)
+_VERSION = 100
+
+
 @dataclass(slots=True)
 class _Work:
     """One trace while it is written."""
@@ -112,6 +119,15 @@ class Traces:
 
     # -- spans --------------------------------------------------------------------
 
+    @cached_property
+    def _keeps_kinds(self) -> bool:
+        try:
+            with self._rest.download("/version") as told:
+                found = re.match(rb"(\d+)\.(\d+)", told.read(_VERSION))
+        except Refused:  # what is in between, or so old, tells none
+            return False
+        return found is not None and tuple(map(int, found.groups())) >= _KINDS_SINCE
+
     def _begun(self, delivery: Delivery) -> _Work | Failed:
         """Make a copy incomplete that is to grow, and find out how spans get there."""
         item, header = delivery.item, delivery.item.header
@@ -140,7 +156,10 @@ class Traces:
         item = work.delivery.item
         if not item.spans:
             return
-        found = [otlp.message(span, work.id) for span in item.spans]
+        found = [
+            otlp.message(span, work.id, lambda: self._keeps_kinds)
+            for span in item.spans
+        ]
         work.messages = [message for message in found if message is not None]
         tags = work.held["tags"] if work.held else {}
         if tags.get(SPANS_LOCATION) == "TRACKING_STORE":
@@ -178,9 +197,8 @@ class Traces:
                 for work in batch:
                     _redirect(work, refusal)
             elif len(batch) == 1:
-                work = batch[0]
-                what = f"its spans are refused: {refusal}"
-                work.failed = Failed(work.delivery.item.ref, what)
+                # MLflow's own client puts them into the file then, too.
+                _redirect(batch[0], refusal)
             else:
                 for work in batch:
                     self._send([work])
@@ -343,7 +361,9 @@ class Traces:
 
 
 def _redirect(work: _Work, refusal: Refused) -> None:
-    """Let spans go to a file, where a server, or a proxy before it, takes no OTLP."""
+    """Let spans go to a file, where a server, or a proxy before it, takes no OTLP, or
+    not those.
+    """
     item = work.delivery.item
     if work.held and work.held["tags"].get(SPANS_LOCATION) == "TRACKING_STORE":
         what = f"its other spans are in the database, and OTLP is refused: {refusal}"
