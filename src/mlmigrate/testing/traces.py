@@ -73,7 +73,9 @@ class Traces(NoTraces):
         runs = self.read(location, "run")
         origins = {id: item.origin for id, item in runs.items()}
         found = self.read(location, "trace")
-        return {id: _with_runs(item, origins) for id, item in found.items()}
+        return {
+            id: _without_kinds(_with_runs(item, origins)) for id, item in found.items()
+        }
 
     def fitted(self, item: Item, location: str) -> Item:
         """Return a trace as the sink can hold it."""
@@ -250,6 +252,17 @@ def _alike(item: Item) -> Item:
     """Return *item* without the tags that a copy has from the sink's fitting."""
     plain = (tag for tag in item.tags if not tag.key.startswith(marks.PREFIX))
     return replace(item, tags=tuple(plain))
+
+
+def _without_kinds(item: Item) -> Item:
+    """Return a trace whose spans do not say that they are internal, as a server since
+    3.18 does of those that say nothing.
+    """
+    said = '"kind": "SPAN_KIND_INTERNAL", '
+    spans = (
+        replace(each, content=each.content.replace(said, "")) for each in item.spans
+    )
+    return replace(item, spans=tuple(spans))
 
 
 def _with_runs(item: Item, ids: Mapping[str, str]) -> Item:
