@@ -332,6 +332,47 @@ def test_spans_of_any_form_arrive(sources: MemorySources, server: str) -> None:
     assert set(copied(origin, server).counts(None)) == {"skipped"}
 
 
+def test_a_trace_that_a_server_fails_to_tell(
+    sources: MemorySources, reusable_server: servers.ReusableServer, tmp_path: Path
+) -> None:
+    """MLflow takes NaN for an assessment, and cannot say it: all else is copied."""
+    reusable_server.reset()
+    items = [
+        trace(
+            id := f"tr-{n:032x}",
+            spans=(changed(PLAIN, trace_id=_base64(n), attributes=_id(id)),),
+            assessments=(assessment(f"a-{n}"),),
+        )
+        for n in range(5)
+    ]
+    copied(sources(experiment(), *items), reusable_server.url)
+    with closing(sqlite3.connect(reusable_server.folder / "mlflow.db")) as held:
+        done = held.execute(
+            "update assessments set value = 'NaN' where trace_id = ?", (f"tr-{3:032x}",)
+        )
+        assert done.rowcount == 1
+        held.commit()
+    sink = f"sqlite:///{tmp_path / 'sink.db'}"
+    result = copied(reusable_server.url, sink)
+
+    assert result.counts("trace") == {"copied": 5}
+    (problem,) = [each for each in result.findings() if isinstance(each, Problem)]
+    assert f"{3:032x}" in problem.where
+    assert "its assessments and previews cannot be read" in problem.what
+    there = read(sink)
+    for item in items:
+        held_there = there[item.ref.id]
+        assert says_all(held_there.spans[0], item.spans[0])
+        whole = item.ref.id != f"tr-{3:032x}"
+        assert [each.id for each in held_there.assessments] == [
+            each.id for each in item.assessments if whole
+        ]
+
+
+def _id(trace: str) -> dict[str, str]:
+    return {"mlflow.traceRequestId": json.dumps(trace)}
+
+
 def test_kinds_of_spans(sources: MemorySources, server: str) -> None:
     """MLflow keeps them since 3.18; an older server gets such spans in a file."""
     own = changed(PLAIN, kind="SPAN_KIND_CLIENT")

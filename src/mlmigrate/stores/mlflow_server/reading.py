@@ -267,7 +267,11 @@ class Reader:
     ) -> Iterator[tuple[Ref, Callable[[], Item]]]:
         for at in range(0, len(refs), _TRACES_AT_ONCE):
             some = refs[at : at + _TRACES_AT_ONCE]
-            found = trace_infos.infos(self._rest, [ref.id for ref in some])
+            try:
+                found = trace_infos.infos(self._rest, [ref.id for ref in some])
+            except ItemError:  # at one of them: each tells for itself
+                yield from ((ref, partial(self.read_one, ref)) for ref in some)
+                continue
             for ref in some:
                 yield ref, partial(self._read_trace, ref, found.get(ref.id))
 

@@ -58,6 +58,11 @@ class Refused(ItemError):
         return self.status in (404, 405) and not self.code
 
     @property
+    def failing(self) -> bool:
+        """The server itself failed, at what others of its answers may not hold."""
+        return self.status == 500
+
+    @property
     def exists(self) -> bool:
         """What should be made exists."""
         return self.code == "RESOURCE_ALREADY_EXISTS"
@@ -343,7 +348,10 @@ class Rest:
                 f"{where}does not know {urlsplit(response.url).path}"
                 " (no MLflow server, or an old one)",
             )
-        raise Refused(status, code, f"{text or 'no reason given'} (HTTP {status})")
+        if not text:
+            path = urlsplit(response.url).path
+            text = f"{where}gives no reason for what it answers to {path}"
+        raise Refused(status, code, f"{text} (HTTP {status})")
 
     def _url(self, path: str) -> str:
         return self.base + (path if path.startswith("/") else API + path)

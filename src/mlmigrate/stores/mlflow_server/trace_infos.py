@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from mlmigrate.errors import StoreError
+from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.mlflow_messages import NOT_READ, length, millis
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.rest import (
@@ -31,15 +31,30 @@ def place(id: str) -> str:
 def search(rest: Rest, experiments: Sequence[str], filter: str = "") -> Iterator[Json]:
     """Yield the traces of some experiments, the oldest first; none of a server that
     does not know any.
+
+    A server fails at a page with one trace of which it cannot say something, such as
+    an assessment that is NaN. It then still lists them as older ones do, which say
+    less of each.
     """
     for at in range(0, len(experiments), EXPERIMENTS_A_SEARCH):
         ids = experiments[at : at + EXPERIMENTS_A_SEARCH]
+        seen: set[str] = set()
         try:
-            yield from _search(rest, ids, filter)
+            for info in _search(rest, ids, filter):
+                seen.add(info["trace_id"])
+                yield info
         except Refused as refusal:
-            if not refusal.unknown:
+            if not refusal.unknown and not refusal.failing:
                 raise
-            yield from _older_search(rest, ids, filter)
+            try:
+                for info in _older_search(rest, ids, filter):
+                    if info["trace_id"] not in seen:
+                        yield info
+            except Refused as older:
+                if not older.unknown:
+                    raise
+                if refusal.failing:
+                    raise refusal from None
 
 
 def _search(rest: Rest, experiments: Sequence[str], filter: str) -> Iterator[Json]:
@@ -68,11 +83,7 @@ def _older_search(
         "order_by": ["timestamp_ms ASC"],
         **({"filter": filter} if filter else {}),
     }
-    try:
-        yield from _infos(rest, rest.pages("traces", "traces", query))
-    except Refused as refusal:
-        if not refusal.unknown:
-            raise
+    yield from _infos(rest, rest.pages("traces", "traces", query))
 
 
 def _infos(rest: Rest, listed: Iterator[Json]) -> Iterator[Json]:
@@ -85,12 +96,17 @@ def _infos(rest: Rest, listed: Iterator[Json]) -> Iterator[Json]:
 
 
 def infos(rest: Rest, ids: Sequence[str]) -> dict[str, Json]:
-    """Get what a server says of some traces, of those that are there."""
+    """Get what a server says of some traces, of those that are there. Where it fails to
+    say all, ``untold`` says what is missing.
+
+    Raises:
+        ItemError: of one of them it says nothing at all.
+    """
     try:
         answer = rest.post(f"{API}/batchGetInfos", {"trace_ids": list(ids)})
         said = answer.get("trace_infos") or ()
     except Refused as refusal:
-        if not refusal.unknown:
+        if not refusal.unknown and not refusal.failing:
             raise
         said = [one for id in ids if (one := _said(rest, id)) is not None]
     found = {}
@@ -103,18 +119,24 @@ def infos(rest: Rest, ids: Sequence[str]) -> dict[str, Json]:
 
 def _said(rest: Rest, id: str) -> Json | None:
     """Get one trace of a server that does not give several."""
+    untold: Json = {}
     try:
         return cast(Json, rest.get(place(id))["trace"]["trace_info"])
     except Refused as refusal:
-        if not refusal.absent:
+        if refusal.failing:
+            what = f"its assessments and previews cannot be read: {refusal}"
+            untold = {"untold": what}
+        elif not refusal.absent:
             raise
-        if not refusal.unknown:
+        elif not refusal.unknown:
             return None
     try:
-        return cast(Json, rest.get(f"traces/{quoted(id)}/info")["trace_info"])
+        return {**rest.get(f"traces/{quoted(id)}/info")["trace_info"], **untold}
     except Refused as refusal:
         if not refusal.absent:
             raise
+        if untold and refusal.unknown:
+            raise ItemError(f"trace {id}: {untold['untold']}") from None
         return None
 
 
@@ -135,6 +157,7 @@ def info_of(said: Json) -> Json:
             "state": said.get("status"),
             "tags": dict(answers.key_values(said.get("tags"))),
             "trace_metadata": dict(answers.key_values(said.get("request_metadata"))),
+            "untold": said.get("untold"),
         }
     else:
         place = (said.get("trace_location") or {}).get("mlflow_experiment") or {}
@@ -147,6 +170,7 @@ def info_of(said: Json) -> Json:
             "execution_duration": length(times[1]),
             "tags": _mapping(said.get("tags")),
             "trace_metadata": _mapping(said.get("trace_metadata")),
+            "untold": None,
         }
     read = ("request_time", "execution_duration")
     info["odd"] = [

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -49,6 +48,7 @@ from mlmigrate.model import (
 from mlmigrate.stores.mlflow_server import otlp, trace_infos, traces
 from mlmigrate.stores.mlflow_server.experiments import Experiments
 from mlmigrate.stores.mlflow_server.reading import Reader
+from mlmigrate.stores.mlflow_server.release import release_of
 from mlmigrate.stores.mlflow_server.rest import (
     Json,
     Refused,
@@ -69,9 +69,8 @@ _TRACES_A_BATCH = 100
 _NOT_IMPLEMENTED = 501
 
 
-#: The release since which servers keep the kinds of spans, and how many bytes hold one.
+#: The release since which servers keep the kinds of spans.
 _KINDS_SINCE = (3, 18)
-_VERSION = 100
 
 
 @dataclass(slots=True)
@@ -121,12 +120,7 @@ class Traces:
 
     @cached_property
     def _keeps_kinds(self) -> bool:
-        try:
-            with self._rest.download("/version") as told:
-                found = re.match(rb"(\d+)\.(\d+)", told.read(_VERSION))
-        except Refused:  # what is in between, or so old, tells none
-            return False
-        return found is not None and tuple(map(int, found.groups())) >= _KINDS_SINCE
+        return release_of(self._rest).number >= _KINDS_SINCE
 
     def _begun(self, delivery: Delivery) -> _Work | Failed:
         """Make a copy incomplete that is to grow, and find out how spans get there."""

@@ -107,6 +107,8 @@ def item_of(
     findings += [
         Problem(where, f"its {told} is no time: not copied") for told in info["odd"]
     ]
+    if info["untold"] is not None:
+        findings.append(Problem(where, info["untold"]))
     time = info["request_time"]
     if time is None and contents.spans:
         time = min(span.start_time for span in contents.spans) // 1_000_000
