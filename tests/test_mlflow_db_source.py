@@ -517,6 +517,33 @@ def test_an_unfinished_transaction_is_not_read(
     assert state(store.parent) == before
 
 
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+@pytest.mark.parametrize("moment", ["in a transaction", "after one"])
+def test_a_journal_that_undoes_nothing(
+    store: Path,
+    tmp_path: Path,
+    read: Callable[..., DbReader],
+    mode: str,
+    moment: str,
+) -> None:
+    """One that is not synced yet, and one that stays when its transaction has ended."""
+    with closing(sqlite3.connect(store)) as writer:
+        writer.execute(f"PRAGMA journal_mode={mode}")
+        writer.execute("UPDATE runs SET name = 'whole'")
+        writer.commit()
+        if moment == "in a transaction":
+            writer.execute("UPDATE runs SET name = 'half'")
+            assert Path(f"{store}-journal").read_bytes()[:12] == bytes(12)
+        before = state(store.parent)
+        reader = read(store, **{"temp-dir": str(tmp_path / "temp")})
+        names = {header(item).name for item in items(reader, "run").values()}
+        assert names == {"whole"}
+        assert not list(reader.findings())
+        reader.close()
+        shutil.rmtree(tmp_path / "temp")
+        assert state(store.parent) == before
+
+
 def test_a_file_under_a_lock_is_copied(
     store: Path, tmp_path: Path, read: Callable[..., DbReader]
 ) -> None:

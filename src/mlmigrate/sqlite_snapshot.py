@@ -276,13 +276,19 @@ def _back_up(path: Path, copy: Path) -> None:
 
 
 def _settle(copy: Path, named: Path) -> None:
-    """Merge the log or the journal into the copy: now nobody needs to write it."""
+    """Merge the log or the journal into the copy: now nobody needs to write it.
+
+    SQLite leaves a journal that does not begin with its magic number: its transaction
+    has not changed the file yet, or ended with ``journal_mode=persist``. What stands in
+    the file is whole without it.
+    """
     try:
         with closing(sqlite3.connect(copy)) as db:
             db.execute("PRAGMA journal_mode=DELETE").fetchall()
             db.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except (sqlite3.Error, UnicodeDecodeError) as error:  # its message may be no text
         raise _corrupt(named, error) from error
+    _beside(copy, "-journal").unlink(missing_ok=True)
 
 
 def _checked(path: Path, named: Path) -> Engine:
