@@ -544,6 +544,18 @@ def test_a_journal_that_undoes_nothing(
         assert state(store.parent) == before
 
 
+def test_a_journal_that_goes_away_meanwhile(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when the file was looked at, and its transaction has ended since."""
+    gone = [Path(f"{store}-journal")]
+    monkeypatch.setattr(sqlite_snapshot, "_companions", lambda _: gone)
+    engine, _, cleanup = sqlite_snapshot.open_snapshot(store, tmp_path / "temp")
+    with engine.connect() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM runs").scalar() == 2
+    cleanup()
+
+
 def test_a_file_under_a_lock_is_copied(
     store: Path, tmp_path: Path, read: Callable[..., DbReader]
 ) -> None:

@@ -211,7 +211,8 @@ def _is_locked(path: Path) -> bool:
 
 def _private_folder(path: Path, temp_dir: Path) -> tuple[Path, Cleanup]:
     """Make a folder for a copy of the database, if there is space for one."""
-    log = sum(companion.stat().st_size for companion in _companions(path))
+    stamps = (_stamp(_beside(path, suffix)) for suffix in _COMPANIONS)
+    log = sum(stamp[1] for stamp in stamps if stamp is not None)
     # The log is copied, and then merged into the copy.
     needed = path.stat().st_size + 2 * log + (1 << 20)
     try:
