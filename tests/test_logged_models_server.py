@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -15,6 +19,7 @@ from support.copies import copied, differences
 from support.killing import as_new, killed_at_every_call
 from support.reading import held_at
 
+import mlmigrate
 from mlmigrate import marks
 from mlmigrate.digest import digest
 from mlmigrate.model import (
@@ -220,6 +225,111 @@ def test_odd_values(sources: MemorySources, server: str) -> None:
     assert [m.step for m in models_at(server)[MODEL].metrics] == [1, 2]
     assert [len(metric.steps) for metric in held.metrics] == [2]
     assert differences(origin, server) == []
+
+
+@pytest.fixture
+def with_nan(sqlite_uri: str, tmp_path: Path) -> str:
+    """A database in which MLflow wrote NaN for a model and its run."""
+    client = MlflowClient(sqlite_uri, sqlite_uri)
+    home = client.create_experiment("nan", artifact_location=tmp_path.as_uri())
+    run = client.create_run(home).info.run_id
+    model = client.create_logged_model(home, name="net", source_run_id=run).model_id
+    for step, value in enumerate((0.5, math.nan, 0.0)):
+        client.log_metric(run, "odd", value, NOW + step, step, model_id=model)
+    client.log_metric(run, "zero", 0.0, NOW, 0, model_id=model)
+    client.log_metric(run, "nan", math.nan, NOW, 0, model_id=model)
+    client.log_metric(
+        run, "nan", math.nan, NOW, 5,
+        dataset_name="cats", dataset_digest="d1", model_id=model,
+    )  # fmt: skip
+    client.finalize_logged_model(model, "READY")
+    client.set_terminated(run)
+    return sqlite_uri
+
+
+def histories(url: str, run: Any) -> dict[str, list[tuple[int, str]]]:
+    """Return the points of a run's metrics: steps, and values as text."""
+    client = MlflowClient(url)
+    return {
+        key: [
+            (point.step, str(point.value))
+            for point in client.get_metric_history(run.info.run_id, key)
+        ]
+        for key in run.data.metrics
+    }
+
+
+def test_nan_of_a_database_is_left_out(with_nan: str, server: str) -> None:
+    """MLflow's tables hold 0 for it beside a model, which the run never measured."""
+    planned = mlmigrate.plan([with_nan], server).data()["losses"]
+    result = copied(with_nan, server)
+    (own,) = runs_at(server).values()
+    (model,) = models_at(server).values()
+
+    assert histories(server, own) == {
+        "odd": [(0, "0.5"), (1, "nan"), (2, "0.0")],
+        "zero": [(0, "0.0")],
+        "nan": [(0, "nan"), (5, "nan")],
+    }
+    assert math.isnan(own.data.metrics["nan"])
+    assert sorted((m.key, m.step, m.value) for m in model.metrics) == [
+        ("odd", 0, 0.5),
+        ("odd", 2, 0.0),
+        ("zero", 0, 0.0),
+    ]
+    told = [loss for loss in result.losses() if "NaN left out" in loss.what]
+    assert len(told) == 3
+    assert all(loss.carried for loss in told)
+    assert {loss.what for loss in told} <= {loss["what"] for loss in planned}
+    verified = mlmigrate.verify([with_nan], server)
+    assert verified.exit_code == 0
+    assert "metric point" not in verified.extra
+    assert set(copied(with_nan, server).counts(None)) == {"skipped"}
+
+
+def test_nan_of_a_server_is_one(with_nan: str, server: str, tmp_path: Path) -> None:
+    """A server shows the 0 of its tables, and its runs the NaN."""
+    backend = {"backend_uri": with_nan}
+    with servers.mlflow_server(tmp_path / "source", **backend) as origin:
+        (at_server,) = held_at(origin, "logged_model").values()
+        (in_tables,) = held_at(with_nan, "logged_model").values()
+        copied(origin, server)
+        (own,) = runs_at(server).values()
+
+        assert histories(server, own)["nan"] == [(0, "nan"), (5, "nan")]
+        assert differences(origin, server) == []
+        assert differences(with_nan, server) == []
+    ones, others = (
+        {
+            (each.history.key, each.dataset): str(each.history.values.tolist())
+            for each in held.model_metrics
+        }
+        for held in (at_server, in_tables)
+    )
+    assert ones == others
+    assert ones["nan", None] == "[nan]"
+
+
+def test_nan_of_a_database_is_a_zero_in_another(with_nan: str, tmp_path: Path) -> None:
+    """It is so in MLflow's tables, and each copy is read as what it was."""
+    first, second = (f"sqlite:///{tmp_path / name}.db" for name in ("a", "b"))
+    result = copied(with_nan, first)
+    copied(first, second)
+
+    for sink in (first, second):
+        with closing(sqlite3.connect(sink.removeprefix("sqlite:///"))) as base:
+            query = (
+                "select metric_name, metric_step, metric_value"
+                " from logged_model_metrics order by 1, 2"
+            )
+            assert base.execute(query).fetchall() == [
+                *(("nan", 0, 0.0), ("nan", 5, 0.0)),
+                *(("odd", 0, 0.5), ("odd", 1, 0.0), ("odd", 2, 0.0)),
+                ("zero", 0, 0.0),
+            ]
+        assert differences(with_nan, sink) == []
+        assert set(copied(with_nan, sink).counts(None)) == {"skipped"}
+    assert all(loss.carried for loss in result.losses())
 
 
 LOST = [faults.drop(), faults.lie(502), faults.truncate()]

@@ -6,7 +6,7 @@ same bits; every NaN counts as the same NaN, as in MLflow's ``metrics`` table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -113,6 +113,30 @@ def latest(metric: MetricHistory) -> int:
 
 
 # -- logged models --------------------------------------------------------------------
+
+
+def unknown_as_nan(
+    metric: MetricHistory, unknown: Container[tuple[int, int]]
+) -> MetricHistory:
+    """Return a logged model's points with NaN for the 0.0 at each step and time of
+    *unknown*, where the run that measured them has a NaN.
+
+    MLflow's database has no place for NaN beside a logged model, and holds 0.0 for it.
+    """
+    zeros = np.flatnonzero(value_bits(metric.values) == 0)
+    steps, timestamps = metric.steps[zeros].tolist(), metric.timestamps[zeros].tolist()
+    places = zip(zeros.tolist(), zip(steps, timestamps, strict=True), strict=True)
+    found = [at for at, place in places if place in unknown]
+    if not found:
+        return metric
+    values = metric.values.copy()
+    values[found] = np.nan
+    return history(metric.key, metric.steps, metric.timestamps, values)
+
+
+def has_zero(metric: MetricHistory) -> bool:
+    """Tell whether a value is 0.0, which may be a NaN's: `unknown_as_nan`."""
+    return bool((value_bits(metric.values) == 0).any())
 
 
 def series_of(metric: ModelMetric) -> Series:

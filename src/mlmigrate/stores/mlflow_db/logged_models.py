@@ -5,12 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mlmigrate import marks
-from mlmigrate.metrics import history
+from mlmigrate.metrics import has_zero, history, unknown_as_nan
 from mlmigrate.model import (
     Finding,
     Item,
@@ -22,7 +23,7 @@ from mlmigrate.model import (
 )
 from mlmigrate.stores.mlflow_db.experiments import id_of
 from mlmigrate.stores.mlflow_db.places import Around, Spot, listed
-from mlmigrate.stores.mlflow_db.tables import Tables
+from mlmigrate.stores.mlflow_db.tables import IN, Tables
 from mlmigrate.stores.mlflow_db.values import escapes, text, time
 
 #: What the integers of the column ``status`` mean.
@@ -58,8 +59,17 @@ def spot(tables: Tables, id: str) -> Spot | None:
     return _spot(id, *found[0]) if found else None
 
 
-def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
+def read(
+    tables: Tables, ids: list[str], around: Around, *, zero_is_nan: bool
+) -> dict[Ref, Item]:
     """Read some models: those that are there, at most `tables.IN` at once.
+
+    Args:
+        tables: where.
+        ids: of the models.
+        around: where their artifacts are looked for.
+        zero_is_nan: a point is NaN where it is for the run that measured it; else it is
+            0.0, as the table of models' metrics has it.
 
     Raises:
         StoreError: the database does not answer, or its file is damaged.
@@ -68,6 +78,8 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
     params = _pairs(tables, "logged_model_params", "param", ids)
     tags = _pairs(tables, "logged_model_tags", "tag", ids)
     metrics = _metrics(tables, ids, problems)
+    if zero_is_nan:
+        metrics = _with_nan(tables, metrics)
     found: dict[Ref, Item] = {}
     for values in tables.rows("logged_models", *_COLUMNS, where={"model_id": ids}):
         row = dict(zip(_COLUMNS, values, strict=True))
@@ -78,7 +90,8 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
         place = _spot(id, row["artifact_location"], row["experiment_id"])
         artifacts, findings = listed(around, place, where)
         header = _header(row, where, findings)
-        own = [metric.history for metric in metrics[id]]
+        measured = metrics.get(id, [])
+        own = [metric.history for metric in measured]
         findings += escapes(where, header, lifted, params[id], own)
         origin = lifted.origin if marks.load(lifted.mark) else None
         found[ref] = Item(
@@ -87,7 +100,7 @@ def read(tables: Tables, ids: list[str], around: Around) -> dict[Ref, Item]:
             origin=origin or id,
             params=tuple(Param(key, value) for key, value in params[id]),
             tags=lifted.tags,
-            model_metrics=tuple(metrics[id]),
+            model_metrics=tuple(measured),
             artifacts=tuple(artifacts),
             mark=lifted.mark,
             findings=(*problems[id], *findings),
@@ -166,3 +179,34 @@ def _metrics(
         )
         found[id].append(ModelMetric(Ref("run", run or ""), points, dataset, checksum))
     return found
+
+
+def _with_nan(
+    tables: Tables, metrics: Mapping[str, list[ModelMetric]]
+) -> dict[str, list[ModelMetric]]:
+    """Return the points with NaN where the table of runs' metrics tells of one."""
+    doubtful = [
+        (metric.run.id, metric.history.key)
+        for own in metrics.values()
+        for metric in own
+        if has_zero(metric.history)
+    ]
+    unknown: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
+    for at in range(0, len(doubtful), IN):
+        part = doubtful[at : at + IN]
+        where = {
+            "run_uuid": sorted({run for run, _ in part}),
+            "key": sorted({key for _, key in part}),
+            "is_nan": True,
+        }
+        columns = ("run_uuid", "key", "step", "timestamp")
+        for run, key, *place in tables.rows(
+            tables.by_run("metrics"), *columns, where=where
+        ):
+            unknown[run, key].add(tuple(place))
+
+    def known(metric: ModelMetric) -> ModelMetric:
+        places = unknown.get((metric.run.id, metric.history.key), ())
+        return replace(metric, history=unknown_as_nan(metric.history, places))
+
+    return {id: list(map(known, own)) for id, own in metrics.items()}

@@ -178,7 +178,14 @@ class DbReader:
                 found.update(runs.read(self._tables, ids, self._around))
             ids = [ref.id for ref in refs if ref.kind == "logged_model"]
             if ids:
-                found.update(logged_models.read(self._tables, ids, self._around))
+                # A copy that is read back has what the sink wrote.
+                models = logged_models.read(
+                    self._tables,
+                    ids,
+                    self._around,
+                    zero_is_nan=self._connection is not None,
+                )
+                found.update(models)
             ids = [ref.id for ref in refs if ref.kind == "trace"]
             if ids:
                 found.update(traces.read(self._tables, ids, self._around))

@@ -12,9 +12,12 @@ from functools import cached_property, partial
 from itertools import groupby
 from typing import cast
 
+import numpy as np
+
 from mlmigrate import marks
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
+from mlmigrate.metrics import has_zero, unknown_as_nan
 from mlmigrate.mlflow_traces import SPANS_LOCATION
 from mlmigrate.model import (
     Alias,
@@ -24,6 +27,7 @@ from mlmigrate.model import (
     Finding,
     Item,
     MetricHistory,
+    ModelMetric,
     Note,
     Param,
     Problem,
@@ -482,7 +486,39 @@ class Reader:
         findings: list[Finding] = []
         where = f"{self._rest.base}: logged model {ref.id}"
         artifacts = self._list_artifacts(ref, where, findings)
-        return logged_models.item_of(ref, found, artifacts, findings)
+        item = logged_models.item_of(ref, found, artifacts, ())
+        metrics = self._with_nan(item.model_metrics, where, findings)
+        return replace(item, model_metrics=metrics, findings=tuple(findings))
+
+    def _with_nan(
+        self, metrics: Sequence[ModelMetric], where: str, findings: list[Finding]
+    ) -> tuple[ModelMetric, ...]:
+        """Return a logged model's points with NaN where the run that measured them has
+        one: the server's database has a 0 there.
+        """
+        doubtful = {
+            (metric.run.id, metric.history.key)
+            for metric in metrics
+            if has_zero(metric.history)
+        }
+        asked = {each: self._histories.submit(*each) for each in sorted(doubtful)}
+        unknown: dict[tuple[str, str], set[tuple[int, int]]] = {}
+        for (run, key), future in asked.items():
+            try:
+                own = future.result()
+            except ItemError as error:
+                what = f"metric {key} of run {run}, of which a 0 may be a NaN: {error}"
+                findings.append(Problem(where, what))
+                continue
+            nan = np.isnan(own.values)
+            steps, timestamps = own.steps[nan].tolist(), own.timestamps[nan].tolist()
+            unknown[run, key] = set(zip(steps, timestamps, strict=True))
+        return tuple(
+            replace(metric, history=unknown_as_nan(metric.history, places))
+            if (places := unknown.get((metric.run.id, metric.history.key)))
+            else metric
+            for metric in metrics
+        )
 
     def _list_artifacts(
         self, ref: Ref, where: str, findings: list[Finding]
