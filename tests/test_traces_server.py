@@ -22,6 +22,8 @@ from support.traced import shown
 import mlmigrate
 from mlmigrate import marks, pipeline
 from mlmigrate.contract import Selection
+from mlmigrate.differences import Different, Extra
+from mlmigrate.differences import differences as compared
 from mlmigrate.digest import digest
 from mlmigrate.errors import ItemError, StoreError
 from mlmigrate.filters import Filters
@@ -55,6 +57,7 @@ from mlmigrate.testing.trace_items import (
     span,
     trace,
 )
+from mlmigrate.verification import verify
 
 
 class TestConformance(Traces):
@@ -237,6 +240,50 @@ def test_tokens_and_costs_are_summed(sources: MemorySources, server: str) -> Non
 
     assert json.loads(metadata["mlflow.trace.tokenUsage"]) == usage
     assert json.loads(metadata["mlflow.trace.cost"]) == cost
+
+
+def test_sums_that_older_releases_did_not_make_are_extra(
+    sources: MemorySources, server: str, sqlite_uri: str
+) -> None:
+    """They did not count cached tokens; a server counts them by the spans."""
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    cached = {**usage, "cache_read_input_tokens": 3}
+    item = trace(
+        metadata=(Tag("mlflow.trace.tokenUsage", json.dumps(usage)),),
+        spans=(span(attributes={"mlflow.chat.tokenUsage": cached}),),
+    )
+    origin = sources(experiment(), item)
+    result = copied(origin, server)
+
+    assert losses(result) == []
+    held = shown(server)[TRACE]["metadata"]["mlflow.trace.tokenUsage"]
+    assert json.loads(held) == cached
+    found = list(verify([resolve(origin)], resolve(server), Options()))
+    assert [each for each in found if isinstance(each, Different)] == []
+    assert Extra("metadata") in found
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+    copied(server, sqlite_uri)
+    assert differences(server, sqlite_uri) == []
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"input_tokens": 10, "output_tokens": 6, "total_tokens": 15},
+        {"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 3},
+        {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, "other": 1},
+        {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15.0},
+        [],
+        "text",
+    ],
+)
+def test_other_sums_are_different(held: Any) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    one, other = (
+        trace(metadata=(Tag("mlflow.trace.tokenUsage", json.dumps(said)),))
+        for said in (usage, held)
+    )
+    assert any(isinstance(each, Different) for each in compared(one, other))
 
 
 # -- spans --------------------------------------------------------------------------

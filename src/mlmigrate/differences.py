@@ -22,6 +22,7 @@ from mlmigrate.model import (
     Trace,
 )
 from mlmigrate.span_content import says_all
+from mlmigrate.trace_sums import adds_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,13 @@ def differences(wanted: Item, held: Item) -> Iterator[Different | Extra]:
 def _trace_differences(
     ref: Ref, wanted: Item, held: Item
 ) -> Iterator[Different | Extra]:
-    yield from _pairs(
-        ref,
-        "metadata",
-        {pair.key: pair.value for pair in wanted.metadata},
-        {pair.key: pair.value for pair in held.metadata},
-    )
+    metadata = {pair.key: pair.value for pair in wanted.metadata}
+    own_metadata = {pair.key: pair.value for pair in held.metadata}
+    for key, value in metadata.items():
+        if adds_to(key, own_metadata.get(key), value):
+            own_metadata[key] = value
+            yield Extra("metadata")
+    yield from _pairs(ref, "metadata", metadata, own_metadata)
     for word, ones, others in (
         ("span", wanted.spans, held.spans),
         ("assessment", wanted.assessments, held.assessments),
