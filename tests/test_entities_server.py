@@ -172,6 +172,23 @@ def test_records_with_numbers_that_are_none(
     assert repr(json.loads(told["expectations"])) == repr(json.loads(odd))
 
 
+def test_limits_of_numbers(server: str, sources: MemorySources) -> None:
+    """A server writes 5 as 5.0, which is no other limit; 6 is one."""
+    later = 4_000_000_000_000  # than the server's own clock
+    limits = '{"min_value": 0, "max_value": 5}'
+    schema = label_schema(input_type="numeric", input_config=limits)
+    origin = sources(experiment(), schema)
+    copied(origin, server)
+    assert differences(origin, server) == []
+    assert set(copied(origin, server).counts(None)) == {"skipped"}
+
+    more = {"input_config": limits.replace("5", "6"), "last_update_time": later}
+    sources.put(origin, label_schema(input_type="numeric", **more))
+    assert len(differences(origin, server)) == 1
+    assert copied(origin, server).counts("label_schema") == {"updated": 1}
+    assert differences(origin, server) == []
+
+
 def test_numbers_of_scorers_are_the_servers(
     server: str, sources: MemorySources
 ) -> None:

@@ -299,7 +299,7 @@ def by_place(kind: Kind, rows: Iterable[Row]) -> dict[tuple[str, Any], Row]:
 
 def says(table: Table, said: Values) -> dict[str, Any]:
     """Return what a row says, in a form to compare: JSON by what it holds, not by how
-    it is written; without the id that was drawn for it.
+    it is written, nor its numbers; without the id that was drawn for it.
     """
     return {name: _plain(value) for name, value in said.items() if name != table.minted}
 
@@ -308,9 +308,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             # As text: there NaN equals itself, and true is not 1.
-            return json.dumps(json.loads(value), sort_keys=True)
+            return json.dumps(json.loads(value, parse_float=_number), sort_keys=True)
         except (ValueError, RecursionError):
             return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # a server may write 1.0 as 1
-    return value
+    return _number(value) if isinstance(value, float) else value
+
+
+def _number(written: str | float) -> int | float:
+    """Return a number as it counts: a server may write 1.0 as 1, and 1 as 1.0."""
+    number = float(written)
+    return int(number) if number.is_integer() else number
