@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.utils import semver_utils
 from support import faults, kept, servers
 from support.copies import copied, differences
 from support.killing import as_new, killed_at_every_call
+from support.loopback import LoopbackHandler, LoopbackServer
 from support.reading import held_at
 
 import mlmigrate
@@ -218,6 +220,57 @@ def test_a_scorer_that_goes_back(server: str, sources: MemorySources) -> None:
     (held,) = at(server, "scorer")
     texts = [row["serialized_scorer"] for row in said(held)["scorer_versions"]]
     assert texts == ['{"a": 1}', '{"b": 2}', '{"a": 1}']
+
+
+@pytest.fixture
+def before_ids(server: str) -> Iterator[str]:
+    """A server that tells of scorers what MLflow 3.5 does: of no id."""
+
+    class Handler(LoopbackHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            kind = {"Content-Type": "application/json"}
+            url = server + self.path
+            told = requests.request(
+                self.command, url, data=body, headers=kind, timeout=60
+            )
+            page, status = told.content, told.status_code
+            if "/scorers/" in self.path and status == 200:
+                page = json.dumps(self._old(told.json())).encode()
+            if "/scorers/online-configs" in self.path:
+                page, status = b"<h1>Not Found</h1>", 404
+            self.send_page(status, page, told.headers.get("Content-Type", ""))
+
+        def _old(self, said: Any) -> Any:
+            if "version" in said:
+                return {"version": said["version"]}
+            for each in said.get("scorers", ()):
+                del each["scorer_id"]
+            return said
+
+    proxy = LoopbackServer(0, Handler)
+    proxy.start()
+    yield proxy.url
+    proxy.stop()
+
+
+def test_scorers_that_have_no_id(
+    before_ids: str, sources: MemorySources, tmp_path: Path
+) -> None:
+    """Their experiment and their name tell them apart."""
+    origin = sources(experiment(), scorer("s-1"), scorer("s-2", name="tone"))
+    assert copied(origin, before_ids).counts("scorer") == {"copied": 2}
+    assert differences(origin, before_ids) == []
+    assert copied(origin, before_ids).counts("scorer") == {"skipped": 2}
+
+    sink = str(tmp_path / "sink.db")
+    for outcome in ("copied", "skipped"):
+        report = mlmigrate.copy([before_ids], sink)
+        assert getattr(report, outcome)["scorer"] == 2
+        assert not report.problems
+    found = mlmigrate.verify([before_ids], sink)
+    assert not (*found.different, *found.missing, *found.problems)
+    assert len(held_at(sink, "scorer")) == 2
 
 
 def test_a_plan_makes_no_label_schema(

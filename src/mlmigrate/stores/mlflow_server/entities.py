@@ -135,7 +135,35 @@ def _datasets(rest: Rest, _: str) -> Iterator[Json]:
 
 def _scorers(rest: Rest, experiment: str) -> Iterator[Json]:
     answer = rest.get(f"{API}/scorers/list", experiment_id=experiment)
-    yield from answer.get("scorers") or ()
+    for said in answer.get("scorers") or ():
+        yield (
+            said if "scorer_id" in said else {**said, "scorer_id": _made_id(rest, said)}
+        )
+
+
+def _made_id(rest: Rest, said: Json) -> str:
+    """Return an id for a scorer of a server that tells of none, as MLflow 3.5 does.
+
+    Another server may have a scorer of the same name in an experiment of the same
+    number, but hardly one that was made in the same millisecond.
+    """
+    first = min(_whole(each.get("creation_time")) or 0 for each in versions(rest, said))
+    made = f"{said['experiment_id']}/{said['scorer_name']}@{first}"
+    return md5(made.encode(), usedforsecurity=False).hexdigest()
+
+
+def versions(rest: Rest, said: Json) -> list[Json]:
+    """Return what a server tells of each version of a scorer.
+
+    Args:
+        rest: the server.
+        said: what it tells of the scorer: ``experiment_id`` and ``scorer_name``.
+
+    Raises:
+        Refused: it does not tell.
+    """
+    query = {"experiment_id": said["experiment_id"], "name": said["scorer_name"]}
+    return list(rest.get(f"{API}/scorers/versions", **query).get("scorers") or ())
 
 
 def _label_schemas(rest: Rest, experiment: str) -> Iterator[Json]:
@@ -234,9 +262,7 @@ def _record(said: Json) -> Row:
 
 def _scorer_rows(rest: Rest, said: Json) -> Iterator[Row]:
     yield entities.row("scorers", {"scorer_name": said["scorer_name"]})
-    query = {"experiment_id": said["experiment_id"], "name": said["scorer_name"]}
-    answer = rest.get(f"{API}/scorers/versions", **query)
-    for version in answer.get("scorers") or ():
+    for version in versions(rest, said):
         own = {
             "scorer_version": int(version["scorer_version"]),
             "serialized_scorer": str(version["serialized_scorer"]),

@@ -23,6 +23,7 @@ from mlmigrate.stores.mlflow_server.entities import (
     id_of,
     listed,
     seeds_schemas,
+    versions,
 )
 from mlmigrate.stores.mlflow_server.entity_task import Task
 from mlmigrate.stores.mlflow_server.rest import (
@@ -231,16 +232,18 @@ def _scorer(task: Task) -> _Made:
         text = row["serialized_scorer"]
         names = [own["scorer_name"] for own in task.rows("scorers")]
         name = made["scorer_name"] if made is not None else names[0]
-        where: Json = {"experiment_id": task.home, "name": name}
-        body = {**where, "serialized_scorer": text}
+        where: Json = {"experiment_id": task.home, "scorer_name": name}
+        body = {
+            "experiment_id": task.home,
+            "name": name,
+            "serialized_scorer": text,
+        }
 
-        def create(body: Json = body) -> Json:
-            answer = task.rest.create(f"{API}/scorers/register", body)
-            return {**answer, "scorer_name": answer["name"]}
+        def create(where: Json = where, body: Json = body) -> Json:
+            return {**where, **task.rest.create(f"{API}/scorers/register", body)}
 
         def find(where: Json = where, text: str = text) -> Json | None:
-            answer = task.rest.get(f"{API}/scorers/versions", **where)
-            for version in answer.get("scorers") or ():
+            for version in versions(task.rest, where):
                 if version["serialized_scorer"] == text:
                     found: Json = {**version, "version": version["scorer_version"]}
                     return found
@@ -252,6 +255,8 @@ def _scorer(task: Task) -> _Made:
             notes.append(f"scorer_version {number} is scorer_version {given} there")
     if made is None:
         raise ItemError("a scorer without versions cannot be made over REST")
+    if "scorer_id" not in made:  # MLflow 3.5 answers with the version alone
+        made = task.find() or made
     return made, notes
 
 
