@@ -222,6 +222,25 @@ def test_a_scorer_that_goes_back(server: str, sources: MemorySources) -> None:
     assert texts == ['{"a": 1}', '{"b": 2}', '{"a": 1}']
 
 
+def test_of_deleted_experiments(
+    server: str, sources: MemorySources, tmp_path: Path
+) -> None:
+    """A server shows nobody what they have: that is noted once, and no problem."""
+    deleted = experiment(id="2", name="gone", lifecycle="deleted")
+    origin = sources(experiment(), deleted, scorer(), issue())
+    copied(origin, server)
+    sink = str(tmp_path / "sink.db")
+    for outcome in ("copied", "skipped"):
+        report = mlmigrate.copy([server], sink)
+        counts = getattr(report, outcome)
+        assert (counts["scorer"], counts["issue"]) == (1, 1)
+        assert not report.problems
+        assert str(report.data()["notes"]).count("deleted experiments") == 1
+    for ends in ((server, sink), (origin, server)):
+        found = mlmigrate.verify(ends[:1], ends[1])
+        assert not (*found.different, *found.missing, *found.problems)
+
+
 @pytest.fixture
 def before_ids(server: str) -> Iterator[str]:
     """A server that tells of scorers what MLflow 3.5 does: of no id."""

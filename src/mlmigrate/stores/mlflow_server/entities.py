@@ -215,6 +215,9 @@ _LISTED: Mapping[Kind, Callable[[Rest, str], Iterator[Json]]] = {
 }
 #: The kinds that a server tells of.
 TOLD: frozenset[Kind] = frozenset(_LISTED)
+#: Those of which it refuses to tell what deleted experiments have
+#: (``store/tracking/sqlalchemy_store.py``).
+OF_ACTIVE: frozenset[Kind] = frozenset({"scorer", "label_schema", "review_queue"})
 
 
 # -- rows -------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from mlmigrate.entities import ENTITIES
 from mlmigrate.errors import ItemError
 from mlmigrate.model import Finding, Item, Kind, Note, Problem, Ref
 from mlmigrate.stores.mlflow_server.entities import (
+    OF_ACTIVE,
     id_of,
     is_told,
     item_of,
@@ -17,13 +18,28 @@ from mlmigrate.stores.mlflow_server.entities import (
 )
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest
 
+_HIDDEN = (
+    "a server shows nobody the scorers, label schemas and review queues of deleted"
+    " experiments: restore those that have some, to have them copied"
+)
+
 
 class EntityReader:
     """Reads the entities of a server, and changes nothing there."""
 
-    def __init__(self, rest: Rest, pool: Executor) -> None:
+    def __init__(
+        self, rest: Rest, pool: Executor, *, active: Callable[[], Sequence[str]]
+    ) -> None:
+        """Make a reader.
+
+        Args:
+            rest: the server.
+            pool: asks about many experiments at once.
+            active: returns the ids of the experiments that are not deleted.
+        """
         self._rest = rest
         self._pool = pool
+        self._active = active
         #: Scorers are asked for by their names.
         self._scorers: dict[Ref, Json] = {}
         #: Which could not be listed.
@@ -31,7 +47,7 @@ class EntityReader:
 
     def refs(self, kind: Kind, experiments: Sequence[str]) -> Iterator[Ref]:
         """Yield the entities of a kind, where they have one those of *experiments*."""
-        places = experiments if ENTITIES[kind].of_experiment else [""]
+        places = list(experiments) if ENTITIES[kind].of_experiment else [""]
         for some in self._listed(kind, places):
             for said in some:
                 try:
@@ -46,13 +62,8 @@ class EntityReader:
                     self._scorers[ref] = said
                 yield ref
 
-    def read(self, ref: Ref, experiments: Callable[[], Sequence[str]]) -> Item:
+    def read(self, ref: Ref) -> Item:
         """Read one entity.
-
-        Args:
-            ref: the entity's.
-            experiments: returns the ids of all, in which a scorer may have to be
-                looked for.
 
         Raises:
             ItemError: it is not there, or cannot be read.
@@ -60,13 +71,17 @@ class EntityReader:
         if ref.kind != "scorer":
             return item_of(self._rest, ref, None)
         if ref not in self._scorers:
-            list(self.refs("scorer", experiments()))
+            list(self.refs("scorer", self._active()))
         if ref not in self._scorers:
             raise ItemError(f"{self._rest.base} holds no such scorer")
         return item_of(self._rest, ref, self._scorers[ref])
 
     def _listed(self, kind: Kind, places: Sequence[str]) -> Iterator[list[Json]]:
         """Yield the entities of each place; none of a server that knows no such."""
+        hidden: set[str] = set()
+        if kind in OF_ACTIVE:
+            hidden = set(places).difference(self._active())
+            places = [place for place in places if place not in hidden]
 
         def in_place(place: str) -> list[Json]:
             try:
@@ -89,4 +104,6 @@ class EntityReader:
                 yield in_place(place)
         except Refused:
             return
+        if hidden:
+            self.found.append(Note(self._rest.base, _HIDDEN))
         yield from self._pool.map(in_place, places[1:])

@@ -62,7 +62,7 @@ from mlmigrate.stores.mlflow_server.rest import (
 from mlmigrate.stores.mlflow_server.trace_files import Contents, contents
 from mlmigrate.stores.mlflow_server.trace_links import Links
 
-ALL = "ALL"
+ALL, ACTIVE = "ALL", "ACTIVE_ONLY"
 _RUNS_A_PAGE = 1000
 _TRACES_AT_ONCE = 100
 _RUNS_KEPT = 4000
@@ -103,7 +103,9 @@ class Reader:
         self._runs = ThreadPoolExecutor(max(2, threads // 2), "mlmigrate-read")
         self._histories = Histories(rest, threads=threads)
         self._asking = ThreadPoolExecutor(threads, "mlmigrate-links")
-        self.entities = EntityReader(rest, self._asking)
+        self.entities = EntityReader(
+            rest, self._asking, active=lambda: self.experiment_ids(ACTIVE)
+        )
         self.links = Links(
             rest,
             self._asking,
@@ -170,14 +172,14 @@ class Reader:
         wanted = selection.experiments
         return [id for id in self.experiment_ids() if wanted is None or id in wanted]
 
-    def experiments(self) -> Iterator[Json]:
-        """Yield all experiments, active and deleted."""
-        query = {"view_type": ALL, "max_results": 1000}
+    def experiments(self, view: str = ALL) -> Iterator[Json]:
+        """Yield experiments: all of them, active and deleted, or the active."""
+        query = {"view_type": view, "max_results": 1000}
         return self._rest.pages(self._listing, "experiments", query)
 
-    def experiment_ids(self) -> list[str]:
-        """Return the ids of all experiments, the oldest first."""
-        ids = {str(experiment["experiment_id"]) for experiment in self.experiments()}
+    def experiment_ids(self, view: str = ALL) -> list[str]:
+        """Return the ids of the same, the oldest first."""
+        ids = {str(each["experiment_id"]) for each in self.experiments(view)}
         return sorted(ids, key=lambda one: (not one.isdigit(), len(one), one))
 
     def search_runs(
@@ -351,7 +353,7 @@ class Reader:
         if ref.kind == "registered_model":
             return self._read_model(ref)
         if ref.kind in TOLD:
-            return self.entities.read(ref, self.experiment_ids)
+            return self.entities.read(ref)
         found = trace_infos.infos(self._rest, [ref.id])
         return self._read_trace(ref, found.get(ref.id))
 
