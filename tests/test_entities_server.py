@@ -40,7 +40,7 @@ from mlmigrate.testing.entity_items import (
 )
 from mlmigrate.testing.items import experiment, run
 from mlmigrate.testing.suite import MemorySources
-from mlmigrate.testing.trace_items import trace
+from mlmigrate.testing.trace_items import assessment, trace
 
 #: What a server gives entities itself.
 OWN = (
@@ -114,6 +114,67 @@ def test_a_source_gets_nothing(
 
     assert report.copied["evaluation_dataset"] == 1
     assert rows(reusable_server.folder / "mlflow.db") == before
+    assert not report.problems
+    told = [each["what"] for each in report.data()["notes"]]
+    assert sum("label_schemas(" in what for what in told) == 1
+
+
+def asked(server: str, path: str, **body: Any) -> Any:
+    """Return the answer of a server to a POST, or to a GET if there is no *body*."""
+    url = f"{server}/api/3.0/mlflow/{path}"
+    method = "POST" if body else "GET"
+    answer = requests.request(method, url, json=body or None, timeout=60)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def make_schema(server: str, name: str) -> str:
+    """Make a label schema in the experiment 1, as MLflow's client does: its id."""
+    more = {"experiment_id": "1", "type": "FEEDBACK", "input": {"text": {}}}
+    made = asked(server, "label-schemas/create", name=name, **more)
+    return str(made["label_schema"]["schema_id"])
+
+
+def test_label_schemas_that_nobody_has_listed(
+    reusable_server: servers.ReusableServer, sources: MemorySources, tmp_path: Path
+) -> None:
+    """Those that something names are copied, and the others are a problem."""
+    reusable_server.reset()
+    url, sink = reusable_server.url, str(tmp_path / "sink.db")
+    judged = trace("tr-1", assessments=(assessment(name="correct"),))
+    copied(sources(experiment(), judged), url)
+    waiting = [make_schema(url, name) for name in ("tone", "speed")]
+    for name in ("correct", "unnamed"):
+        make_schema(url, name)
+    queue = {"queue_type": "CUSTOM", "schema_ids": waiting}
+    asked(url, "review-queues/create", experiment_id="1", name="Look", **queue)
+
+    before = rows(reusable_server.folder / "mlflow.db")
+    report = mlmigrate.copy([url], sink)
+    assert rows(reusable_server.folder / "mlflow.db") == before
+    assert report.copied["label_schema"] == 3
+    (told,) = report.data()["problems"]
+    assert told["where"] == f"{url}: experiment 1"
+    assert "list_label_schemas(experiment_id='1')" in told["what"]
+    (held,) = held_at(sink, "review_queue").values()
+    assert len(said(held)["review_queue_label_schemas"]) == 2
+
+    asked(url, "label-schemas/list?experiment_id=1")
+    report = mlmigrate.copy([url], sink)
+    assert (report.copied["label_schema"], report.skipped["label_schema"]) == (2, 3)
+    assert not report.problems
+
+
+def test_label_schemas_of_a_copy_are_listed(
+    server: str, sources: MemorySources, tmp_path: Path
+) -> None:
+    """They can be copied from there, though nobody has looked at them."""
+    origin = sources(experiment(), label_schema())
+    copied(origin, server)
+    report = mlmigrate.copy([server], str(tmp_path / "sink.db"))
+
+    assert report.copied["label_schema"] == 2  # and MLflow's own
+    assert not report.problems
 
 
 def at(server: str, kind: Kind) -> list[Item]:

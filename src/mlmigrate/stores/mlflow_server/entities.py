@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import md5, sha256
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mlmigrate import entities
 from mlmigrate.entities import ENTITIES, HOUSES
@@ -20,6 +20,7 @@ from mlmigrate.stores.mlflow_server.release import has_workspaces
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, quoted
 from mlmigrate.workspaces import DEFAULT
 
+_T = TypeVar("_T")
 #: Below this are the endpoints of all entities but webhooks.
 API = "/api/3.0/mlflow"
 #: The label schema that a server makes by itself as soon as somebody lists them.
@@ -85,6 +86,63 @@ def seeds_schemas(rest: Rest, experiment: str) -> bool:
             raise
         return True
     return False
+
+
+def named_schemas(rest: Rest, experiment: str) -> tuple[list[Json], bool]:
+    """Return what can be told of an experiment's label schemas without listing them.
+
+    Args:
+        rest: the server.
+        experiment: its id.
+
+    Returns:
+        The label schemas that something else names: a review queue by their ids, or an
+        assessment by their names; and whether the experiment seems to have more, as
+        somebody worked with label schemas or review queues there.
+
+    Raises:
+        Refused: the server does not tell.
+    """
+    found: dict[str, Json] = {}
+
+    def look_for(path: str, **query: str) -> None:
+        try:
+            schema = rest.get(f"{API}/label-schemas/{path}", **query)["label_schema"]
+        except Refused as refusal:
+            if not refusal.absent:  # it was deleted, or is only an assessment's name
+                raise
+        else:
+            found[str(schema["schema_id"])] = schema
+
+    queues = _known(lambda: _review_queues(rest, experiment))
+    for id in {id for queue in queues for id in queue.get("schema_ids") or ()}:
+        look_for("get", schema_id=id)
+    for name in _known(lambda: _assessment_names(rest, experiment)):
+        look_for("get-by-name", experiment_id=experiment, name=name)
+    return list(found.values()), bool(queues or found)
+
+
+def _assessment_names(rest: Rest, experiment: str) -> Iterator[str]:
+    body = {
+        "experiment_ids": [experiment],
+        "view_type": "ASSESSMENTS",
+        "metric_name": "assessment_count",
+        "aggregations": [{"aggregation_type": "COUNT"}],
+        "dimensions": ["assessment_name"],
+    }
+    for point in rest.post(f"{API}/traces/metrics", body).get("data_points") or ():
+        if name := (point.get("dimensions") or {}).get("assessment_name"):
+            yield str(name)
+
+
+def _known(ask: Callable[[], Iterable[_T]]) -> list[_T]:
+    """Return what a server tells; nothing where it knows no such."""
+    try:
+        return list(ask())
+    except Refused as refusal:
+        if not refusal.unknown:
+            raise
+        return []
 
 
 def item_of(rest: Rest, ref: Ref, said: Json | None) -> Item:
@@ -277,14 +335,13 @@ def _scorer_rows(rest: Rest, said: Json) -> Iterator[Row]:
 
 def _online(rest: Rest, said: Json) -> Iterator[Row]:
     """Yield by how much of its experiment's traces a scorer is run."""
-    path = f"{API}/scorers/online-configs"
-    try:
+
+    def configs() -> Iterable[Json]:
+        path = f"{API}/scorers/online-configs"
         answer = rest.get(path, scorer_ids=said["scorer_id"])
-    except Refused as refusal:
-        if not refusal.unknown:
-            raise
-        return
-    for config in answer.get("configs") or ():
+        return answer.get("configs") or ()
+
+    for config in _known(configs):
         own = {
             "online_scoring_config_id": config["online_scoring_config_id"],
             "sample_rate": float(config["sample_rate"]),

@@ -14,6 +14,7 @@ from mlmigrate.stores.mlflow_server.entities import (
     is_told,
     item_of,
     listed,
+    named_schemas,
     seeds_schemas,
 )
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest
@@ -22,13 +23,29 @@ _HIDDEN = (
     "a server shows nobody the scorers, label schemas and review queues of deleted"
     " experiments: restore those that have some, to have them copied"
 )
+_LIST = "mlflow.genai.label_schemas.list_label_schemas(experiment_id={})"
+_MORE_SCHEMAS = (
+    "only those label schemas are copied that a review queue or an assessment names:"
+    " there may be others, but nobody has listed them yet, and to do so would make"
+    f" MLflow's default one. Call {_LIST} once, and copy again"
+)
+_NO_SCHEMAS = (
+    "label schemas are not looked for in experiments where nobody has listed them yet,"
+    " and no review queue and no assessment names any: to list them would make MLflow's"
+    f" default one. If you made some, call {_LIST.format('…')} once, and copy again"
+)
 
 
 class EntityReader:
     """Reads the entities of a server, and changes nothing there."""
 
     def __init__(
-        self, rest: Rest, pool: Executor, *, active: Callable[[], Sequence[str]]
+        self,
+        rest: Rest,
+        pool: Executor,
+        *,
+        active: Callable[[], Sequence[str]],
+        sink: bool,
     ) -> None:
         """Make a reader.
 
@@ -36,10 +53,12 @@ class EntityReader:
             rest: the server.
             pool: asks about many experiments at once.
             active: returns the ids of the experiments that are not deleted.
+            sink: the server is one to copy to.
         """
         self._rest = rest
         self._pool = pool
         self._active = active
+        self._sink = sink
         #: Scorers are asked for by their names.
         self._scorers: dict[Ref, Json] = {}
         #: Which could not be listed.
@@ -85,18 +104,14 @@ class EntityReader:
 
         def in_place(place: str) -> list[Json]:
             try:
-                # To list label schemas may make one, which a source must not get.
                 if kind == "label_schema" and seeds_schemas(self._rest, place):
-                    what = "label schemas are not listed where that would make one"
-                    self.found.append(Note(self._rest.base, what))
-                    return []
+                    return self._named_schemas(place)
                 return listed(self._rest, kind, place)
             except Refused as refusal:
                 if refusal.unknown:
                     raise
                 what = f"{kind.replace('_', ' ')}s cannot be listed: {refusal}"
-                where = f"{self._rest.base}{': experiment ' * bool(place)}{place}"
-                self.found.append(Problem(where, what))
+                self.found.append(Problem(self._at(place), what))
                 return []
 
         try:
@@ -107,3 +122,20 @@ class EntityReader:
         if hidden:
             self.found.append(Note(self._rest.base, _HIDDEN))
         yield from self._pool.map(in_place, places[1:])
+
+    def _named_schemas(self, experiment: str) -> list[Json]:
+        """Return the label schemas of an experiment in which to list them would make
+        one, which a source must not get.
+        """
+        found, may_have_more = named_schemas(self._rest, experiment)
+        if self._sink:  # what else is there is not to be copied
+            return found
+        if may_have_more:
+            what = _MORE_SCHEMAS.format(repr(experiment))
+            self.found.append(Problem(self._at(experiment), what))
+        else:
+            self.found.append(Note(self._rest.base, _NO_SCHEMAS))
+        return found
+
+    def _at(self, place: str) -> str:
+        return f"{self._rest.base}{': experiment ' * bool(place)}{place}"

@@ -279,7 +279,9 @@ def _label_schema(task: Task) -> _Made:
         task.rest.change("PATCH", f"{API}/label-schemas/update", body)
         return task.standing, []
     body |= {"experiment_id": task.home, "type": str(row["type"]).upper()}
-    return task.made(f"{API}/label-schemas/create", "label_schema", body), []
+    made = task.made(f"{API}/label-schemas/create", "label_schema", body)
+    task.find()  # once listed, they are shown to who copies from there
+    return made, []
 
 
 def _review_queue(task: Task) -> _Made:

@@ -104,7 +104,10 @@ class Reader:
         self._histories = Histories(rest, threads=threads)
         self._asking = ThreadPoolExecutor(threads, "mlmigrate-links")
         self.entities = EntityReader(
-            rest, self._asking, active=lambda: self.experiment_ids(ACTIVE)
+            rest,
+            self._asking,
+            active=lambda: self.experiment_ids(ACTIVE),
+            sink=sink,
         )
         self.links = Links(
             rest,
