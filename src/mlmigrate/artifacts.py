@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlmigrate.contract import Delivery
 from mlmigrate.errors import ItemError, UnsafePath, translated
-from mlmigrate.model import Artifact, Finding, Note, Problem
+from mlmigrate.model import Artifact, Finding, Note, Problem, Ref, named_version
 from mlmigrate.partial_files import appearing
 
 CHUNK = 1 << 20
@@ -92,6 +92,35 @@ def lift_model(source: str | None) -> tuple[str | None, str | None]:
     if match is None:
         return None, None
     return match.group(1), (match.group(2) or "").replace("\\", "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Led:
+    """Where the files of a model version are: in a run, a logged model, or elsewhere,
+    and the path below its artifacts.
+    """
+
+    run: Ref | None = None
+    model: Ref | None = None
+    path: str | None = None
+
+
+def lift_files(source: str | None, storage: str | None) -> Led:
+    """Return where the files of a model version are.
+
+    Args:
+        source: its source.
+        storage: where its store says that the files are: all that says so where the
+            source names a version, which may be gone, and another one of its number.
+    """
+    text = source if named_version(source) is None else storage
+    run, below = lift_source(text)
+    model, below_model = lift_model(text)
+    return Led(
+        Ref("run", run) if run else None,
+        Ref("logged_model", model) if model else None,
+        below if run else below_model,
+    )
 
 
 def mapped(uri: str, maps: Sequence[tuple[str, str]]) -> str | None:

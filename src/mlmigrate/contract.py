@@ -101,6 +101,9 @@ class Capabilities:
     what is JSON: NaN and the infinities, which Python writes there, are not."""
     acts: bool = False
     """What stands there acts: an enabled webhook is called."""
+    follows_sources: bool = False
+    """A version whose source names another one, ``models:/NAME/NUMBER``, is made with
+    the files of that, which must be there."""
     aliases: bool = True
     """Versions of registered models may have aliases."""
     one_dataset_a_digest: bool = False

@@ -20,6 +20,7 @@ from mlmigrate.model import (
     Run,
     Span,
     Trace,
+    named_version,
 )
 from mlmigrate.span_content import says_all
 from mlmigrate.trace_sums import adds_to
@@ -314,6 +315,10 @@ def version_differences(
             yield Different(ref, f"version {wanted.version} {name}", one, other)
     if wanted.source and not held.source:
         yield Different(ref, f"version {wanted.version} source", wanted.source, None)
+    named, own = named_version(wanted.source), named_version(held.source)
+    if named is not None and held.source and named != own:
+        field = f"version {wanted.version} source"
+        yield Different(ref, field, wanted.source, held.source)
     if wanted.source_path != held.source_path and held.source_path is not None:
         yield Different(
             ref,

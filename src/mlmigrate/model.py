@@ -7,6 +7,7 @@ million points is three arrays, not a million objects.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
@@ -275,6 +276,17 @@ class ModelVersion:
     mark: str | None = None  # the text of mlmigrate.mark, where it bears one
     source_model: Ref | None = None
     logged_model: Ref | None = None  # that it is of, where its source does not say so
+
+
+_NAMED = re.compile(r"models:/(?!m-[0-9a-f]{32}/)([^/?]+)/([0-9]+)")
+
+
+def named_version(source: str | None) -> tuple[str, int] | None:
+    """Return the model and the number that a version's source names, where it is that
+    of another version, ``models:/NAME/NUMBER``, from which the version was copied.
+    """
+    match = _NAMED.fullmatch(source) if source else None
+    return (match.group(1), int(match.group(2))) if match else None
 
 
 @dataclass(frozen=True, slots=True)

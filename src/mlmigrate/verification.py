@@ -53,6 +53,7 @@ from mlmigrate.pipeline.job import (
 )
 from mlmigrate.pipeline.logged_models import takes_model
 from mlmigrate.pipeline.models import resolve_versions
+from mlmigrate.pipeline.named_versions import naming_at_sink, read_models
 from mlmigrate.pipeline.references import has_place, look_ahead, resolved
 from mlmigrate.pipeline.runs import wanted
 from mlmigrate.pipeline.traces import takes_trace
@@ -364,49 +365,66 @@ class _Verification:
     def _verify_models(self) -> Iterator[Verdict]:
         self._seen["registered_model"] = set()
         groups: dict[str, list[tuple[int, Item]]] = {}
-        for at, (_, source) in enumerate(self._sources):
-            for item in source.read(list(source.refs(Selection("registered_model")))):
-                if isinstance(item, Failed):
-                    yield Problem(str(item.ref), item.why)
-                    continue
-                for finding in item.findings:
-                    if isinstance(finding, Problem):
-                        yield finding
-                own = resolve_versions(self._job, at, item)
-                if own is None or not self._has_place():
-                    continue  # the copy tells of what has no place
-                expected = self._fitted(own)
-                assert isinstance(expected.header, RegisteredModel)
-                groups.setdefault(expected.header.name, []).append((at, expected))
+        for at, item in read_models(self._job):
+            if isinstance(item, Failed):
+                yield Problem(str(item.ref), item.why)
+                continue
+            for finding in item.findings:
+                if isinstance(finding, Problem):
+                    yield finding
+            own = resolve_versions(self._job, at, item)
+            if own is None or not self._has_place():
+                continue  # the copy tells of what has no place
+            expected = self._fitted(own)
+            assert isinstance(expected.header, RegisteredModel)
+            groups.setdefault(expected.header.name, []).append((at, expected))
+        read: list[tuple[Ref, list[tuple[int, Item]], Item]] = []
         for name, members in groups.items():
-            yield from self._verify_model(name, members)
+            ref = Ref("registered_model", name)
+            copy = self._sink.copies([ref]).get(ref)
+            if copy is None:
+                yield Missing(ref)
+                continue
+            self._seen["registered_model"].add(copy.ref)
+            held = self._read_back(copy.ref)
+            if isinstance(held, Failed):
+                yield Different(ref, "registered model", "readable", held.why)
+                continue
+            read.append((ref, self._numbered(name, members, held), held))
+        for ref, members, held in read:
+            yield from self._verify_model(ref, members, held)
 
-    def _verify_model(
-        self, name: str, members: Sequence[tuple[int, Item]]
-    ) -> Iterator[Verdict]:
-        ref = Ref("registered_model", name)
-        copy = self._sink.copies([ref]).get(ref)
-        if copy is None:
-            yield Missing(ref)
-            return
-        self._seen["registered_model"].add(copy.ref)
-        held = self._read_back(copy.ref)
-        if isinstance(held, Failed):
-            yield Different(ref, "registered model", "readable", held.why)
-            return
-        found: list[Different | Extra] = []
+    def _numbered(
+        self, name: str, members: Sequence[tuple[int, Item]], held: Item
+    ) -> list[tuple[int, Item]]:
+        """Note which numbers the versions of a model have at the sink, and return the
+        models with the origins that these have there.
+        """
         by_origin = {version.origin: version for version in held.versions}
         items = merge.told_apart([item for _, item in members], by_origin)
-        places = Counter(version.origin for item in items for version in item.versions)
         for (at, _), item in zip(members, items, strict=True):
+            for version in item.versions:
+                own = by_origin.get(version.origin)
+                key = (at, item.ref.id, version.version)
+                self._job.named[key] = (held.ref.id, own.version) if own else None
+                if own is not None and own.version != version.version:
+                    self._job.versions[at, name, version.version] = own.version
+        return [(at, item) for (at, _), item in zip(members, items, strict=True)]
+
+    def _verify_model(
+        self, ref: Ref, members: Sequence[tuple[int, Item]], held: Item
+    ) -> Iterator[Verdict]:
+        found: list[Different | Extra] = []
+        by_origin = {version.origin: version for version in held.versions}
+        items = [naming_at_sink(self._job, at, item) for at, item in members]
+        places = Counter(version.origin for item in items for version in item.versions)
+        for item in items:
             for version in item.versions:
                 own = by_origin.get(version.origin)
                 if own is None:
                     label = f"version {version.version}"
                     found.append(Different(ref, label, version.origin, None))
                     continue
-                if own.version != version.version:
-                    self._job.versions[at, name, version.version] = own.version
                 differing = version_differences(ref, version, own)
                 if places[version.origin] > 1:
                     # The same version in two places: the one met first was copied.

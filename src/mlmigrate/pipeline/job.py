@@ -26,7 +26,15 @@ from mlmigrate.errors import ItemError, StoreError, StoreNotFound, UsageError
 from mlmigrate.filters import Filters
 from mlmigrate.fit import fit
 from mlmigrate.locations import Opened, identity, shown
-from mlmigrate.model import Failed, Finding, Item, Outcome, Problem, Ref
+from mlmigrate.model import (
+    Failed,
+    Finding,
+    Item,
+    ModelVersion,
+    Outcome,
+    Problem,
+    Ref,
+)
 from mlmigrate.redaction import redacted
 
 Event: TypeAlias = "Outcome | Finding | Total"
@@ -117,6 +125,12 @@ class Job:
     planned: dict[Ref, Ref] = field(default_factory=dict)
     #: (source, model, version) -> the number at the sink, where that is another.
     versions: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    #: The same -> a version of a registered model as its source has it.
+    registered: dict[tuple[int, str, int], ModelVersion] = field(default_factory=dict)
+    #: The same -> its model and number at the sink; None where it is not there.
+    named: dict[tuple[int, str, int], tuple[str, int] | None] = field(
+        default_factory=dict
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from mlmigrate import marks
 from mlmigrate.contract import Delivery
-from mlmigrate.model import ModelVersion, Ref, RegisteredModel
+from mlmigrate.model import ModelVersion, Ref, RegisteredModel, named_version
 from mlmigrate.stores.mlflow_db.transaction import Transaction
 
 
@@ -115,34 +115,38 @@ def _version_source(
 ) -> tuple[str | None, str | None]:
     """Return the source and storage location, rewritten to the copied artifacts."""
     source, storage = version.source, version.storage_location
-    if version.source_model is not None and source is not None:
-        return _model_source(transaction, version.source_model.id, version)
-    if version.source_run is None or source is None:
+    if source is None:
         return source, storage
-    runs = transaction.tables["runs"]
-    uri = transaction.connection.scalar(
-        sa.select(runs.c.artifact_uri).where(runs.c.run_uuid == version.source_run.id)
-    )
-    if uri is None:
-        return source, storage
+    files = _files(transaction, version)
+    if named_version(source) is not None:
+        return source, files or storage
     below = f"/{version.source_path}" if version.source_path else ""
-    if source.startswith("runs:/"):
-        return f"runs:/{version.source_run.id}{below}", f"{uri}{below}"
-    return f"{uri}{below}", f"{uri}{below}" if storage else storage
+    if version.source_model is not None and source.startswith("models:/"):
+        return f"models:/{version.source_model.id}{below}", files or storage
+    if files is None:
+        return source, storage
+    if version.source_run is not None and source.startswith("runs:/"):
+        return f"runs:/{version.source_run.id}{below}", files
+    return files, files if storage else storage
 
 
-def _model_source(
-    transaction: Transaction, id: str, version: ModelVersion
-) -> tuple[str | None, str | None]:
-    """Return the same of a source that leads to a logged model."""
-    source, storage = version.source or "", version.storage_location
-    models = transaction.tables["logged_models"]
-    uri = transaction.connection.scalar(
-        sa.select(models.c.artifact_location).where(models.c.model_id == id)
-    )
+def _files(transaction: Transaction, version: ModelVersion) -> str | None:
+    """Return where the artifacts of a version are at the sink, where they came there
+    with a run or a logged model.
+    """
+    tables = transaction.tables
+    if version.source_model is not None:
+        models = tables["logged_models"]
+        query = sa.select(models.c.artifact_location).where(
+            models.c.model_id == version.source_model.id
+        )
+    elif version.source_run is not None:
+        runs = tables["runs"]
+        query = sa.select(runs.c.artifact_uri).where(
+            runs.c.run_uuid == version.source_run.id
+        )
+    else:
+        return None
+    uri = transaction.connection.scalar(query)
     below = f"/{version.source_path}" if version.source_path else ""
-    if source.startswith("models:/"):
-        return f"models:/{id}{below}", f"{uri}{below}" if uri else storage
-    if not uri:
-        return source, storage
-    return f"{uri}{below}", f"{uri}{below}" if storage else storage
+    return f"{uri}{below}" if uri else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlmigrate import marks
-from mlmigrate.artifacts import lift_model, lift_source
+from mlmigrate.artifacts import lift_files
 from mlmigrate.model import (
     Alias,
     Finding,
@@ -133,8 +133,8 @@ def _version(
     created = time(fields["creation_time"], "creation_time", where, findings)
     updated = fields["last_updated_time"]
     source = text(fields["source"]) or None
-    source_run, source_path = lift_source(source)
-    source_model, below_model = lift_model(source)
+    storage = text(fields["storage_location"]) or None
+    led = lift_files(source, storage)
     origin = lifted.origin if marks.load(lifted.mark) else None
     run = text(fields["run_id"])
     version = ModelVersion(
@@ -146,10 +146,10 @@ def _version(
         user=text(fields["user_id"]) or None,
         stage=text(fields["current_stage"]) or "None",
         source=source,
-        source_run=Ref("run", source_run) if source_run else None,
-        source_path=source_path if source_run else below_model,
-        source_model=Ref("logged_model", source_model) if source_model else None,
-        storage_location=text(fields["storage_location"]) or None,
+        source_run=led.run,
+        source_path=led.path,
+        source_model=led.model,
+        storage_location=storage,
         run=Ref("run", run) if run else None,
         run_link=text(fields["run_link"]) or None,
         status=text(fields["status"]) or "READY",

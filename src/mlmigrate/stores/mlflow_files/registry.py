@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mlmigrate import marks
-from mlmigrate.artifacts import lift_model, lift_source
+from mlmigrate.artifacts import lift_files, lift_model
 from mlmigrate.mlflow_messages import whole_number
 from mlmigrate.model import (
     Alias,
@@ -99,10 +99,10 @@ def _read_version(
     lifted = marks.lift(pairs)
     created = whole_number(meta.get("creation_timestamp"))
     source = parse.text(meta.get("source"))
-    run, below = lift_source(source)
-    model, below_model = lift_model(source)
+    storage = parse.text(meta.get("storage_location"))
+    led = lift_files(source, storage)
     model_id = parse.text(meta.get("model_id"))
-    if model_id == model:
+    if model_id == lift_model(source)[0]:
         model_id = None  # its source says so, and in a database that alone
     run_id = parse.text(meta.get("run_id"))
     origin = lifted.origin if marks.load(lifted.mark) else None
@@ -115,16 +115,16 @@ def _read_version(
         user=parse.text(meta.get("user_id")),
         stage=str(meta.get("current_stage") or "None"),
         source=source,
-        source_run=Ref("run", run) if run else None,
-        source_path=below if run else below_model,
-        storage_location=parse.text(meta.get("storage_location")),
+        source_run=led.run,
+        source_path=led.path,
+        storage_location=storage,
         run=Ref("run", run_id) if run_id else None,
         run_link=parse.text(meta.get("run_link")),
         status=str(meta.get("status") or "READY"),
         status_message=parse.text(meta.get("status_message")),
         tags=lifted.tags,
         mark=lifted.mark,
-        source_model=Ref("logged_model", model) if model else None,
+        source_model=led.model,
         logged_model=Ref("logged_model", model_id) if model_id else None,
     )
     return version, findings

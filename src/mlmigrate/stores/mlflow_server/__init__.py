@@ -58,6 +58,7 @@ CAPABILITIES = Capabilities(
     needs_start=True,
     keeps_times=False,
     keeps_legacy=False,
+    follows_sources=True,
     text={
         "experiment.name": 256,
         "experiment_tag.key": 250,

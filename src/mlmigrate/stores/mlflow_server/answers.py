@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlmigrate import marks
-from mlmigrate.artifacts import lift_model, lift_source
+from mlmigrate.artifacts import lift_files, lift_model
 from mlmigrate.model import (
     DatasetInput,
     Lifecycle,
@@ -138,16 +138,21 @@ def proxied_root(uri: str) -> str | None:
     return parts.path.strip("/")
 
 
-def version_of(entry: Json) -> ModelVersion:
-    """Return a version of a registered model."""
+def version_of(entry: Json, storage: str | None = None) -> ModelVersion:
+    """Return a version of a registered model.
+
+    Args:
+        entry: what the server says of it.
+        storage: where its files are, which a source that names another version does
+            not say.
+    """
     name, number = entry["name"], int(entry["version"])
     lifted = marks.lift(key_values(entry.get("tags")))
     created = millis(entry.get("creation_timestamp"))
     source = text(entry.get("source"))
-    run, below = lift_source(source)
-    model, below_model = lift_model(source)
+    led = lift_files(source, storage)
     model_id = text(entry.get("model_id"))
-    if model_id == model:
+    if model_id == lift_model(source)[0]:
         model_id = None  # its source says so, and in a database that alone
     own_run = text(entry.get("run_id"))
     origin = lifted.origin if marks.load(lifted.mark) else None
@@ -160,8 +165,8 @@ def version_of(entry: Json) -> ModelVersion:
         user=text(entry.get("user_id")),
         stage=str(entry.get("current_stage") or "None"),
         source=source,
-        source_run=Ref("run", run) if run else None,
-        source_path=below if run else below_model,
+        source_run=led.run,
+        source_path=led.path,
         run=Ref("run", own_run) if own_run else None,
         run_link=text(entry.get("run_link")),
         tags=lifted.tags,
@@ -171,7 +176,7 @@ def version_of(entry: Json) -> ModelVersion:
         version,
         status=str(entry.get("status") or "READY"),
         status_message=text(entry.get("status_message")),
-        source_model=Ref("logged_model", model) if model else None,
+        source_model=led.model,
         logged_model=Ref("logged_model", model_id) if model_id else None,
     )
 

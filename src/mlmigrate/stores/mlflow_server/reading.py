@@ -35,6 +35,7 @@ from mlmigrate.model import (
     RegisteredModel,
     Run,
     Tag,
+    named_version,
 )
 from mlmigrate.stores.mlflow_server import (
     answers,
@@ -567,7 +568,7 @@ class Reader:
         versions = []
         findings: list[Finding] = []
         for entry in self.versions(ref.id, prompt=is_prompt(lifted.tags)):
-            versions.append(answers.version_of(entry))
+            versions.append(answers.version_of(entry, self._storage_of(entry)))
         return Item(
             ref,
             RegisteredModel(
@@ -583,6 +584,17 @@ class Reader:
             mark=lifted.mark or None,
             findings=tuple(findings),
         )
+
+    def _storage_of(self, entry: Json) -> str | None:
+        """Return where the files of a version are whose source names another one."""
+        if named_version(entry.get("source")) is None:
+            return None
+        asked = {"name": entry["name"], "version": str(entry["version"])}
+        try:
+            found = self._rest.get("model-versions/get-download-uri", **asked)
+        except Refused:  # the version itself is told of without it
+            return None
+        return answers.text(found.get("artifact_uri"))
 
     def _prompt_versions(self) -> Iterator[str]:
         for model in self.models():

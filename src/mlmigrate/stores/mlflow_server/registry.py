@@ -19,6 +19,7 @@ from mlmigrate.model import (
     Ref,
     RegisteredModel,
     Tag,
+    named_version,
 )
 from mlmigrate.stores.mlflow_server import answers
 from mlmigrate.stores.mlflow_server.reading import Reader, is_prompt
@@ -53,6 +54,8 @@ class Registry:
         self._reader = reader
         self._lock = threading.Lock()
         self._may_write = fire_webhooks
+        #: (model, number asked) -> number given: what was written may be named later.
+        self._given: dict[tuple[str, int], int] = {}
 
     def write(self, delivery: Delivery) -> Written:
         """Write one model with its versions and aliases.
@@ -70,8 +73,8 @@ class Registry:
             own = is_prompt(delivery.item.tags)
             held = self._reader.versions(name, prompt=own)
             work = _Work(delivery, name, [], held)
-            numbers = self._write_versions(work)
-            self._write_aliases(work, numbers)
+            self._write_versions(work)
+            self._write_aliases(work)
             for tag in marks.own_tags(delivery, mark=delivery.mark):
                 self._set_tag(name, tag)
         ref = Ref("registered_model", name)
@@ -149,9 +152,8 @@ class Registry:
 
     # -- versions -----------------------------------------------------------------
 
-    def _write_versions(self, work: _Work) -> dict[int, int]:
-        """Write all versions; return number asked -> number given."""
-        numbers: dict[int, int] = {}
+    def _write_versions(self, work: _Work) -> None:
+        """Write all versions, and note which numbers were given."""
         for version in work.delivery.item.versions:
             try:
                 entry = self._existing(work, version)
@@ -162,8 +164,7 @@ class Registry:
                 what = f"version {version.version} was refused: {error}"
                 work.findings.append(Problem(work.where, what))
                 continue
-            numbers[version.version] = int(entry["version"])
-        return numbers
+            self._given[work.name, version.version] = int(entry["version"])
 
     def _existing(self, work: _Work, version: ModelVersion) -> Json | None:
         """Find a version by origin.
@@ -229,10 +230,14 @@ class Registry:
                 raise
 
     def _body(self, work: _Work, version: ModelVersion) -> Json:
-        source, run = self._source(version)
+        named = named_version(version.source)
+        if named is not None:
+            lineage = self._lineage(work, version, named)
+        else:
+            lineage = self._files(work, version)
         body: Json = {
             "name": work.name,
-            "source": source,
+            **lineage,
             "description": version.description or "",
             "tags": _tags(
                 (
@@ -242,18 +247,48 @@ class Registry:
                 )
             ),
         }
+        if version.run_link:
+            body["run_link"] = version.run_link
+        return body
+
+    def _lineage(
+        self, work: _Work, version: ModelVersion, named: tuple[str, int]
+    ) -> Json:
+        """Return the source of a version that names another one, and the run and the
+        logged model of that: the server takes no others.
+        """
+        name, asked = named
+        number = str(self._given.get(named, asked))
+        answer = self._rest.get("model-versions/get", name=name, version=number)
+        other = cast(Json, answer["model_version"])
+        lineage: Json = {"source": f"models:/{name}/{number}"}
+        for key in ("run_id", "model_id"):
+            if other.get(key):
+                lineage[key] = other[key]
+        own = version.run.id if version.run else None
+        if own != lineage.get("run_id"):
+            work.note(
+                f"version {version.version} names run {lineage.get('run_id')} now: the"
+                " server wants that of the version that it was copied from"
+            )
+        return lineage
+
+    def _files(self, work: _Work, version: ModelVersion) -> Json:
+        """Return the source of a version, and the run and the logged model to name with
+        it.
+        """
+        source, run = self._source(version)
+        found: Json = {"source": source}
         if run is not None:
-            body["run_id"] = run
+            found["run_id"] = run
             if version.run is None:
                 work.note(
                     f"version {version.version} names run {run} now: the server wants"
                     " the run that its source lies in"
                 )
         if version.source_model is not None:
-            body["model_id"] = version.source_model.id
-        if version.run_link:
-            body["run_link"] = version.run_link
-        return body
+            found["model_id"] = version.source_model.id
+        return found
 
     def _source(self, version: ModelVersion) -> tuple[str, str | None]:
         """Return the source as it is at the sink, and the run to name with it."""
@@ -319,14 +354,14 @@ class Registry:
 
     # -- aliases ------------------------------------------------------------------
 
-    def _write_aliases(self, work: _Work, numbers: dict[int, int]) -> None:
+    def _write_aliases(self, work: _Work) -> None:
         aliases: Sequence[Alias] = work.delivery.item.aliases
         if not aliases:
             return
         listed = self._reader.model(work.name).get("aliases") or ()
         standing = {str(entry["alias"]): int(entry["version"]) for entry in listed}
         for alias in aliases:
-            number = numbers.get(alias.version, alias.version)
+            number = self._given.get((work.name, alias.version), alias.version)
             stands = standing.get(alias.name)
             if stands is not None and stands != number:
                 work.note(
