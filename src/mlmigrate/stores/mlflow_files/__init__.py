@@ -297,9 +297,10 @@ class FileStore:
         folder = self._layout.logged_models[ref.id]
         where = self._where_is(folder)
         placed = tuple(self._placed(found) for found in folder.findings)
+        elsewhere = [(each.path, self._where_is(each)) for each in folder.elsewhere]
         artifacts = self._list_artifacts(ref, where)
         return read_logged_model(
-            ref, replace(folder, findings=placed), where, artifacts
+            ref, replace(folder, findings=placed), where, elsewhere, artifacts
         )
 
     # -- traces -----------------------------------------------------------------

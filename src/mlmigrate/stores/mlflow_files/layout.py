@@ -6,6 +6,8 @@
     <root>/<experiment>/<run>/meta.yaml, params/, metrics/, tags/, inputs/, outputs/,
         artifacts/
     <root>/<experiment>/models/<model>/meta.yaml, params/, metrics/, tags/, artifacts/
+    <root>/<experiment>/models/<model>/metrics/     alone: what runs of this experiment
+        measured of a model that has its meta.yaml in another one
     <root>/<experiment>/traces/<trace>/trace_info.yaml, …
     <root>/.trash/<experiment>/…        deleted experiments; runs may lie there, too
     <root>/models/<name>/meta.yaml, tags/, aliases/, version-<n>/meta.yaml, …/tags/
@@ -15,6 +17,7 @@ Listing reads no run: a thousand runs cost a few folder scans.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass, field
@@ -39,6 +42,7 @@ RUN_FOLDERS = frozenset({*RECORDS, "artifacts"})
 MODEL_FOLDERS = frozenset({"metrics", "params", "tags", "artifacts"})
 EXPERIMENT_FOLDERS = frozenset({"tags", "datasets", "traces", "models"})
 RUN_ID = re.compile(r"[0-9a-f]{32}$")
+_META_COPIES = ("meta 2.yaml", "meta 3.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class ItemFolder:
     experiment: str
     findings: tuple[Finding, ...] = ()
     trashed: bool = False  # it is a run's, and lies directly in the trash
+    #: Of a logged model: where runs of other experiments put its points.
+    elsewhere: tuple[ItemFolder, ...] = ()
 
 
 @dataclass(slots=True)
@@ -73,6 +79,8 @@ class Layout:
     logged_models: dict[str, ItemFolder] = field(default_factory=dict)
     traces: dict[str, ItemFolder] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    #: All that hold logged models or points of one, from which `logged_models` is made.
+    model_folders: list[ItemFolder] = field(default_factory=list)
     #: The meta.yaml of the root, where that is an experiment's own folder.
     home: dict[str, Any] = field(default_factory=dict)
 
@@ -124,6 +132,7 @@ def scan(root: Path) -> Layout:
         layout.findings += loose_files(files, ".trash")
         for name in names:
             _scan_folder(root / ".trash" / name, layout, root, trashed=True)
+    _identify_logged_models(layout, root)
     _adopt_orphans(layout, root)
     return layout
 
@@ -149,7 +158,7 @@ def read_meta_file(folder: Path, where: str) -> tuple[dict[str, Any], list[Probl
     if wrong is None:
         return meta, problems
     problems.append(Problem(where, f"meta.yaml {wrong}"))
-    for name in ("meta 2.yaml", "meta 3.yaml"):
+    for name in _META_COPIES:
         other, wrong = read_yaml(folder / name)
         if wrong is None:
             problems.append(Problem(where, f"recovered from {name!r}"))
@@ -347,15 +356,45 @@ def _add_logged_models(
         if not _is_logged_model(path):
             layout.findings += stray(path, place)
             continue
-        findings: list[Finding] = []
+        layout.model_folders.append(ItemFolder(name, path, experiment))
+
+
+def _identify_logged_models(layout: Layout, root: Path) -> None:
+    """Tell which folders are logged models, and which hold points of one.
+
+    MLflow puts a point of a model into the experiment of the run that measured it,
+    where the model has no meta.yaml if it is another one's. Where none of a name has
+    one, nobody knows whose the points are: each folder is a damaged model.
+    """
+    homes = {each.id for each in layout.model_folders if _has_meta(each.path)}
+    models: list[ItemFolder] = []
+    elsewhere: dict[str, list[ItemFolder]] = {}
+    for folder in layout.model_folders:
+        where = folder.path.relative_to(root).as_posix()
+        names, files = _listed(folder.path, layout, where) or ([], [])
+        if folder.id in homes and not _has_meta(folder.path):
+            elsewhere.setdefault(folder.id, []).append(folder)
+            known = frozenset({"metrics"})
+        else:
+            models.append(folder)
+            known = MODEL_FOLDERS
+        layout.findings += strangers(folder.path, names, files, known, where)
+    for folder in models:
+        name, found = folder.id, folder.findings
         id = _free(name, layout.logged_models)
         if id != name:
             other = layout.logged_models[name].path
+            where = folder.path.relative_to(root).as_posix()
             what = f"logged model {name} stands twice, also in {other}; this is {id}"
-            findings.append(Problem(place, what))
-        inner, own = _listed(path, layout, place) or ([], [])
-        layout.findings += strangers(path, inner, own, MODEL_FOLDERS, place)
-        layout.logged_models[id] = ItemFolder(id, path, experiment, tuple(findings))
+            found = (Problem(where, what),)
+        points = tuple(elsewhere.pop(name, ()))
+        layout.logged_models[id] = ItemFolder(
+            id, folder.path, folder.experiment, found, elsewhere=points
+        )
+
+
+def _has_meta(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in ("meta.yaml", *_META_COPIES))
 
 
 def _adopt_orphans(layout: Layout, root: Path) -> None:

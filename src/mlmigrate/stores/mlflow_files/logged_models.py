@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,12 @@ def read_logged_model(
     ref: Ref,
     folder: ItemFolder,
     where: str,
+    elsewhere: Sequence[tuple[Path, str]],
     artifacts: tuple[list[Artifact], list[Finding]],
 ) -> Item:
-    """Read a logged model, whose *artifacts* were listed already."""
+    """Read a logged model, whose *artifacts* were listed already. Points of it are also
+    in the folders *elsewhere*, each given with its place in words.
+    """
     meta, problems = read_meta_file(folder.path, where)
     if problems:
         problems.append(Problem(where, "logged model recovered from its other files"))
@@ -61,8 +65,11 @@ def read_logged_model(
     lifted = marks.lift(pairs)
     params, wrong = read_pairs(folder.path / "params", where)
     findings += wrong
-    metrics, wrong = _metrics(folder.path / "metrics", where)
-    findings += wrong
+    metrics: list[ModelMetric] = []
+    for path, place in ((folder.path, where), *elsewhere):
+        found, wrong = _metrics(path / "metrics", place)
+        metrics += found
+        findings += wrong
     run = parse.text(meta.get("source_run_id"))
     header = LoggedModel(
         experiment=Ref("experiment", folder.experiment),
@@ -84,7 +91,7 @@ def read_logged_model(
         origin=origin or ref.id,
         params=tuple(Param(key, value) for key, value in params),
         tags=lifted.tags,
-        model_metrics=metrics,
+        model_metrics=tuple(by_series(metrics).values()),
         artifacts=tuple(files),
         mark=lifted.mark,
         findings=(*findings, *wrong),
@@ -94,7 +101,7 @@ def read_logged_model(
 # -- metrics --------------------------------------------------------------------------
 
 
-def _metrics(folder: Path, where: str) -> tuple[tuple[ModelMetric, ...], list[Finding]]:
+def _metrics(folder: Path, where: str) -> tuple[list[ModelMetric], list[Finding]]:
     """Read files of lines ``timestamp value step run``, or with a dataset behind."""
     findings: list[Finding] = []
     found: list[ModelMetric] = []
@@ -115,7 +122,7 @@ def _metrics(folder: Path, where: str) -> tuple[tuple[ModelMetric, ...], list[Fi
         if not metrics and not wrong:
             findings.append(Problem(where, f"metrics/{key} is empty: not copied"))
         found += metrics
-    return tuple(by_series(found).values()), findings
+    return found, findings
 
 
 #: As Windows and old Macs write it; "\\r\\r\\n" comes of converting twice.
