@@ -199,12 +199,7 @@ class TestCopiedToSqlite:
 
 
 def _may_be_told(each: Any) -> bool:
-    """Only that a run's own points name datasets, which no database of MLflow keeps
-    with them: those of its logged models do.
-    """
-    return not isinstance(each, Problem | Loss | Failed) or (
-        isinstance(each, Problem) and "the datasets that 1 points name" in each.what
-    )
+    return not isinstance(each, Problem | Loss | Failed)
 
 
 def test_from_a_server(at_server: Written, tmp_path: Path) -> None:

@@ -33,13 +33,13 @@ def test_any_chunks_give_the_same(
     lines: list[str], end: str, ended: bool, size: int
 ) -> None:
     data = (end.join(lines) + (end if ended else "")).encode()
-    whole, wrong = points.read_metric("loss", [data])
+    whole, wrong, named = points.read_metric("loss", [data])
     chunks = [data[at : at + size] for at in range(0, len(data), size)]
-    parts, wrong_there = points.read_metric("loss", chunks)
+    parts, wrong_there, named_there = points.read_metric("loss", chunks)
     assert np.array_equal(whole.steps, parts.steps)
     assert np.array_equal(whole.timestamps, parts.timestamps)
     assert np.array_equal(whole.values.view(np.int64), parts.values.view(np.int64))
-    assert sorted(wrong) == sorted(wrong_there)
+    assert (sorted(wrong), named) == (sorted(wrong_there), named_there)
 
 
 _NUMBER = st.one_of(
@@ -68,8 +68,8 @@ def test_files_together_give_what_each_alone_does(
     for (key, text), one in zip(files, together, strict=True):
         if one is None:
             continue
-        alone, wrong = points.read_metric(key, [text])
-        assert wrong == []
+        alone, wrong, named = points.read_metric(key, [text])
+        assert (wrong, named) == ([], 0)
         assert np.array_equal(alone.steps, one.steps)
         assert np.array_equal(alone.timestamps, one.timestamps)
         assert np.array_equal(alone.values.view(np.int64), one.values.view(np.int64))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from support.copies import copied, differences
+from support.fixture_stores import FIXTURES
 
 from mlmigrate.contract import Selection
 from mlmigrate.locations import resolve
@@ -208,3 +210,126 @@ def test_two_copies_of_a_model_stay_two(root: Path) -> None:
     assert points(items[MODEL]) == {("acc", RUN, 3, 7, 0.5, None)}
     (said,) = problems(findings)
     assert "stands twice" in said
+
+
+# -- datasets that points name --------------------------------------------------------
+
+
+def lost(root: Path) -> list[str]:
+    """Return what is told of the runs of a store."""
+    source = resolve(str(root)).source()
+    said: list[Finding] = []
+    for item in source.read(list(source.refs(Selection("run")))):
+        assert isinstance(item, Item)
+        said += item.findings
+    return problems(said)
+
+
+def point_of(root: Path, *lines: str, key: str = "acc") -> None:
+    """Write points of the first experiment's run."""
+    write(root / "1" / RUN / "metrics" / key, "".join(f"{line}\n" for line in lines))
+
+
+def test_datasets_in_a_store_of_mlflows(client: MlflowClient, tmp_path: Path) -> None:
+    """Models hold those of their points, linked to the run or not; nobody the rest."""
+    homes = [client.create_experiment(name) for name in ("one", "two")]
+    run = client.create_run(homes[0]).info.run_id
+    for home, key in zip(homes, ("own", "other"), strict=True):
+        model = client.create_logged_model(home, name=key).model_id
+        for step in range(3):
+            client.log_metric(
+                run, f"{key}/acc", 0.5, 1_000, step,
+                dataset_name="cats", dataset_digest="d1", model_id=model,
+            )  # fmt: skip
+    client.log_metric(
+        run, "alone", 0.5, 1_000, 0, dataset_name="cats", dataset_digest="d1"
+    )
+    (said,) = lost(tmp_path / "mlruns")
+
+    assert "metrics/alone: the datasets that 1 points name are not copied" in said
+
+
+def test_datasets_of_a_fixture() -> None:
+    """Its model has the one point that names a dataset, too."""
+    assert lost(FIXTURES / "laptop-3.1" / "mlruns") == []
+
+
+@pytest.mark.parametrize(
+    ("held", "count"),
+    [
+        ([f"7 0.5 3 {RUN} my cats d1", f"8 nan 4 {RUN} my cats d1"], 0),
+        ([f"7 0.5 3 {RUN} my cats d1"], 1),
+        ([f"8 nan 4 {RUN} my cats d2", f"8 nan 4 {RUN} cats d1"], 2),
+        ([f"8 nan 4 {OTHER} my cats d1", f"7 0.5 3 {OTHER} {RUN} d1"], 2),
+        ([f"8 nan 4 {RUN}", f"8 nan 5 {RUN} my cats d1", f"x {RUN} my cats d1"], 2),
+    ],
+)
+@pytest.mark.parametrize("link", ["outputs", "inputs", "none"])
+def test_a_dataset_is_held_with_the_very_point(
+    root: Path, held: list[str], count: int, link: str
+) -> None:
+    point_of(root, "7 0.5 3 my cats d1", "8 nan 4 my cats d1", "9 1.0 5")
+    model_in(root, "2")
+    point_in(root, "1", "\r\n".join(held))
+    if link == "outputs":
+        write(root / "1" / RUN / "outputs" / MODEL / "meta.yaml", "step: 0\n")
+    elif link == "inputs":
+        meta = {"source_type": "MODEL_INPUT", "source_id": MODEL}
+        write(root / "1" / RUN / "inputs" / "i" / "meta.yaml", json.dumps(meta))
+    what = f"metrics/acc: the datasets that {count} points name are not copied"
+
+    assert lost(root) == ([f"{root}/1/{RUN}: {what}"] if count else [])
+
+
+def test_several_models_hold_the_datasets_of_one_metric(root: Path) -> None:
+    point_of(root, "7 0.5 3 cats d1", "8 0.25 4 cats d1", "8 0.25 4 dogs d2")
+    model_in(root, "1")
+    point_in(root, "1", f"7 0.5 3 {RUN} cats d1")
+    second = root / "1" / "models" / ("m-" + "e" * 32)
+    write(second / "meta.yaml", json.dumps({"model_id": second.name}))
+    write(second / "metrics" / "acc", f"8 0.25 4 {RUN} cats d1\n")
+
+    (said,) = lost(root)
+    assert "the datasets that 1 points name" in said
+
+
+def test_links_to_models_that_are_not_there(root: Path) -> None:
+    """Nor does what no model is hold anything."""
+    point_of(root, "7 0.5 3 cats d1")
+    write(root / "1" / RUN / "outputs" / MODEL / "meta.yaml", "step: 0\n")
+    write(root / "1" / "models" / MODEL / "artifacts" / "acc", f"7 0.5 3 {RUN} cats d1")
+
+    assert len(lost(root)) == 1
+
+
+def test_models_are_not_read_again_for_each_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an experiment are read once to learn which runs measured them."""
+    model_in(root, "1")
+    point_in(root, "1", f"7 0.5 3 {OTHER} cats d1")
+    for number in range(1, 10):
+        run = f"{number:032x}".replace("0", "f")
+        write(root / "1" / run / "meta.yaml", f"run_id: {run}\nexperiment_id: '1'\n")
+        write(root / "1" / run / "metrics" / "acc", "7 0.5 3 cats d1\n")
+    opened: list[str] = []
+    real = os.open
+
+    def counted(path: str, *rest: int) -> int:
+        opened.append(str(path))
+        return real(path, *rest)
+
+    monkeypatch.setattr(os, "open", counted)
+    assert len(lost(root)) == 9
+    assert sum("/models/" in path for path in opened) == 1
+
+
+@pytest.mark.parametrize("name", [b"r\xff", b"a run", "größer".encode(), b"~2"])
+def test_odd_names_of_runs_cost_nothing_else(root: Path, name: bytes) -> None:
+    model_in(root, "1")
+    point_in(root, "1", f"7 0.5 3 {RUN} cats d1")
+    folder = root / "1" / os.fsdecode(name)
+    write(folder / "metrics" / "acc", "7 0.5 3 cats d1\n")
+    write(folder / "meta.yaml", "status: 3\n")
+
+    assert len([said for said in lost(root) if "the datasets that 1 " in said]) == 1

@@ -237,7 +237,7 @@ class TestFileParsers:
     def test_metric_lines(self, lines: list[str], ends: bool) -> None:
         """Fast or slow, a file has the points that reading line by line finds."""
         data = ("\n".join(lines) + "\n" * ends).encode()
-        metric, _ = read_metric("m", [data])
+        metric, *_ = read_metric("m", [data])
 
         assert naive(data) == points(metric)
 
@@ -255,7 +255,7 @@ class TestFileParsers:
             at = rng.randrange(200)
             lines[at] = rng.choice(["1 2 3e1", str(2**60 + 1) + " 1.5 7", "1.5 1 1"])
         data = ("\n".join(lines) + "\n").encode()
-        metric, _ = read_metric("m", [data])
+        metric, *_ = read_metric("m", [data])
 
         assert naive(data) == points(metric)
 

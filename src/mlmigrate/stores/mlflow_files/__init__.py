@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote
@@ -53,6 +53,11 @@ from mlmigrate.stores.mlflow_files.layout import (
 )
 from mlmigrate.stores.mlflow_files.links import read_links
 from mlmigrate.stores.mlflow_files.logged_models import read_logged_model
+from mlmigrate.stores.mlflow_files.point_datasets import (
+    lost_datasets,
+    measured_models,
+    models_of,
+)
 from mlmigrate.stores.mlflow_files.records import (
     read_metrics,
     read_old_tags,
@@ -94,6 +99,8 @@ class FileStore:
             ) from error
         self._where = f"{self.location}/"
         self._place_of = lru_cache(maxsize=64)(self._find_place)
+        # Runs come by experiments, and a group of them may be of two.
+        self._measured = lru_cache(maxsize=2)(partial(measured_models, self._layout))
 
     def refs(self, selection: Selection) -> Iterator[Ref]:
         """See `mlmigrate.contract.Source.refs`."""
@@ -248,12 +255,16 @@ class FileStore:
         findings += wrong
         start = whole_number(meta.get("start_time"))
         end = whole_number(meta.get("end_time"))
-        metrics, wrong = read_metrics(path / "metrics", where, start, end)
+        metrics, named, wrong = read_metrics(path / "metrics", where, start, end)
         findings += wrong
         inputs, wrong = read_inputs(path, where)
         findings += wrong
         links, wrong = read_links(path, where)
         findings += wrong
+        id = ref.id.split("~")[0]  # by which models name it
+        measured = partial(self._measured, folder.experiment)
+        models = partial(models_of, id, links, self._layout, measured)
+        findings += lost_datasets(id, path / "metrics", named, models, where)
         artifacts, wrong = self._list_artifacts(ref, where)
         findings += wrong
         names = dict(pairs)

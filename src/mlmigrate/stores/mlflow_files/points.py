@@ -95,17 +95,21 @@ def _is_regular(text: bytes) -> bool:
     return shape == b"  \n" * text.count(b"\n")
 
 
-def read_metric(key: str, chunks: Iterable[bytes]) -> tuple[MetricHistory, list[str]]:
+def read_metric(
+    key: str, chunks: Iterable[bytes]
+) -> tuple[MetricHistory, list[str], int]:
     """Parse a metric file: lines of ``timestamp value``, ``timestamp value step``
     or ``timestamp value step dataset-name dataset-digest``. MLflow's own reader takes
-    the last kind for step 0, and its databases keep no dataset with a run's points.
+    the last kind for step 0, and its databases keep no dataset with a run's points:
+    `point_datasets` tells which are lost.
 
     Args:
         key: the metric's.
         chunks: the file's bytes, cut anywhere.
 
     Returns:
-        The history, and what is wrong with the lines that could not be read.
+        The history, what is wrong with the lines that could not be read, and how many
+        points name a dataset.
     """
     steps: list[Int64s] = []
     timestamps: list[Int64s] = []
@@ -113,7 +117,7 @@ def read_metric(key: str, chunks: Iterable[bytes]) -> tuple[MetricHistory, list[
     stepless: list[Sequence[int]] = []
     wrong: list[str] = []
     datasets = 0
-    for first, block in _blocks(chunks):
+    for first, block in blocks(chunks):
         points = _regular_points(first, block)
         if points is None:
             points, unread = _read_lines(first, block)
@@ -129,10 +133,8 @@ def read_metric(key: str, chunks: Iterable[bytes]) -> tuple[MetricHistory, list[
             for numbers in stepless
             for number in numbers
         ]
-    if datasets:
-        wrong.insert(0, f"the datasets that {datasets} points name are not copied")
     metric = history(key, _joined(steps), _joined(timestamps), _joined(values))
-    return metric, wrong
+    return metric, wrong, datasets
 
 
 def _joined(parts: list[_Column]) -> _Column:
@@ -155,7 +157,7 @@ class _Points:
     datasets: int = 0  # lines that name one
 
 
-def _blocks(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def blocks(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Cut a file behind line ends; yield each block's first line's number, too.
 
     What is parsed at once is small: fields take many times their text's memory.

@@ -39,7 +39,7 @@ def files_of(folder: Path) -> Iterator[tuple[str, str]]:
 _CHUNK = 65536
 
 
-def _chunks(path: str) -> Iterator[bytes]:
+def chunks_of(path: str) -> Iterator[bytes]:
     """Yield a file's bytes: of a small file in three system calls, where `open` makes
     seven.
     """
@@ -61,7 +61,7 @@ def bytes_of(path: str) -> bytes:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    return b"".join(_chunks(path))
+    return b"".join(chunks_of(path))
 
 
 def key_of(name: str, kind: str, where: str, findings: list[Finding]) -> str:
@@ -134,8 +134,9 @@ def read_old_tags(
 #: Metric files that are parsed together.
 _TOGETHER = 50
 
-#: A file's name, its key, its history, and what is wrong with its lines.
-_History: TypeAlias = tuple[str, str, MetricHistory, list[str]]
+#: A file's name, its key, its history, what is wrong with its lines, and how many of
+#: its points name datasets.
+_History: TypeAlias = tuple[str, str, MetricHistory, list[str], int]
 
 
 def _histories(folder: Path, where: str, findings: list[Finding]) -> Iterator[_History]:
@@ -147,7 +148,7 @@ def _histories(folder: Path, where: str, findings: list[Finding]) -> Iterator[_H
         for name, path in part:
             key = key_of(name, "metrics", where, findings)
             try:
-                chunks = _chunks(path)
+                chunks = chunks_of(path)
                 first = next(chunks)
                 if len(first) < _CHUNK:
                     names.append(name)
@@ -160,19 +161,26 @@ def _histories(folder: Path, where: str, findings: list[Finding]) -> Iterator[_H
         plain = points.read_together(texts)
         for name, (key, text), metric in zip(names, texts, plain, strict=True):
             if metric is not None:
-                yield name, key, metric, []
+                yield name, key, metric, [], 0
             else:
                 yield name, key, *points.read_metric(key, [text])
 
 
 def read_metrics(
     folder: Path, where: str, start: int | None, end: int | None
-) -> tuple[list[MetricHistory], list[Finding]]:
-    """Read a folder of metric files; *start* and *end* are those of the run."""
+) -> tuple[list[MetricHistory], list[str], list[Finding]]:
+    """Read a folder of metric files; *start* and *end* are those of the run.
+
+    Returns:
+        The histories, the names of the files that name datasets, and what is wrong.
+    """
     metrics: list[MetricHistory] = []
+    datasets: list[str] = []
     findings: list[Finding] = []
     seconds = 0
-    for name, key, metric, wrong in _histories(folder, where, findings):
+    for name, key, metric, wrong, named in _histories(folder, where, findings):
+        if named:
+            datasets.append(name)
         findings += [Problem(where, f"metrics/{key}: {what}") for what in wrong[:20]]
         if len(wrong) > 20:
             what = f"metrics/{key}: {len(wrong) - 20} more lines are no points"
@@ -191,4 +199,4 @@ def read_metrics(
     if seconds:
         what = "metric timestamps in seconds, as MLflow 0.x wrote them: read as such"
         findings.append(Note(where, what))
-    return metrics, findings
+    return metrics, datasets, findings
