@@ -390,11 +390,11 @@ def test_killed_at_every_call(
 def test_an_older_server_has_no_place_for_them(
     everything_at: str, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlmigrate.stores import mlflow_server
+    from mlmigrate.stores.mlflow_server import reading
     from mlmigrate.stores.mlflow_server.release import Release
 
     old = Release((2, 22), "MLflow 2.22.0")
-    monkeypatch.setattr(mlflow_server, "release_of", lambda _: old)
+    monkeypatch.setattr(reading, "release_of", lambda _: old)
     result = copied(everything_at, server)
 
     assert [*result.of(Failed), *result.of(Problem)] == []

@@ -608,11 +608,11 @@ def _told(url: str) -> list[str]:
 def test_an_older_server_has_no_place_for_them(
     sources: MemorySources, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlmigrate.stores import mlflow_server
+    from mlmigrate.stores.mlflow_server import reading
     from mlmigrate.stores.mlflow_server.release import Release
 
     old = Release((3, 12), "MLflow 3.12.0")
-    monkeypatch.setattr(mlflow_server, "release_of", lambda _: old)
+    monkeypatch.setattr(reading, "release_of", lambda _: old)
     items, data = with_traces()
     origin = sources(*items, files=data)
     told = "3 traces: the sink has no place for them"
@@ -812,8 +812,8 @@ def test_spans_that_a_server_does_not_give_are_told(
     from mlmigrate.stores.mlflow_server.release import Release
 
     old = Release((3, 5), "MLflow 3.5.1")
-    monkeypatch.setattr(reading, "release_of", lambda _: old)
     copied(sources(experiment(), trace(spans=(span(),))), server)
+    monkeypatch.setattr(reading, "release_of", lambda _: old)
     with faults.fault_proxy(server) as proxy:
         proxy.plan = faults.on("GET", "get-trace-artifact", faults.refuse(404))
         (item,) = read(proxy.url).values()

@@ -6,7 +6,7 @@ same bits; every NaN counts as the same NaN, as in MLflow's ``metrics`` table.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -115,14 +115,38 @@ def latest(metric: MetricHistory) -> int:
 # -- logged models --------------------------------------------------------------------
 
 
-def unknown_as_nan(
+def with_zeros(metrics: Iterable[ModelMetric]) -> list[tuple[str, str]]:
+    """Return the run and the key of each metric of which a value is 0.0: one that may
+    stand for a NaN, see `with_nan`.
+    """
+    found = (each for each in metrics if (value_bits(each.history.values) == 0).any())
+    return sorted({(metric.run.id, metric.history.key) for metric in found})
+
+
+def with_nan(
+    metrics: Iterable[ModelMetric],
+    unknown: Mapping[tuple[str, str], Container[tuple[int, int]]],
+) -> tuple[ModelMetric, ...]:
+    """Return a logged model's metrics with NaN for each 0.0 that stands for one.
+
+    MLflow's database has no place for NaN beside a logged model, and holds 0.0 for it
+    (table ``logged_model_metrics``); the run that measured it has the NaN.
+
+    Args:
+        metrics: as they are held.
+        unknown: a run and a key -> the steps and times at which that run has NaN.
+    """
+    return tuple(
+        replace(metric, history=_with_nan(metric.history, places))
+        if (places := unknown.get((metric.run.id, metric.history.key)))
+        else metric
+        for metric in metrics
+    )
+
+
+def _with_nan(
     metric: MetricHistory, unknown: Container[tuple[int, int]]
 ) -> MetricHistory:
-    """Return a logged model's points with NaN for the 0.0 at each step and time of
-    *unknown*, where the run that measured them has a NaN.
-
-    MLflow's database has no place for NaN beside a logged model, and holds 0.0 for it.
-    """
     zeros = np.flatnonzero(value_bits(metric.values) == 0)
     steps, timestamps = metric.steps[zeros].tolist(), metric.timestamps[zeros].tolist()
     places = zip(zeros.tolist(), zip(steps, timestamps, strict=True), strict=True)
@@ -132,11 +156,6 @@ def unknown_as_nan(
     values = metric.values.copy()
     values[found] = np.nan
     return history(metric.key, metric.steps, metric.timestamps, values)
-
-
-def has_zero(metric: MetricHistory) -> bool:
-    """Tell whether a value is 0.0, which may be a NaN's: `unknown_as_nan`."""
-    return bool((value_bits(metric.values) == 0).any())
 
 
 def series_of(metric: ModelMetric) -> Series:

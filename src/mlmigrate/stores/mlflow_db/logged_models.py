@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from mlmigrate import marks
-from mlmigrate.metrics import has_zero, history, unknown_as_nan
+from mlmigrate.metrics import history, with_nan, with_zeros
 from mlmigrate.model import (
     Finding,
     Item,
@@ -185,12 +185,7 @@ def _with_nan(
     tables: Tables, metrics: Mapping[str, list[ModelMetric]]
 ) -> dict[str, list[ModelMetric]]:
     """Return the points with NaN where the table of runs' metrics tells of one."""
-    doubtful = [
-        (metric.run.id, metric.history.key)
-        for own in metrics.values()
-        for metric in own
-        if has_zero(metric.history)
-    ]
+    doubtful = with_zeros(chain.from_iterable(metrics.values()))
     unknown: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
     for at in range(0, len(doubtful), IN):
         part = doubtful[at : at + IN]
@@ -204,9 +199,4 @@ def _with_nan(
             tables.by_run("metrics"), *columns, where=where
         ):
             unknown[run, key].add(tuple(place))
-
-    def known(metric: ModelMetric) -> ModelMetric:
-        places = unknown.get((metric.run.id, metric.history.key), ())
-        return replace(metric, history=unknown_as_nan(metric.history, places))
-
-    return {id: list(map(known, own)) for id, own in metrics.items()}
+    return {id: list(with_nan(own, unknown)) for id, own in metrics.items()}

@@ -3,7 +3,8 @@
 ``rest`` speaks HTTP, by ``connections`` and ``streams``; ``access`` logs in;
 ``release`` tells what an older server lacks. ``reading`` is the source half, with
 ``answers``, ``logged_models``, ``traces`` and ``entities`` (their records), ``files``,
-``trace_files``, ``trace_infos``, ``trace_links`` and ``entity_reading`` beside it;
+``trace_files``, ``trace_infos``, ``trace_links``, ``registry_reading`` and
+``entity_reading`` beside it;
 ``writing`` is the sink half, with ``index`` (what is there already), ``experiments``,
 ``registry``, ``model_writing``, ``trace_writing`` (with ``otlp``) and
 ``entity_writing`` (with ``entity_task``) beside it. ``mcp_servers`` is both halves of
@@ -36,12 +37,10 @@ from mlmigrate.stores.mlflow_server.entities import TOLD
 from mlmigrate.stores.mlflow_server.entity_writing import COLUMNS
 from mlmigrate.stores.mlflow_server.reading import Reader
 from mlmigrate.stores.mlflow_server.release import (
-    Release,
     has_workspaces,
     kinds_of,
     lacks,
     narrowed,
-    release_of,
 )
 from mlmigrate.stores.mlflow_server.rest import Rest
 from mlmigrate.stores.mlflow_server.traces import SHOWN_METADATA, SHOWN_TAG
@@ -260,11 +259,7 @@ class Server:
         kinds = kinds_of(self._rest)
         if has_workspaces(self._rest):
             kinds |= {*HOUSES}
-        return narrowed(CAPABILITIES, self._release, kinds)
-
-    @cached_property
-    def _release(self) -> Release:
-        return release_of(self._rest)
+        return narrowed(CAPABILITIES, self._reader.release, kinds)
 
     def copies(self, origins: Iterable[Ref]) -> Mapping[Ref, Copy]:
         """See `mlmigrate.contract.Sink.copies`."""
@@ -283,8 +278,9 @@ class Server:
     def finish(self) -> Iterable[Finding]:
         """See `mlmigrate.contract.Sink.finish`."""
         yield from self._writer.finish()
-        if lacking := lacks(self._release):
-            what = f"is {self._release.name}, which has no {' and no '.join(lacking)}:"
+        release = self._reader.release
+        if lacking := lacks(release):
+            what = f"is {release.name}, which has no {' and no '.join(lacking)}:"
             yield Note(self.location, f"{what} kept in the tags mlmigrate.whole.N")
 
     def close(self) -> None:

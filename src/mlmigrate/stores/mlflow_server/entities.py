@@ -76,16 +76,29 @@ def address_of(kind: Kind, place: str, said: Json) -> str:
     return entities.address(kind, Entity(name, home)).id
 
 
-def seeds_schemas(rest: Rest, experiment: str) -> bool:
-    """Tell whether to list an experiment's label schemas would make a default one."""
-    path = f"{API}/label-schemas/get-by-name"
+def label_schema(rest: Rest, path: str, **query: str) -> Json | None:
+    """Get one label schema, which makes none; None where there is no such.
+
+    Raises:
+        Refused: the server does not tell; `Refused.unknown` where it knows no schemas.
+    """
     try:
-        rest.get(path, experiment_id=experiment, name=DEFAULT_SCHEMA)
+        answer = rest.get(f"{API}/label-schemas/{path}", **query)
     except Refused as refusal:
         if refusal.unknown or not refusal.absent:
             raise
-        return True
-    return False
+        return None
+    return cast(Json, answer["label_schema"])
+
+
+def schema_named(rest: Rest, experiment: str, name: str) -> Json | None:
+    """Get the label schema of an experiment that has a name. See `label_schema`."""
+    return label_schema(rest, "get-by-name", experiment_id=experiment, name=name)
+
+
+def seeds_schemas(rest: Rest, experiment: str) -> bool:
+    """Tell whether to list an experiment's label schemas would make a default one."""
+    return schema_named(rest, experiment, DEFAULT_SCHEMA) is None
 
 
 def named_schemas(rest: Rest, experiment: str) -> tuple[list[Json], bool]:
@@ -103,22 +116,14 @@ def named_schemas(rest: Rest, experiment: str) -> tuple[list[Json], bool]:
     Raises:
         Refused: the server does not tell.
     """
-    found: dict[str, Json] = {}
-
-    def look_for(path: str, **query: str) -> None:
-        try:
-            schema = rest.get(f"{API}/label-schemas/{path}", **query)["label_schema"]
-        except Refused as refusal:
-            if not refusal.absent:  # it was deleted, or is only an assessment's name
-                raise
-        else:
-            found[str(schema["schema_id"])] = schema
-
     queues = _known(lambda: _review_queues(rest, experiment))
-    for id in {id for queue in queues for id in queue.get("schema_ids") or ()}:
-        look_for("get", schema_id=id)
-    for name in _known(lambda: _assessment_names(rest, experiment)):
-        look_for("get-by-name", experiment_id=experiment, name=name)
+    ids = {id for queue in queues for id in queue.get("schema_ids") or ()}
+    names = _known(lambda: _assessment_names(rest, experiment))
+    told = [
+        *(label_schema(rest, "get", schema_id=id) for id in ids),
+        *(schema_named(rest, experiment, name) for name in names),
+    ]
+    found = {str(schema["schema_id"]): schema for schema in told if schema is not None}
     return list(found.values()), bool(queues or found)
 
 

@@ -22,6 +22,7 @@ from mlmigrate.stores.mlflow_server.entities import (
     address_of,
     id_of,
     listed,
+    schema_named,
     seeds_schemas,
     versions,
 )
@@ -91,6 +92,8 @@ class Entities:
         self._rest = rest
         #: (kind, experiment) -> id or address -> what the server told.
         self._known: dict[tuple[Kind, str], dict[str, Json]] = {}
+        #: The experiments whose label schemas are looked for one by one.
+        self._unlisted: set[str] = set()
         if fresh:  # the workspace was made just now: nobody said anything of it
             self._known.update(((kind, ""), {}) for kind in HOUSES)
 
@@ -112,14 +115,18 @@ class Entities:
 
     def _of(self, kind: Kind, place: str) -> dict[str, Json]:
         if (kind, place) not in self._known:
-            self._known[kind, place] = {}
             # To list label schemas may make one, which a plan must not.
-            if kind != "label_schema" or not seeds_schemas(self._rest, place):
+            if kind == "label_schema" and seeds_schemas(self._rest, place):
+                self._known[kind, place] = {}
+                self._unlisted.add(place)
+            else:
                 self._list(kind, place)
         return self._known[kind, place]
 
     def _list(self, kind: Kind, place: str) -> dict[str, Json]:
         known = self._known[kind, place] = {}
+        if kind == "label_schema":
+            self._unlisted.discard(place)
         try:
             for said in listed(self._rest, kind, place):
                 _note(known, kind, place, said)
@@ -129,18 +136,12 @@ class Entities:
         return known
 
     def _look_for(self, known: dict[str, Json], place: str, ref: Ref) -> None:
-        """Look for a label schema by its name."""
-        name = ref.id.partition("/")[2]
-        if ref.id in known or not place or not seeds_schemas(self._rest, place):
+        """Look for a label schema by its name, where they were not listed."""
+        if ref.id in known or place not in self._unlisted:
             return
-        path = f"{API}/label-schemas/get-by-name"
-        try:
-            answer = self._rest.get(path, experiment_id=place, name=name)
-        except Refused as refusal:
-            if not refusal.absent:
-                raise
-        else:
-            _note(known, ref.kind, place, answer["label_schema"])
+        said = schema_named(self._rest, place, ref.id.partition("/")[2])
+        if said is not None:
+            _note(known, ref.kind, place, said)
 
     def write(self, delivery: Delivery) -> Written:
         """Make an entity, or add to the one that stands.

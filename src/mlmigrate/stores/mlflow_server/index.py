@@ -301,7 +301,7 @@ class Index:
     def _model_copies(self, names: Sequence[str]) -> Iterator[tuple[Ref, Copy]]:
         for name in names:
             try:
-                model = self._reader.model(name)
+                model = self._reader.registry.model(name)
             except Refused as refusal:
                 if refusal.absent:
                     continue

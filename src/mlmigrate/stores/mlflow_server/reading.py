@@ -17,10 +17,9 @@ import numpy as np
 from mlmigrate import marks
 from mlmigrate.contract import Glance, Selection
 from mlmigrate.errors import ItemError, StoreError
-from mlmigrate.metrics import has_zero, unknown_as_nan
+from mlmigrate.metrics import with_nan, with_zeros
 from mlmigrate.mlflow_traces import SPANS_LOCATION
 from mlmigrate.model import (
-    Alias,
     Artifact,
     Experiment,
     Failed,
@@ -32,10 +31,7 @@ from mlmigrate.model import (
     Param,
     Problem,
     Ref,
-    RegisteredModel,
     Run,
-    Tag,
-    named_version,
 )
 from mlmigrate.stores.mlflow_server import (
     answers,
@@ -52,13 +48,13 @@ from mlmigrate.stores.mlflow_server.histories import (
     Histories,
     Latest,
 )
-from mlmigrate.stores.mlflow_server.release import release_of
+from mlmigrate.stores.mlflow_server.registry_reading import RegistryReader
+from mlmigrate.stores.mlflow_server.release import Release, release_of
 from mlmigrate.stores.mlflow_server.rest import (
     EXPERIMENTS_A_SEARCH,
     Json,
     Refused,
     Rest,
-    filter_text,
 )
 from mlmigrate.stores.mlflow_server.trace_files import Contents, contents
 from mlmigrate.stores.mlflow_server.trace_links import Links
@@ -71,15 +67,6 @@ _RUNS_KEPT = 4000
 _READS = 3
 #: Of a run that may still be written.
 _WRITING = ("RUNNING", "SCHEDULED", None)
-
-
-#: A search leaves prompts out unless it asks for them so.
-_PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
-
-
-def is_prompt(tags: Iterable[Tag]) -> bool:
-    """Tell whether a registered model of these tags is a prompt."""
-    return any(tag == Tag("mlflow.prompt.is_prompt", "true") for tag in tags)
 
 
 class Reader:
@@ -110,12 +97,13 @@ class Reader:
             active=lambda: self.experiment_ids(ACTIVE),
             sink=sink,
         )
+        self.registry = RegistryReader(rest)
         self.links = Links(
             rest,
             self._asking,
             experiments=self.experiment_ids,
             runs=lambda: map(answers.run_id, self.search_runs(self.experiment_ids())),
-            prompts=self._prompt_versions,
+            prompts=self.registry.prompt_versions,
         )
 
     def close(self) -> None:
@@ -163,7 +151,7 @@ class Reader:
             for model in logged_models.search(self._rest, self._selected(selection)):
                 yield Ref("logged_model", str(model["info"]["model_id"]))
         elif selection.kind == "registered_model":
-            for model in self.models():
+            for model in self.registry.models():
                 yield Ref("registered_model", model["name"])
         elif selection.kind == "trace":
             for trace in trace_infos.search(self._rest, self._selected(selection)):
@@ -219,24 +207,6 @@ class Reader:
     def note_logged_models(self) -> None:
         """Take notice that there are logged models now."""
         self.__dict__["has_logged_models"] = True
-
-    def models(self) -> Iterator[Json]:
-        """Yield all registered models, and then the prompts: those are registered
-        models that a search leaves out which does not ask for them.
-        """
-        path, query = "registered-models/search", {"max_results": 1000}
-        seen = set()
-        for model in self._rest.pages(path, "registered_models", query):
-            seen.add(model["name"])
-            yield model
-        prompts = {"filter": _PROMPTS, **query}
-        try:
-            for model in self._rest.pages(path, "registered_models", prompts):
-                if model["name"] not in seen:  # servers before there were prompts
-                    yield model
-        except Refused as refusal:
-            if not refusal.absent and refusal.status != 400:
-                raise
 
     # -- items ------------------------------------------------------------------
 
@@ -355,7 +325,7 @@ class Reader:
         if ref.kind == "logged_model":
             return self._read_logged_model(ref)
         if ref.kind == "registered_model":
-            return self._read_model(ref)
+            return self.registry.item(ref)
         if ref.kind in TOLD:
             return self.entities.read(ref)
         found = trace_infos.infos(self._rest, [ref.id])
@@ -493,22 +463,18 @@ class Reader:
         where = f"{self._rest.base}: logged model {ref.id}"
         artifacts = self._list_artifacts(ref, where, findings)
         item = logged_models.item_of(ref, found, artifacts, ())
-        metrics = self._with_nan(item.model_metrics, where, findings)
+        nans = self._nans(item.model_metrics, where, findings)
+        metrics = with_nan(item.model_metrics, nans)
         return replace(item, model_metrics=metrics, findings=tuple(findings))
 
-    def _with_nan(
-        self, metrics: Sequence[ModelMetric], where: str, findings: list[Finding]
-    ) -> tuple[ModelMetric, ...]:
-        """Return a logged model's points with NaN where the run that measured them has
-        one: the server's database has a 0 there.
+    def _nans(
+        self, metrics: Iterable[ModelMetric], where: str, findings: list[Finding]
+    ) -> dict[tuple[str, str], set[tuple[int, int]]]:
+        """Return the steps and times of a run's NaNs, by run and key, where a logged
+        model has a 0: the server's database has one there for NaN.
         """
-        doubtful = {
-            (metric.run.id, metric.history.key)
-            for metric in metrics
-            if has_zero(metric.history)
-        }
-        asked = {each: self._histories.submit(*each) for each in sorted(doubtful)}
-        unknown: dict[tuple[str, str], set[tuple[int, int]]] = {}
+        asked = {each: self._histories.submit(*each) for each in with_zeros(metrics)}
+        found = {}
         for (run, key), future in asked.items():
             try:
                 own = future.result()
@@ -518,13 +484,8 @@ class Reader:
                 continue
             nan = np.isnan(own.values)
             steps, timestamps = own.steps[nan].tolist(), own.timestamps[nan].tolist()
-            unknown[run, key] = set(zip(steps, timestamps, strict=True))
-        return tuple(
-            replace(metric, history=unknown_as_nan(metric.history, places))
-            if (places := unknown.get((metric.run.id, metric.history.key)))
-            else metric
-            for metric in metrics
-        )
+            found[run, key] = set(zip(steps, timestamps, strict=True))
+        return found
 
     def _list_artifacts(
         self, ref: Ref, where: str, findings: list[Finding]
@@ -538,70 +499,6 @@ class Reader:
                 Problem(where, f"its artifacts cannot be listed by the server: {error}")
             )
             return ()
-
-    # -- the registry -----------------------------------------------------------
-
-    def model(self, name: str) -> Json:
-        """Get one registered model."""
-        answer = self._rest.get("registered-models/get", name=name)
-        return cast(Json, answer["registered_model"])
-
-    def versions(self, name: str, *, prompt: bool) -> list[Json]:
-        """Return all versions of a model, or of a prompt, by number, without the
-        deleted.
-        """
-        literal = filter_text(name)
-        if literal is None:
-            raise ItemError(f"model {name!r}: a name with both kinds of quotes")
-        wanted = f"name={literal} AND {_PROMPTS}" if prompt else f"name={literal}"
-        query = {"filter": wanted, "max_results": 1000}
-        found = self._rest.pages("model-versions/search", "model_versions", query)
-        return sorted(found, key=lambda version: int(version["version"]))
-
-    def _read_model(self, ref: Ref) -> Item:
-        found = self.model(ref.id)
-        lifted = marks.lift(answers.key_values(found.get("tags")))
-        aliases = tuple(
-            Alias(alias["alias"], int(alias["version"]))
-            for alias in found.get("aliases") or ()
-        )
-        versions = []
-        findings: list[Finding] = []
-        for entry in self.versions(ref.id, prompt=is_prompt(lifted.tags)):
-            versions.append(answers.version_of(entry, self._storage_of(entry)))
-        return Item(
-            ref,
-            RegisteredModel(
-                name=found["name"],
-                description=answers.text(found.get("description")),
-                creation_time=answers.millis(found.get("creation_timestamp")),
-                last_updated_time=answers.millis(found.get("last_updated_timestamp")),
-            ),
-            origin=found["name"],
-            tags=lifted.tags,
-            versions=tuple(versions),
-            aliases=aliases,
-            mark=lifted.mark or None,
-            findings=tuple(findings),
-        )
-
-    def _storage_of(self, entry: Json) -> str | None:
-        """Return where the files of a version are whose source names another one."""
-        if named_version(entry.get("source")) is None:
-            return None
-        asked = {"name": entry["name"], "version": str(entry["version"])}
-        try:
-            found = self._rest.get("model-versions/get-download-uri", **asked)
-        except Refused:  # the version itself is told of without it
-            return None
-        return answers.text(found.get("artifact_uri"))
-
-    def _prompt_versions(self) -> Iterator[str]:
-        for model in self.models():
-            tags = marks.lift(answers.key_values(model.get("tags"))).tags
-            if is_prompt(tags):
-                for version in self.versions(model["name"], prompt=True):
-                    yield f"{model['name']}/{version['version']}"
 
     # -- traces -------------------------------------------------------------------
 
@@ -627,7 +524,7 @@ class Reader:
             more=beside is not None,
             every=beside == traces.ALL_FILES,
         )
-        if found == Contents() and self._hides_spans:
+        if found == Contents() and (3, 4) <= self.release.number < (3, 6):
             what = (
                 "it may have spans that MLflow 3.4 and 3.5 keep in the database and do"
                 " not give: copy from the database itself"
@@ -640,5 +537,6 @@ class Reader:
         return traces.item_of(info, lifted, found, links, where)
 
     @cached_property
-    def _hides_spans(self) -> bool:
-        return (3, 4) <= release_of(self._rest).number < (3, 6)
+    def release(self) -> Release:
+        """Which MLflow the server runs."""
+        return release_of(self._rest)

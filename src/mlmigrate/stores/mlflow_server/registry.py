@@ -22,7 +22,8 @@ from mlmigrate.model import (
     named_version,
 )
 from mlmigrate.stores.mlflow_server import answers
-from mlmigrate.stores.mlflow_server.reading import Reader, is_prompt
+from mlmigrate.stores.mlflow_server.reading import Reader
+from mlmigrate.stores.mlflow_server.registry_reading import is_prompt
 from mlmigrate.stores.mlflow_server.rest import Json, Refused, Rest, creating
 
 _NO_WEBHOOKS = (400, 404, 405, 501)
@@ -71,7 +72,7 @@ class Registry:
             name = delivery.into.id if delivery.into else header.name
             self._open_model(delivery, name, header)
             own = is_prompt(delivery.item.tags)
-            held = self._reader.versions(name, prompt=own)
+            held = self._reader.registry.versions(name, prompt=own)
             work = _Work(delivery, name, [], held)
             self._write_versions(work)
             self._write_aliases(work)
@@ -129,7 +130,7 @@ class Registry:
             except Refused as refusal:
                 if not refusal.exists:
                     raise
-            held = self._reader.model(name)  # someone else made it just now
+            held = self._reader.registry.model(name)  # someone else made it just now
         if answers.pairs_of(held).get(marks.MARK):
             self._set_tag(name, Tag(marks.MARK, ""))
         for tag in delivery.item.tags:
@@ -140,7 +141,7 @@ class Registry:
 
     def _model_or_none(self, name: str) -> Json | None:
         try:
-            return self._reader.model(name)
+            return self._reader.registry.model(name)
         except Refused as refusal:
             if refusal.absent:
                 return None
@@ -215,7 +216,7 @@ class Registry:
         """Return the unfinished versions that bear an origin."""
         found = []
         own = is_prompt(work.delivery.item.tags)
-        for entry in self._reader.versions(work.name, prompt=own):
+        for entry in self._reader.registry.versions(work.name, prompt=own):
             tags = answers.pairs_of(entry)
             if tags.get(marks.ORIGIN) == origin and not tags.get(marks.MARK):
                 found.append(entry)
@@ -358,7 +359,7 @@ class Registry:
         aliases: Sequence[Alias] = work.delivery.item.aliases
         if not aliases:
             return
-        listed = self._reader.model(work.name).get("aliases") or ()
+        listed = self._reader.registry.model(work.name).get("aliases") or ()
         standing = {str(entry["alias"]): int(entry["version"]) for entry in listed}
         for alias in aliases:
             number = self._given.get((work.name, alias.version), alias.version)

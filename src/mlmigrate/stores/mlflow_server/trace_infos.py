@@ -46,15 +46,9 @@ def search(rest: Rest, experiments: Sequence[str], filter: str = "") -> Iterator
         except Refused as refusal:
             if not refusal.unknown and not refusal.failing:
                 raise
-            try:
-                for info in _older_search(rest, ids, filter):
-                    if info["trace_id"] not in seen:
-                        yield info
-            except Refused as older:
-                if not older.unknown:
-                    raise
-                if refusal.failing:
-                    raise refusal from None
+            for info in _older_search(rest, ids, filter, refusal):
+                if info["trace_id"] not in seen:
+                    yield info
 
 
 def _search(rest: Rest, experiments: Sequence[str], filter: str) -> Iterator[Json]:
@@ -74,16 +68,24 @@ def _search(rest: Rest, experiments: Sequence[str], filter: str) -> Iterator[Jso
 
 
 def _older_search(
-    rest: Rest, experiments: Sequence[str], filter: str
+    rest: Rest, experiments: Sequence[str], filter: str, instead: Refused
 ) -> Iterator[Json]:
-    """Yield traces as the servers from MLflow 2.13 to 2.22 list them."""
+    """Yield traces as the servers from MLflow 2.13 to 2.22 list them, in the place of
+    what was refused.
+    """
     query = {
         "experiment_ids": experiments,
         "max_results": _A_PAGE,
         "order_by": ["timestamp_ms ASC"],
         **({"filter": filter} if filter else {}),
     }
-    yield from _infos(rest, rest.pages("traces", "traces", query))
+    try:
+        yield from _infos(rest, rest.pages("traces", "traces", query))
+    except Refused as refusal:
+        if not refusal.unknown:
+            raise
+        if instead.failing:
+            raise instead from None
 
 
 def _infos(rest: Rest, listed: Iterator[Json]) -> Iterator[Json]:

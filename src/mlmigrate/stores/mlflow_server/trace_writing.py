@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import BinaryIO
 
 from mlmigrate import marks
@@ -48,7 +47,6 @@ from mlmigrate.model import (
 from mlmigrate.stores.mlflow_server import otlp, trace_infos, traces
 from mlmigrate.stores.mlflow_server.experiments import Experiments
 from mlmigrate.stores.mlflow_server.reading import Reader
-from mlmigrate.stores.mlflow_server.release import release_of
 from mlmigrate.stores.mlflow_server.rest import (
     Json,
     Refused,
@@ -67,8 +65,6 @@ _BYTES_A_BATCH = 2_000_000
 _TRACES_A_BATCH = 100
 #: What a server answers whose store takes no spans by OTLP.
 _NOT_IMPLEMENTED = 501
-
-
 #: The release since which servers keep the kinds of spans.
 _KINDS_SINCE = (3, 18)
 
@@ -118,9 +114,8 @@ class Traces:
 
     # -- spans --------------------------------------------------------------------
 
-    @cached_property
     def _keeps_kinds(self) -> bool:
-        return release_of(self._rest).number >= _KINDS_SINCE
+        return self._reader.release.number >= _KINDS_SINCE
 
     def _begun(self, delivery: Delivery) -> _Work | Failed:
         """Make a copy incomplete that is to grow, and find out how spans get there."""
@@ -150,10 +145,7 @@ class Traces:
         item = work.delivery.item
         if not item.spans:
             return
-        found = [
-            otlp.message(span, work.id, lambda: self._keeps_kinds)
-            for span in item.spans
-        ]
+        found = [otlp.message(span, work.id, self._keeps_kinds) for span in item.spans]
         work.messages = [message for message in found if message is not None]
         tags = work.held["tags"] if work.held else {}
         if tags.get(SPANS_LOCATION) == "TRACKING_STORE":
@@ -187,12 +179,10 @@ class Traces:
         try:
             self._post(home, [part for work in batch for part in work.messages])
         except Refused as refusal:
-            if refusal.unknown or refusal.status == _NOT_IMPLEMENTED:
+            never = refusal.unknown or refusal.status == _NOT_IMPLEMENTED
+            if never or len(batch) == 1:
                 for work in batch:
                     _redirect(work, refusal)
-            elif len(batch) == 1:
-                # MLflow's own client puts them into the file then, too.
-                _redirect(batch[0], refusal)
             else:
                 for work in batch:
                     self._send([work])
@@ -356,7 +346,7 @@ class Traces:
 
 def _redirect(work: _Work, refusal: Refused) -> None:
     """Let spans go to a file, where a server, or a proxy before it, takes no OTLP, or
-    not those.
+    not those: MLflow's own client puts them there then, too.
     """
     item = work.delivery.item
     if work.held and work.held["tags"].get(SPANS_LOCATION) == "TRACKING_STORE":
