@@ -78,5 +78,6 @@ def translated(
         yield
     except passing:
         raise
+    # Of any kind: there is no narrower root, see above.
     except Exception as error:
         raise told(error) from error

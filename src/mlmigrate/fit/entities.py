@@ -15,7 +15,7 @@ from mlmigrate.fit.fitting import Fitting
 from mlmigrate.model import Item, Loss, Row
 
 #: A string, which stays, or a number of Python's that JSON has no word for.
-_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b')
+_NO_NUMBER = re.compile(r'("(?:[^"\\]|\\.)*")|-?\b(?:NaN|Infinity)\b')
 _DISABLED = "DISABLED"
 _WEBHOOKS = "webhooks"
 
@@ -110,19 +110,9 @@ def _fitted(row: Row, fitting: Fitting) -> Row:
 
 def _strict(value: str, fitting: Fitting, label: str) -> str:
     """Return JSON in which what is no number is null; the rest as it is written."""
-    count = 0
-
-    def null(found: re.Match[str]) -> str:
-        nonlocal count
-        if found[0].startswith('"'):
-            return found[0]
-        count += 1
-        return "null"
-
-    strict = _NO_NUMBER.sub(null, value)
-    if count:
-        what = (
-            f"{count} numbers, NaN or infinite, became null: JSON has no word for them"
-        )
-        fitting.losses.append(f"{label}: {what}")
-    return strict
+    count = sum(not found[1] for found in _NO_NUMBER.finditer(value))
+    if not count:
+        return value
+    what = f"{count} numbers, NaN or infinite, became null: JSON has no word for them"
+    fitting.losses.append(f"{label}: {what}")
+    return _NO_NUMBER.sub(lambda found: found[1] or "null", value)

@@ -366,13 +366,14 @@ def _identify_logged_models(layout: Layout, root: Path) -> None:
     where the model has no meta.yaml if it is another one's. Where none of a name has
     one, nobody knows whose the points are: each folder is a damaged model.
     """
-    homes = {each.id for each in layout.model_folders if _has_meta(each.path)}
+    described = {each.path for each in layout.model_folders if _has_meta(each.path)}
+    homes = {each.id for each in layout.model_folders if each.path in described}
     models: list[ItemFolder] = []
     elsewhere: dict[str, list[ItemFolder]] = {}
     for folder in layout.model_folders:
         where = folder.path.relative_to(root).as_posix()
         names, files = _listed(folder.path, layout, where) or ([], [])
-        if folder.id in homes and not _has_meta(folder.path):
+        if folder.id in homes and folder.path not in described:
             elsewhere.setdefault(folder.id, []).append(folder)
             known = frozenset({"metrics"})
         else:
