@@ -21,6 +21,7 @@ from support.reading import held_at
 from support.traced import shown
 
 import mlmigrate
+from mlmigrate.archived_spans import spans_of
 from mlmigrate.digest import digest
 from mlmigrate.errors import UsageError
 from mlmigrate.filters import Filters, parse_kinds
@@ -28,8 +29,10 @@ from mlmigrate.locations import resolve
 from mlmigrate.mlflow_traces import spans_in
 from mlmigrate.model import Item, Problem, Ref, Trace
 from mlmigrate.pipeline import Options
+from mlmigrate.protobuf import bytes_field, text_field, whole_field
 from mlmigrate.report import Report
 from mlmigrate.span_content import span_id
+from mlmigrate.stores.mlflow_server.otlp import request
 from mlmigrate.testing.suite import MemorySources, with_traces
 
 
@@ -359,6 +362,22 @@ def test_spans_of_every_form() -> None:
     assert spans_in(b'{"spans": [], "x": 1}') == ([], "says x beside its spans")
     with pytest.raises(ValueError, match="no span's id"):
         span_id("AAAA")
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (0, None),  # as before 3.18
+        (1, "SPAN_KIND_INTERNAL"),
+        (3, "SPAN_KIND_CLIENT"),
+        (9, "SPAN_KIND_INTERNAL"),  # MLflow, too, knows no other kinds
+        (-1, "SPAN_KIND_INTERNAL"),
+    ],
+)
+def test_kinds_of_spans_that_mlflow_has_put_away(kind: int, told: str | None) -> None:
+    said = bytes_field(1, bytes(16)) + bytes_field(2, bytes(8)) + text_field(5, "a")
+    (found,) = spans_of(request([said + whole_field(6, kind)]))
+    assert json.loads(found.content).get("kind") == told
 
 
 @pytest.mark.parametrize("damage", ["none", "gone", "cut", "other", "swapped"])

@@ -15,7 +15,7 @@ from typing import Any
 from mlmigrate.mlflow_traces import span_of
 from mlmigrate.model import Span
 from mlmigrate.protobuf import Messages, decode
-from mlmigrate.span_content import KINDS, TRACE
+from mlmigrate.span_content import TRACE, kind_name
 
 ARCHIVE_FILE = "traces.pb"
 
@@ -99,7 +99,7 @@ def _content(span: Mapping[str, Any]) -> dict[str, Any]:
         "parent_span_id": _text(span["parent"]) if span.get("parent") else None,
         "name": span.get("name", ""),
         # Before 3.18, MLflow wrote no kind.
-        **({"kind": KINDS[span["kind"]]} if span.get("kind") else {}),
+        **({"kind": kind_name(span["kind"])} if span.get("kind") else {}),
         "start_time_unix_nano": span.get("start", 0),
         "end_time_unix_nano": span.get("end") or None,
         "events": [

@@ -62,6 +62,11 @@ _COMPARED = (
 )
 
 
+def kind_name(number: int) -> str:
+    """Return what a kind of spans is called: an unknown one is internal, to MLflow."""
+    return KINDS[number] if 0 < number < len(KINDS) else KINDS[INTERNAL]
+
+
 def span_id(text: str) -> str:
     """Return the id of a span as 16 hex digits.
 
