@@ -1,7 +1,8 @@
 """Killed where a file gets or loses its name, and run again: as if nothing happened.
 
-Kills at random moments (`test_resume`, `test_archive_kills`) find what takes long; here
-every sink of files is killed at chosen calls, the last ones of a copy among them.
+Kills at random moments (`test_resume`, `test_archive_kills`) find what takes long, and
+those between a sink's own calls (`test_killed`) what it leaves undone; here the process
+of every sink of files ends within a call, the last ones of a copy among them.
 """
 
 from __future__ import annotations
